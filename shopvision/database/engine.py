@@ -1,0 +1,59 @@
+"""One engine per process, created on first use: never inherited across a fork, never held during model work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+from shopvision.errors import UserError
+from shopvision.settings import get_settings
+
+
+@lru_cache(maxsize=1)
+def get_engine() -> Engine:
+    """The engine of this process.
+
+    Raises:
+        UserError: no database is configured, or its address cannot be read.
+    """
+    secret = get_settings().database_url
+    if secret is None:
+        raise UserError("No database: set SHOPVISION_DATABASE_URL, or start a local stack with `shopvision stack up`.")
+    try:
+        url = make_url(secret.get_secret_value()).set(drivername="postgresql+psycopg")
+    except ArgumentError:
+        raise UserError("SHOPVISION_DATABASE_URL is not an address like postgresql://user:password@host/name.") from None
+    return create_engine(
+        url,
+        pool_size=4,
+        max_overflow=8,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "application_name": "shopvision", "options": "-c timezone=utc"},
+    )
+
+
+def dispose_engine() -> None:
+    """Close every pooled connection and forget the engine (a new process, or new settings)."""
+    if get_engine.cache_info().currsize:
+        get_engine().dispose()
+    get_engine.cache_clear()
+
+
+@contextmanager
+def connect() -> Iterator[Connection]:
+    """A connection inside one transaction: committed at the end, rolled back on an error."""
+    with get_engine().begin() as connection:
+        yield connection
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """An ORM session inside one transaction: committed at the end, rolled back on an error."""
+    with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        yield session

@@ -1,0 +1,189 @@
+"""The tables of the shop's knowledge. The job ledger's tables stand in ``worker.ledger.tables``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Sequence,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+CONSTRAINT_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Declarative base of every table, with predictable constraint names for migrations."""
+
+    metadata = MetaData(naming_convention=CONSTRAINT_NAMES)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way of declaring it
+        str: Text,
+        datetime: TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
+        list[str]: ARRAY(Text),
+        int: BigInteger,
+    }
+
+
+class Item(Base):
+    """A sellable item of the catalogue."""
+
+    __tablename__ = "items"
+
+    item_id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str | None]
+    brand: Mapped[str | None]
+    category: Mapped[str | None] = mapped_column(index=True, comment="path, parts joined by /")
+    attributes: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"), comment="[{key, value}], keys may repeat")
+    sku_attributes: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))
+    price: Mapped[Decimal | None] = mapped_column(Numeric)
+    currency: Mapped[str | None]
+    description: Mapped[str | None]
+    extra: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), comment="keys of the source we have no column for")
+    source_updated_at: Mapped[datetime | None]
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of the whole record, pictures included: equal means unchanged")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ItemImage(Base):
+    """One picture of an item. Its identity is (item, address), so that reordering pictures embeds nothing anew."""
+
+    __tablename__ = "item_images"
+    __table_args__ = (UniqueConstraint("item_id", "uri"),)
+
+    image_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.item_id", ondelete="CASCADE"))
+    position: Mapped[int] = mapped_column(SmallInteger, comment="0 leads")
+    uri: Mapped[str]
+    view: Mapped[str | None]
+
+
+class Plan(Base):
+    """A promotion plan."""
+
+    __tablename__ = "plans"
+
+    plan_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    description: Mapped[str | None]
+    date: Mapped[str | None]
+    cat1: Mapped[str | None]
+    cat2: Mapped[str | None]
+    cat3: Mapped[str | None]
+    cat4: Mapped[str | None]
+    keywords: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    extra: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class PlanItem(Base):
+    """Membership of an item in a plan. The item may arrive in the catalogue after the plan, so it is no foreign key."""
+
+    __tablename__ = "plan_items"
+
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.plan_id", ondelete="CASCADE"), primary_key=True)
+    item_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+    position: Mapped[int]
+
+
+class ModelVersion(Base):
+    """An immutable folder ``models/<name>/<tag>/`` in object storage, and its card."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("name", "tag"),)
+
+    model_version_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]
+    tag: Mapped[str]
+    card: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ModelRole(Base):
+    """Which model version serves a role now, and which one did before (for rollback)."""
+
+    __tablename__ = "model_roles"
+
+    role: Mapped[str] = mapped_column(primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.model_version_id"))
+    previous_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.model_version_id"))
+    activated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Embedding(Base):
+    """What one model version saw in one picture.
+
+    A statement trigger (``index_changes_from_embeddings``) notes every insert, update and delete in ``index_changes``.
+    """
+
+    __tablename__ = "embeddings"
+    __table_args__ = (Index("ix_embeddings_model_version_id_image_sha256", "model_version_id", "image_sha256"),)
+
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.model_version_id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("item_images.image_id", ondelete="CASCADE"), primary_key=True, index=True)
+    image_sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    source_fingerprint: Mapped[str] = mapped_column(comment="cheap mark of the source (size and mtime, ETag): equal means unchanged")
+    vector: Mapped[bytes] = mapped_column(LargeBinary, comment="little-endian float16, unit length")
+    embedded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+index_change_revision = Sequence("index_change_revision", metadata=Base.metadata)
+
+
+class IndexChange(Base):
+    """A picture whose vector or category changed since the newest index generation of its model version.
+
+    Publishing takes rows up to the revisions it read and deletes exactly those, so a change made meanwhile stays.
+    """
+
+    __tablename__ = "index_changes"
+
+    model_version_id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(server_default=index_change_revision.next_value())
+
+
+class IndexGeneration(Base):
+    """One published (or refused) generation of an index; the files lie in object storage under ``path``."""
+
+    __tablename__ = "index_generations"
+    __table_args__ = (
+        UniqueConstraint("name", "path"),
+        Index("uq_index_generations_current", "name", unique=True, postgresql_where=text("is_current")),
+    )
+
+    generation_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]
+    path: Mapped[str] = mapped_column(comment="indexes/<name>/generations/<model_tag>/<utc>-<short id>")
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.model_version_id"))
+    state: Mapped[str] = mapped_column(comment="published, refused, collected")
+    is_current: Mapped[bool] = mapped_column(server_default=text("false"))
+    manifest: Mapped[dict[str, Any]]
+    bytes_uploaded: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    published_at: Mapped[datetime | None]

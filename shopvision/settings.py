@@ -1,0 +1,99 @@
+"""Settings: every ``SHOPVISION_*`` environment variable, its default and its meaning, in one place."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shopvision.errors import UserError
+
+
+class Schedule(BaseModel):
+    """One recurring job: at each time that ``cron`` matches (in ``timezone``) a job of ``kind`` is due."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    cron: str
+    params: dict[str, Any] = {}
+    timezone: str = "UTC"
+
+
+class Settings(BaseSettings):
+    """Read from the environment; ``SHOPVISION_HOME`` also names the folder of the local stack."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOPVISION_", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".shopvision"), description="state of the local stack, local caches and worker run files")
+    database_url: SecretStr | None = Field(None, description="postgresql://user:password@host/database")
+    broker_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
+    object_store: str | None = Field(None, description="s3://bucket/prefix or file:///dir")
+    s3_endpoint_url: str | None = Field(None, description="an S3-compatible server other than AWS")
+
+    kind_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("tasks",), description="comma-separated modules that define job kinds; add your own package here"
+    )
+    schedules: dict[str, Schedule] = Field(
+        {
+            "refresh_embeddings_nightly": Schedule(kind="refresh_embeddings", cron="0 2 * * *", params={"verify": True}),
+            "refresh_embeddings_hourly": Schedule(kind="refresh_embeddings", cron="30 * * * *", params={"verify": False}),
+        },
+        description="JSON object: name -> {kind, cron, params, timezone}",
+    )
+
+    image_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="comma-separated folders that local pictures may be read from"
+    )
+    image_max_bytes: int = Field(32 * 2**20, description="largest encoded picture, bytes")
+    image_max_pixels: int = Field(100_000_000, description="largest decoded picture, pixels")
+    image_max_side: int = Field(20_000, description="longest side, pixels")
+    image_timeout_seconds: float = Field(20.0, description="whole time for fetching one picture")
+    image_allow_private_hosts: bool = Field(False, description="let https pictures come from private addresses")
+
+    lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")
+    deaths_before_split: int = Field(3, description="worker losses on one chunk before it is cut in half")
+    resend_after_seconds: float = Field(30.0, description="a sent chunk that nobody claimed for so long is sent again")
+    queue_depth_limit: int = Field(64, description="messages waiting in one queue before the relay holds back")
+    soft_time_limit_seconds: int = Field(600, description="a chunk is asked to stop after this many seconds")
+    time_limit_seconds: int = Field(720, description="a chunk's process is killed after this many seconds")
+    dispatch_interval_seconds: float = Field(2.0, description="how often relay and reaper look, at the latest")
+    plan_interval_seconds: float = Field(30.0, description="how often beat asks which schedules are due")
+
+    keep_jobs_days: float = Field(90.0, description="finished jobs with their chunks and failures")
+    keep_outbox_days: float = Field(1.0, description="sent outbox rows")
+    keep_superseded_days: float = Field(30.0, description="results of model versions that no role points to")
+    keep_generations: int = Field(5, description="index generations kept for rollback")
+
+    index_name: str = "catalogue"
+    log_format: str = Field("auto", description="json, console, or auto: console on a terminal")
+    log_level: str = "INFO"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Downloaded models and index generations of this machine."""
+        return self.home / "cache"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process: environment first, then what a local stack in ``home`` wrote down.
+
+    Raises:
+        UserError: a variable has the wrong type or an unknown value.
+    """
+    from shopvision.local_stack_env import stack_environment
+
+    home = Path(os.environ.get("SHOPVISION_HOME", ".shopvision")).resolve()
+    overrides = {"home": home, **stack_environment(home)}
+    given = {name for name in Settings.model_fields if f"SHOPVISION_{name.upper()}" in os.environ} - {"home"}
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if key not in given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise UserError(f"Setting SHOPVISION_{name}: {first['msg']}. Correct the environment variable.") from None

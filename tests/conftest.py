@@ -1,0 +1,141 @@
+"""Fixtures for every tier: isolated settings; real Postgres, Redis and an S3 API where a test asks for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from shopvision.database import connect, dispose_engine
+from shopvision.settings import get_settings
+from worker.stack.embedded import PostgresServer, RedisServer, free_port
+
+DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real catalogues and photos. Test data only: it is never part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"no test data at {DATA}: set SHOPVISION_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``set_environment(SHOPVISION_X=...)``: change settings for one test, from the next ``get_settings()`` on."""
+
+    def change(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        dispose_engine()
+
+    return change
+
+
+@pytest.fixture(autouse=True)
+def isolated_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]) -> Iterator[None]:
+    """No test sees the settings of the machine, nor those of another test."""
+    for name in list(os.environ):
+        if name.startswith(("SHOPVISION_", "AWS_")) and name != "SHOPVISION_TEST_DATA":
+            monkeypatch.delenv(name)
+    set_environment(SHOPVISION_HOME=str(tmp_path / "home"))
+    yield
+    dispose_engine()
+    get_settings.cache_clear()
+
+
+@contextmanager
+def running(server: PostgresServer | RedisServer, log: Path, stop_signal: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
+    """An embedded server for the length of a ``with`` block."""
+    server.initialise()
+    with log.open("ab") as output:
+        process = subprocess.Popen(server.command(), stdout=output, stderr=output, cwd="/")
+    try:
+        server.wait_until_ready()
+        yield process
+    finally:
+        process.send_signal(stop_signal)
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    folder = tmp_path_factory.mktemp("postgres")
+    server = PostgresServer(folder / "data", free_port(), "test")
+    with running(server, folder / "log", signal.SIGINT):
+        from worker.schema import migrate
+
+        os.environ["SHOPVISION_DATABASE_URL"] = server.url
+        get_settings.cache_clear()
+        migrate()
+        dispose_engine()
+        del os.environ["SHOPVISION_DATABASE_URL"]
+        get_settings.cache_clear()
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, set_environment: Callable[..., None]) -> Iterator[None]:
+    """Our schema on real Postgres, empty, and set as the database of this test."""
+    set_environment(SHOPVISION_DATABASE_URL=postgres_server.url)
+    with connect() as connection:
+        names = connection.scalars(
+            text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+        )
+        connection.execute(text(f"TRUNCATE {', '.join(names)} RESTART IDENTITY CASCADE"))
+    yield
+    dispose_engine()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder = tmp_path_factory.mktemp("redis")
+    server = RedisServer(folder, free_port(), "test")
+    with running(server, folder / "log", signal.SIGTERM):
+        yield server
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer, set_environment: Callable[..., None]) -> None:
+    """Real Redis, empty, and set as the broker of this test."""
+    import redis
+
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    set_environment(SHOPVISION_BROKER_URL=redis_server.url)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of a real HTTP server that speaks the S3 API."""
+    from moto.server import ThreadedMotoServer
+
+    with ExitStack() as stack:
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        stack.callback(server.stop)
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+
+
+@pytest.fixture
+def s3(s3_server: str, set_environment: Callable[..., None]) -> str:
+    """An empty bucket on the S3 API, set as the object store of this test; returns ``s3://bucket/prefix``."""
+    import boto3
+    import httpx
+
+    httpx.post(f"{s3_server}/moto-api/reset")
+    set_environment(
+        SHOPVISION_OBJECT_STORE="s3://shop/vision", SHOPVISION_S3_ENDPOINT_URL=s3_server,
+        AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1",
+    )
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="shop")
+    return "s3://shop/vision"

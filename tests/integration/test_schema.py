@@ -1,0 +1,34 @@
+"""The migrations build exactly the tables that the code declares."""
+
+from __future__ import annotations
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+import worker.ledger.tables  # noqa: F401 - registers the ledger's tables
+from shopvision.database import connect, get_engine
+from shopvision.database.tables import Base
+from shopvision.errors import UserError
+from worker.schema import require_current_schema
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def test_migrations_match_the_declared_tables() -> None:
+    with get_engine().connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_an_old_schema_is_named_with_its_mend() -> None:
+    require_current_schema()
+    with connect() as connection:
+        found = connection.scalar(text("UPDATE alembic_version SET version_num = 'old' RETURNING 'x'"))
+        assert found == "x"
+    try:
+        with pytest.raises(UserError, match="run `shopvision migrate`"):
+            require_current_schema()
+    finally:
+        with connect() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))

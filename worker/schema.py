@@ -1,0 +1,35 @@
+"""Bring the database schema to the version this code needs, or say that it is not there yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from shopvision.database import get_engine
+from shopvision.errors import UserError
+
+
+def _configuration() -> Config:
+    import migrations
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return configuration
+
+
+def migrate() -> None:
+    """Apply every migration that is missing. Safe to call from several processes at once."""
+    command.upgrade(_configuration(), "head")
+
+
+def require_current_schema() -> None:
+    """Raise ``UserError`` where the database's schema is not the one this code was written for."""
+    wanted = ScriptDirectory.from_config(_configuration()).get_current_head()
+    with get_engine().connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found != wanted:
+        raise UserError(f"The database schema is at {found or 'nothing'}, this code needs {wanted}: run `shopvision migrate`.")

