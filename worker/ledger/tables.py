@@ -55,7 +55,9 @@ class Job(Base):
     kind: Mapped[str]
     params: Mapped[dict[str, Any]]
     idempotency_key: Mapped[str | None]
-    source: Mapped[str] = mapped_column(comment="who asked: cli, task, schedule:<name>, retry, or the caller's own word")
+    source: Mapped[str] = mapped_column(
+        comment="who asked: cli, task, schedule:<name>, retry, or the caller's own word"
+    )
     state: Mapped[str] = mapped_column(server_default=text("'running'"))
     phase: Mapped[str] = mapped_column(server_default=text("'split'"))
     items_total: Mapped[int | None]
@@ -82,7 +84,8 @@ class Chunk(Base):
     __tablename__ = "chunks"
     __table_args__ = (
         Index("ix_chunks_job_id_state", "job_id", "state"),
-        Index("ix_chunks_due", "state", "lease_until", postgresql_where=text("state IN ('ready', 'leased')")),
+        # Without lease_until on purpose: a heartbeat then touches no index and stays a cheap in-page update.
+        Index("ix_chunks_open", "state", postgresql_where=text("state IN ('ready', 'leased')")),
         CheckConstraint("state IN ('ready', 'leased', 'done', 'divided', 'cancelled', 'failed')", name="state"),
     )
 
@@ -94,8 +97,12 @@ class Chunk(Base):
     item_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     state: Mapped[str] = mapped_column(server_default=text("'ready'"))
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    deaths: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"), comment="attempts that ended without a word")
-    half: Mapped[bool] = mapped_column(server_default=text("false"), comment="came from a chunk that killed its workers")
+    deaths: Mapped[int] = mapped_column(
+        SmallInteger, server_default=text("0"), comment="attempts that ended without a word"
+    )
+    half: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="came from a chunk that killed its workers"
+    )
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None]
     sent_at: Mapped[datetime | None] = mapped_column(comment="when its newest message left the outbox")
@@ -130,3 +137,12 @@ class OutboxMessage(Base):
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
+
+
+class ScheduleWindow(Base):
+    """The newest window of a schedule that was turned into a job (or was already past when the schedule appeared)."""
+
+    __tablename__ = "schedule_windows"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    window_at: Mapped[datetime]
