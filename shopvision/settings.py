@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shopvision.errors import UserError
@@ -24,6 +24,13 @@ class Schedule(BaseModel):
     timezone: str = "UTC"
 
 
+def _split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+_CommaSeparated = (NoDecode, BeforeValidator(_split_commas))
+
+
 class Settings(BaseSettings):
     """Read from the environment; ``SHOPVISION_HOME`` also names the folder of the local stack."""
 
@@ -35,7 +42,7 @@ class Settings(BaseSettings):
     object_store: str | None = Field(None, description="s3://bucket/prefix or file:///dir")
     s3_endpoint_url: str | None = Field(None, description="an S3-compatible server other than AWS")
 
-    kind_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+    kind_modules: Annotated[tuple[str, ...], *_CommaSeparated] = Field(
         ("tasks",), description="comma-separated modules that define job kinds; add your own package here"
     )
     schedules: dict[str, Schedule] = Field(
@@ -46,7 +53,7 @@ class Settings(BaseSettings):
         description="JSON object: name -> {kind, cron, params, timezone}",
     )
 
-    image_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+    image_roots: Annotated[tuple[Path, ...], *_CommaSeparated] = Field(
         (), description="comma-separated folders that local pictures may be read from"
     )
     image_max_bytes: int = Field(32 * 2**20, description="largest encoded picture, bytes")

@@ -32,4 +32,6 @@ def require_current_schema() -> None:
     with get_engine().connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != wanted:
-        raise UserError(f"The database schema is at {found or 'nothing'}, this code needs {wanted}: run `shopvision migrate`.")
+        raise UserError(
+            f"The database schema is at {found or 'nothing'}, this code needs {wanted}: run `shopvision migrate`."
+        )

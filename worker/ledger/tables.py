@@ -23,10 +23,13 @@ class JobState(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a chunk is for. Splitting and finishing are chunks too, so they have the same leases and retries."""
+    """What a chunk is for. Splitting and finishing are chunks too, so they have the same leases and retries.
+
+    The value is also the last part of the Celery task's name.
+    """
 
     SPLIT = "split"
-    WORK = "work"
+    CHUNK = "chunk"
     FINISH = "finish"
 
 

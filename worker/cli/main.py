@@ -1,0 +1,39 @@
+"""The ``shopvision`` command: one file per group of commands, one line per mistake."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+from rich.markup import escape
+from sqlalchemy.exc import OperationalError
+
+from shopvision.errors import ShopvisionError
+from worker.cli.output import error_console
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="The batch system behind a shop's computer vision."
+)
+for group in ("jobs", "catalogue", "plans", "models", "index", "stack"):
+    app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
+importlib.import_module("worker.cli.run").register(app)
+
+
+def main() -> None:
+    """Entry point: errors made on purpose become one line on stderr and exit status 1."""
+    try:
+        app()
+    except ShopvisionError as error:
+        error_console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        error_console.print(
+            f"[red]error:[/red] The database does not answer ({escape(reason)}). "
+            "Check SHOPVISION_DATABASE_URL, or start a local stack with `shopvision stack up`.",
+            highlight=False,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

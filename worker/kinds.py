@@ -1,0 +1,147 @@
+"""What a job kind is: parameters, how it splits, what one chunk does, how it finishes.
+
+A kind is one class in one module of ``tasks/``::
+
+    class RefreshEmbeddings(JobKind[RefreshParams]):
+        name = "refresh_embeddings"
+        queue = "gpu.embed"
+        params = RefreshParams
+        ...
+
+    refresh_embeddings = register(RefreshEmbeddings())
+
+``register`` makes four Celery tasks of it: ``tasks.<kind>``, which a producer sends to enqueue a job, and
+``tasks.<kind>.split``, ``.chunk`` and ``.finish``, which the ledger sends.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import Connection
+
+from shopvision.errors import UserError
+from shopvision.settings import get_settings
+
+if TYPE_CHECKING:
+    from celery.app.task import Task
+
+    from worker.ledger.context import StepContext
+
+
+class JobParams(BaseModel):
+    """Base of every kind's parameters: unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+P = TypeVar("P", bound=JobParams)
+
+
+@dataclass(frozen=True)
+class ItemFailed:
+    """An item that could not be processed: its key, a reason code, one line for a person."""
+
+    key: str
+    code: str
+    message: str
+
+
+@dataclass
+class ChunkResult:
+    """What a chunk came to. ``write`` runs inside the one transaction that also marks the chunk done.
+
+    Attributes:
+        done: items that were processed, unchanged ones included and failed ones not.
+        skipped: of ``done``, those where nothing had changed.
+        failures: items that failed.
+        remaining: keys not looked at because the chunk was asked to stop.
+        counters: numbers the kind wants summed over the job.
+        write: stores the results; may be called again with a new connection if the commit was in doubt.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failures: list[ItemFailed] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    write: Callable[[Connection], None] | None = None
+
+
+class JobKind(ABC, Generic[P]):
+    """One kind of job. Instances are stateless: models and clients are cached by the domain code they call."""
+
+    name: ClassVar[str]
+    queue: ClassVar[str]
+    finish_queue: ClassVar[str] = "io"
+    chunk_size: ClassVar[int] = 1000
+    params: ClassVar[type[JobParams]]
+
+    def pin(self, params: P) -> P:
+        """Fix at the start what must not change while the job runs, such as the model version."""
+        return params
+
+    @abstractmethod
+    def split(self, params: P) -> Iterable[str]:
+        """Every item key of the job, streamed; the ledger cuts chunks of ``chunk_size``."""
+
+    @abstractmethod
+    def run(self, params: P, keys: list[str], context: StepContext) -> ChunkResult:
+        """Process one chunk. Look at ``context.should_stop()`` between batches and return what is left."""
+
+    def finish(self, params: P, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - for those that need it
+        """After the last chunk: publish, group, report. Must be safe to run again. Returns the job's result."""
+        return {}
+
+
+_kinds: dict[str, JobKind[Any]] = {}
+
+
+def register(kind: JobKind[Any]) -> Task[..., None]:
+    """Make ``kind`` known and create its Celery tasks; returns the one that producers send."""
+    from worker.runner import create_tasks
+
+    _kinds[kind.name] = kind
+    return create_tasks(kind)
+
+
+def get_kind(name: str) -> JobKind[Any]:
+    """The kind called ``name``.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    kinds = all_kinds()
+    if name not in kinds:
+        raise UserError(f"Unknown job kind {name!r}. There are: {', '.join(sorted(kinds))}.")
+    return kinds[name]
+
+
+def all_kinds() -> dict[str, JobKind[Any]]:
+    """Every kind, by name; imports the modules that define them."""
+    for module in get_settings().kind_modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(f"SHOPVISION_KIND_MODULES names {module!r}, which cannot be imported: {error}.") from None
+    return _kinds
+
+
+def parse_params(kind: JobKind[P], raw: dict[str, Any]) -> P:
+    """Check and convert parameters.
+
+    Raises:
+        UserError: names the first parameter that is wrong and those the kind takes.
+    """
+    try:
+        return kind.params.model_validate(raw)  # type: ignore[return-value] # ClassVar cannot carry the type variable
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "parameters"
+        takes = ", ".join(kind.params.model_fields) or "no parameters"
+        raise UserError(f"{kind.name}: {where}: {first['msg']}. It takes: {takes}.") from None

@@ -1,0 +1,75 @@
+"""What a running step can ask: should I stop? And the heartbeat that keeps its lease meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from shopvision.settings import get_settings
+from worker.ledger.chunks import Lease, LeaseLostError, heartbeat
+
+log = structlog.get_logger(__name__)
+
+STOP_FILE_VARIABLE = "SHOPVISION_STOP_FILE"
+HEARTBEAT_SECONDS = 2.0  # also bounds how long a cancelled chunk keeps working
+
+
+class StepContext:
+    """Handed to a kind while its step runs; a context manager around the heartbeat thread."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.job_id: uuid.UUID = lease.job_id
+        self._lease = lease
+        self._cancelled = threading.Event()
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+        self._deadline = time.monotonic() + get_settings().soft_time_limit_seconds
+        stop_file = os.environ.get(STOP_FILE_VARIABLE)
+        self._stop_file = Path(stop_file) if stop_file else None
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+
+    def should_stop(self) -> bool:
+        """True once the job is cancelled, the worker shuts down, or the chunk has had its time. Cheap: ask per batch.
+
+        Raises:
+            LeaseLostError: another worker has the chunk now, so going on is pointless.
+        """
+        if self._lost.is_set():
+            raise LeaseLostError(f"Chunk {self._lease.chunk_id} was given to another worker.")
+        return (
+            self._cancelled.is_set()
+            or time.monotonic() > self._deadline
+            or (self._stop_file is not None and self._stop_file.exists())
+        )
+
+    def _beat(self) -> None:
+        interval = min(HEARTBEAT_SECONDS, get_settings().lease_seconds / 4)
+        while not self._ended.wait(interval):
+            try:
+                pulse = heartbeat(self._lease)
+            except SQLAlchemyError as error:
+                # The database may come back before the lease runs out; if not, the commit is refused.
+                log.warning("heartbeat_failed", error=str(error).splitlines()[0])
+                continue
+            if not pulse.alive:
+                self._lost.set()
+                return
+            if pulse.cancelled:
+                self._cancelled.set()
+
+    def __enter__(self) -> StepContext:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)

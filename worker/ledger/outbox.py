@@ -1,0 +1,102 @@
+"""Messages to Celery: written with the state that makes them due, sent afterwards by a relay.
+
+A chunk's message never leaves before the transaction that made the chunk ready has committed, and never stays behind
+if it has. The relay fills each queue only to a limit, so that Redis stays small whatever the job's size.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from shopvision.database import connect
+from worker.ledger.tables import Chunk, ChunkState, Job, OutboxMessage
+
+log = structlog.get_logger(__name__)
+
+
+class Broker(Protocol):
+    """What the relay needs of a broker."""
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in ``queue``."""
+
+    def send(self, task: str, chunk_id: int, queue: str) -> None:
+        """Publish one message."""
+
+
+def enqueue_chunks(session: Session | Connection, which: ColumnElement[bool]) -> None:
+    """Write a message for every ready chunk that ``which`` selects and that has none waiting already."""
+    waiting = select(OutboxMessage.message_id).where(
+        OutboxMessage.chunk_id == Chunk.chunk_id, OutboxMessage.sent_at.is_(None)
+    )
+    session.execute(
+        insert(OutboxMessage).from_select(
+            ["chunk_id", "task", "queue", "not_before"],
+            select(
+                Chunk.chunk_id, literal("tasks.") + Job.kind + literal(".") + Chunk.phase, Chunk.queue, Chunk.not_before
+            )
+            .join(Job, Job.job_id == Chunk.job_id)
+            .where(which, Chunk.state == ChunkState.READY, ~waiting.exists())
+            .order_by(Chunk.chunk_id),
+        )
+    )
+
+
+def relay(broker: Broker, depth_limit: int) -> bool:
+    """Send what is due, queue by queue, up to ``depth_limit`` messages waiting in each.
+
+    Several relays may run at once: each takes rows that no other holds. A relay that dies after publishing and before
+    its commit sends again, which the claim makes harmless.
+
+    Returns:
+        True where a full queue kept messages back, so that the caller looks again soon.
+    """
+    with connect() as connection:
+        queues = connection.scalars(
+            select(OutboxMessage.queue)
+            .where(OutboxMessage.sent_at.is_(None), OutboxMessage.not_before <= func.now())
+            .distinct()
+        ).all()
+    kept_back = [_relay_queue(broker, queue, depth_limit) for queue in queues]
+    return any(kept_back)
+
+
+def _relay_queue(broker: Broker, queue: str, depth_limit: int) -> bool:
+    room = depth_limit - broker.depth(queue)
+    if room <= 0:
+        return True
+    with connect() as connection:
+        messages = connection.execute(
+            select(OutboxMessage.message_id, OutboxMessage.task, OutboxMessage.chunk_id, Chunk.state)
+            .join(Chunk, Chunk.chunk_id == OutboxMessage.chunk_id)
+            .where(
+                OutboxMessage.queue == queue, OutboxMessage.sent_at.is_(None), OutboxMessage.not_before <= func.now()
+            )
+            .order_by(OutboxMessage.message_id)
+            .limit(room)
+            .with_for_update(of=OutboxMessage.__table__, skip_locked=True)
+        ).all()
+        due = [message for message in messages if message.state == ChunkState.READY]
+        moot = [message.message_id for message in messages if message.state != ChunkState.READY]
+        for message in due:
+            broker.send(message.task, message.chunk_id, queue)
+        if due:
+            connection.execute(
+                update(OutboxMessage)
+                .where(OutboxMessage.message_id.in_([message.message_id for message in due]))
+                .values(sent_at=func.now())
+            )
+            connection.execute(
+                update(Chunk)
+                .where(Chunk.chunk_id.in_([message.chunk_id for message in due]))
+                .values(sent_at=func.now())
+            )
+        if moot:
+            connection.execute(delete(OutboxMessage).where(OutboxMessage.message_id.in_(moot)))
+    if due:
+        log.debug("outbox_relayed", queue=queue, messages=len(due))
+    return len(messages) == room

@@ -1,0 +1,101 @@
+"""Pruning, so that tables stay small over years."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import Delete, delete, func, or_, select
+
+from shopvision.database import connect
+from shopvision.database.tables import Embedding, IndexChange, IndexGeneration, ModelRole, ModelVersion
+from shopvision.settings import get_settings
+from worker.ledger.tables import Job, JobState, OutboxMessage
+
+log = structlog.get_logger(__name__)
+
+BATCH_ROWS = 10_000  # short transactions: pruning never blocks the work
+
+
+def prune() -> dict[str, int]:
+    """Delete what is older than the configured ages; returns rows deleted per table (children not counted)."""
+    settings = get_settings()
+    old_jobs = (
+        select(Job.job_id)
+        .where(Job.state != JobState.RUNNING, Job.finished_at < func.now() - timedelta(days=settings.keep_jobs_days))
+        .limit(100)
+    )
+    sent = (
+        select(OutboxMessage.message_id)
+        .where(OutboxMessage.sent_at < func.now() - timedelta(days=settings.keep_outbox_days))
+        .limit(BATCH_ROWS)
+    )
+    deleted = {
+        "jobs": _in_batches(delete(Job).where(Job.job_id.in_(old_jobs))),
+        "outbox": _in_batches(delete(OutboxMessage).where(OutboxMessage.message_id.in_(sent))),
+        "embeddings": _prune_superseded(settings.keep_superseded_days),
+    }
+    log.info("pruned", **deleted)
+    return deleted
+
+
+def _prune_superseded(keep_days: float) -> int:
+    """Embeddings of model versions that serve no role, are no rollback target, and back no current index."""
+    with connect() as connection:
+        unused = connection.scalars(
+            select(ModelVersion.model_version_id).where(
+                ~select(ModelRole.role)
+                .where(
+                    or_(
+                        ModelRole.model_version_id == ModelVersion.model_version_id,
+                        ModelRole.previous_version_id == ModelVersion.model_version_id,
+                    )
+                )
+                .exists(),
+                ~select(IndexGeneration.generation_id)
+                .where(IndexGeneration.model_version_id == ModelVersion.model_version_id, IndexGeneration.is_current)
+                .exists(),
+            )
+        ).all()
+    total = 0
+    for model_version_id in unused:
+        old = (
+            select(Embedding.image_id)
+            .where(
+                Embedding.model_version_id == model_version_id,
+                Embedding.embedded_at < func.now() - timedelta(days=keep_days),
+            )
+            .limit(BATCH_ROWS)
+        )
+        total += _in_batches(
+            delete(Embedding).where(Embedding.model_version_id == model_version_id, Embedding.image_id.in_(old))
+        )
+        _in_batches(
+            delete(IndexChange).where(
+                IndexChange.model_version_id == model_version_id,
+                IndexChange.image_id.in_(
+                    select(IndexChange.image_id)
+                    .where(
+                        IndexChange.model_version_id == model_version_id,
+                        ~select(Embedding.image_id)
+                        .where(
+                            Embedding.model_version_id == IndexChange.model_version_id,
+                            Embedding.image_id == IndexChange.image_id,
+                        )
+                        .exists(),
+                    )
+                    .limit(BATCH_ROWS)
+                ),
+            )
+        )
+    return total
+
+
+def _in_batches(statement: Delete) -> int:
+    total = 0
+    while True:
+        with connect() as connection:
+            rows = connection.execute(statement).rowcount
+        total += rows
+        if rows == 0:
+            return total
