@@ -1,16 +1,16 @@
-"""refresh_embeddings: what does every catalogue picture look like now? Vectors to Postgres, then a new index generation."""
+"""refresh_embeddings: what does every catalogue picture look like now? Vectors to Postgres, then a new index."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from shopvision.embeddings import refresh
-from shopvision.settings import get_settings
 from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
-from worker.ledger.context import StepContext
+
+if TYPE_CHECKING:
+    from worker.ledger.context import StepContext
 
 
 class RefreshParams(JobParams):
@@ -49,10 +49,14 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def pin(self, params: RefreshParams) -> RefreshParams:
         """Every chunk uses the model that was active when the job began, even if another is activated meanwhile."""
+        from shopvision.embeddings import refresh
+
         return params.model_copy(update={"model": refresh.resolve_model(params.model).spec})
 
     def split(self, params: RefreshParams) -> Iterator[str]:
         """Ids of the pictures to look at."""
+        from shopvision.embeddings import refresh
+
         only_unseen = params.scope == "changed" and not params.verify
         image_ids: Iterable[int] = refresh.images_in_scope(
             refresh.resolve_model(params.model), item_ids=params.item_ids, only_unseen=only_unseen
@@ -61,6 +65,8 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Embed one chunk's pictures."""
+        from shopvision.embeddings import refresh
+
         ref = refresh.resolve_model(params.model)
         report = refresh.embed_images(
             ref, [int(key) for key in keys], everything=params.scope == "all", should_stop=context.should_stop
@@ -76,6 +82,9 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def finish(self, params: RefreshParams, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - nothing to stop here
         """Publish what changed."""
+        from shopvision.embeddings import refresh
+        from shopvision.settings import get_settings
+
         if not params.publish:
             return {"published": False}
         return refresh.publish_index(get_settings().index_name, refresh.resolve_model(params.model))

@@ -41,7 +41,9 @@ def set_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def isolated_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]) -> Iterator[None]:
+def isolated_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]
+) -> Iterator[None]:
     """No test sees the settings of the machine, nor those of another test."""
     for name in list(os.environ):
         if name.startswith(("SHOPVISION_", "AWS_")) and name != "SHOPVISION_TEST_DATA":
@@ -53,7 +55,9 @@ def isolated_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_envir
 
 
 @contextmanager
-def running(server: PostgresServer | RedisServer, log: Path, stop_signal: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    server: PostgresServer | RedisServer, log: Path, stop_signal: signal.Signals
+) -> Iterator[subprocess.Popen[bytes]]:
     """An embedded server for the length of a ``with`` block."""
     server.initialise()
     with log.open("ab") as output:
@@ -134,8 +138,11 @@ def s3(s3_server: str, set_environment: Callable[..., None]) -> str:
 
     httpx.post(f"{s3_server}/moto-api/reset")
     set_environment(
-        SHOPVISION_OBJECT_STORE="s3://shop/vision", SHOPVISION_S3_ENDPOINT_URL=s3_server,
-        AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1",
+        SHOPVISION_OBJECT_STORE="s3://shop/vision",
+        SHOPVISION_S3_ENDPOINT_URL=s3_server,
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        AWS_DEFAULT_REGION="us-east-1",
     )
     boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="shop")
     return "s3://shop/vision"

@@ -20,18 +20,29 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import Connection
 
 from shopvision.errors import UserError
-from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
     from celery.app.task import Task
+    from sqlalchemy import Connection
 
     from worker.ledger.context import StepContext
+
+
+class Phase(StrEnum):
+    """What a chunk is for. Splitting and finishing are chunks too, so they have the same leases and retries.
+
+    The value is also the last part of the Celery task's name.
+    """
+
+    SPLIT = "split"
+    CHUNK = "chunk"
+    FINISH = "finish"
 
 
 class JobParams(BaseModel):
@@ -104,7 +115,7 @@ _kinds: dict[str, JobKind[Any]] = {}
 
 def register(kind: JobKind[Any]) -> Task[..., None]:
     """Make ``kind`` known and create its Celery tasks; returns the one that producers send."""
-    from worker.runner import create_tasks
+    from worker.registration import create_tasks
 
     _kinds[kind.name] = kind
     return create_tasks(kind)
@@ -124,6 +135,8 @@ def get_kind(name: str) -> JobKind[Any]:
 
 def all_kinds() -> dict[str, JobKind[Any]]:
     """Every kind, by name; imports the modules that define them."""
+    from shopvision.settings import get_settings
+
     for module in get_settings().kind_modules:
         try:
             importlib.import_module(module)

@@ -1,15 +1,29 @@
-"""The tasks that beat ticks, and the worker's bootsteps."""
+"""What only workers and beat load: the tasks that beat ticks, the signals of a worker's life, its bootsteps."""
 
 from __future__ import annotations
 
-from celery.signals import worker_shutting_down
+import os
+from pathlib import Path
+from typing import Any
 
+import structlog
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.app.task import Task
+from celery.signals import celeryd_init, task_failure, worker_process_init, worker_shutting_down
+from sqlalchemy.exc import OperationalError
+
+from shopvision.database import dispose_engine
 from worker.app import app
 from worker.dispatcher import DispatcherStep
+from worker.kinds import Phase
 from worker.ledger.context import STOP_FILE_VARIABLE
 
+log = structlog.get_logger(__name__)
 
-@app.task(name="worker.plan_due_jobs", queue="control", expires=60)
+_this_worker: dict[str, str] = {}
+
+
+@app.task(name="worker.plan_due_jobs", expires=60)
 def plan_due_jobs() -> None:
     """Submit the scheduled jobs that are due."""
     from worker.schedule import plan_due_jobs as plan
@@ -17,7 +31,7 @@ def plan_due_jobs() -> None:
     plan()
 
 
-@app.task(name="worker.prune", queue="control", expires=3600)
+@app.task(name="worker.prune", expires=3600)
 def prune() -> None:
     """Delete what is older than the configured ages, index generations included."""
     from shopvision.index import collect_garbage
@@ -28,15 +42,39 @@ def prune() -> None:
     collect_garbage(get_settings().index_name)
 
 
+@celeryd_init.connect
+def _remember_name(sender: str, **_: object) -> None:
+    _this_worker["name"] = sender
+
+
+@worker_process_init.connect
+def _start_clean(**_: object) -> None:
+    dispose_engine()
+
+
 @worker_shutting_down.connect
 def _ask_running_chunks_to_stop(**_: object) -> None:
     """Pool processes see the file at their next batch border and hand the rest of their chunk back."""
-    import os
-    from pathlib import Path
-
     stop_file = os.environ.get(STOP_FILE_VARIABLE)
     if stop_file:
         Path(stop_file).touch()
+
+
+@task_failure.connect
+def _note_lost_process(sender: Task[..., None], exception: BaseException, args: Any = (), **_: object) -> None:
+    """Runs in the worker's main process when a pool process died or was killed at the hard time limit.
+
+    Without it the chunk would wait for its lease to run out.
+    """
+    from worker.ledger.chunks import record_death
+
+    lost = isinstance(exception, (WorkerLostError, TimeLimitExceeded))
+    if not lost or not args or not sender.name.endswith(tuple(f".{phase}" for phase in Phase)):
+        return
+    try:
+        record_death(int(args[0]), str(exception), worker=_this_worker.get("name"))
+    except OperationalError as error:
+        log.warning("death_not_recorded", chunk_id=args[0], error=str(error))  # the reaper will find the lease expired
 
 
 app.steps["worker"].add(DispatcherStep)

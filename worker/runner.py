@@ -1,4 +1,4 @@
-"""The Celery tasks of a job kind, and what happens to a chunk inside a worker process."""
+"""What happens to a chunk inside a worker process."""
 
 from __future__ import annotations
 
@@ -6,27 +6,18 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import stamina
 import structlog
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.app.task import Task
-from celery.signals import celeryd_init, task_failure, worker_process_init
 from sqlalchemy.exc import OperationalError
 
-from shopvision.database import connect, dispose_engine
-from shopvision.errors import JobError, ShopvisionError, TransientError, UserError
+from shopvision.errors import JobError, TransientError, UserError
 from worker import metrics
-from worker.app import app
-from worker.kinds import ChunkResult, get_kind, parse_params
+from worker.kinds import ChunkResult, Phase, get_kind, parse_params
 from worker.ledger import chunks, jobs
 from worker.ledger.chunks import Lease, LeaseLostError
 from worker.ledger.context import StepContext
-from worker.ledger.tables import Phase
-
-if TYPE_CHECKING:
-    from worker.kinds import JobKind
 
 log = structlog.get_logger(__name__)
 
@@ -35,32 +26,10 @@ MAX_DELAY_SECONDS = 300.0
 COMMIT_PATIENCE_SECONDS = 120.0
 
 
-def create_tasks(kind: JobKind[Any]) -> Task[..., None]:
-    """Register the four Celery tasks of ``kind``; returns the one that producers send."""
-    for phase, queue in ((Phase.SPLIT, "control"), (Phase.CHUNK, kind.queue), (Phase.FINISH, kind.finish_queue)):
-        app.task(name=f"tasks.{kind.name}.{phase}", queue=queue, bind=True)(_run_step)
-
-    @app.task(
-        name=f"tasks.{kind.name}",
-        queue="control",
-        autoretry_for=(OperationalError,),
-        retry_backoff=5,
-        max_retries=10,
-        throws=(UserError,),
-    )
-    def enqueue(key: str | None = None, **params: Any) -> None:
-        with connect() as connection:
-            job_id = jobs.submit(connection, kind.name, params, key=key, source="task")
-        log.info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
-
-    return enqueue
-
-
-def _run_step(task: Task[..., None], chunk_id: int) -> None:
+def run_step(chunk_id: int, hostname: str) -> None:
     """Claim a chunk and do what its phase asks. Whatever happens is in the ledger when this returns."""
-    worker = f"{task.request.hostname}/{os.getpid()}"
     try:
-        lease = chunks.claim(chunk_id, worker)
+        lease = chunks.claim(chunk_id, f"{hostname}/{os.getpid()}")
     except OperationalError as error:
         log.warning("claim_failed", chunk_id=chunk_id, error=str(error.orig))
         return  # the reaper sends the chunk again
@@ -97,7 +66,7 @@ def _attempt(lease: Lease) -> ChunkResult | None:
     except (TransientError, OperationalError) as error:
         _wait_and_retry(lease, error)
     except (JobError, UserError) as error:
-        log.error("job_failed", error=str(error))
+        log.error("job_failed", error=str(error))  # noqa: TRY400 - a mistake of the user's: no traceback
         _settle(chunks.fail_job, lease, str(error))
     except Exception as error:
         log.exception("step_crashed")
@@ -159,34 +128,3 @@ def _wait_and_retry(lease: Lease, error: Exception) -> None:
         _settle(chunks.give_back, lease, message, delay)
     except (LeaseLostError, OperationalError) as lost:
         log.warning("lease_lost", error=str(lost))
-
-
-_this_worker: dict[str, str] = {}
-
-
-@celeryd_init.connect
-def _remember_name(sender: str, **_: object) -> None:
-    _this_worker["name"] = sender
-
-
-@worker_process_init.connect
-def _start_clean(**_: object) -> None:
-    dispose_engine()
-
-
-@task_failure.connect
-def _note_lost_process(
-    sender: Task[..., None], exception: BaseException, args: tuple[Any, ...] = (), **_: object
-) -> None:
-    """Runs in the worker's main process when a pool process died or was killed at the hard time limit.
-
-    Without it the chunk would wait for its lease to run out.
-    """
-    if not isinstance(exception, (WorkerLostError, TimeLimitExceeded)) or not args:
-        return
-    if not sender.name.endswith(tuple(f".{phase}" for phase in Phase)):
-        return
-    try:
-        chunks.record_death(int(args[0]), str(exception), worker=_this_worker.get("name"))
-    except (OperationalError, ShopvisionError) as error:
-        log.warning("death_not_recorded", chunk_id=args[0], error=str(error))  # the reaper will find the lease expired

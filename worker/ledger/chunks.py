@@ -19,10 +19,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from shopvision.database import connect, copy_rows
 from shopvision.errors import ShopvisionError
 from shopvision.settings import get_settings
-from worker.kinds import ChunkResult, ItemFailed
+from worker.kinds import ChunkResult, ItemFailed, Phase
 from worker.ledger.jobs import add_counters, advance, end_if_cancelled, fail
 from worker.ledger.outbox import enqueue_chunks
-from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState, Phase
+from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
 
 MAX_ERROR_LENGTH = 2000
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from shopvision.database import connect
 from shopvision.errors import UserError
-from worker.kinds import get_kind, parse_params
+from worker.kinds import Phase, get_kind, parse_params
 from worker.ledger.outbox import enqueue_chunks
-from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState, Phase
+from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
 
 
 def submit(

@@ -167,9 +167,9 @@ def failure_counts(job_id: uuid.UUID) -> dict[str, int]:
     """How many items failed for each reason code, the most frequent first."""
     with connect() as connection:
         rows = connection.execute(
-            select(ItemFailure.code, func.count())
+            select(ItemFailure.code, func.count().label("items"))
             .where(ItemFailure.job_id == job_id)
             .group_by(ItemFailure.code)
             .order_by(func.count().desc(), ItemFailure.code)
         ).all()
-    return {code: count for code, count in rows}
+    return {row.code: row.items for row in rows}

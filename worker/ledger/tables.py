@@ -22,17 +22,6 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Phase(StrEnum):
-    """What a chunk is for. Splitting and finishing are chunks too, so they have the same leases and retries.
-
-    The value is also the last part of the Celery task's name.
-    """
-
-    SPLIT = "split"
-    CHUNK = "chunk"
-    FINISH = "finish"
-
-
 class ChunkState(StrEnum):
     """Where a chunk is in its life."""
 

@@ -18,7 +18,7 @@ from worker.ledger.outbox import relay
 
 class CountParams(JobParams):
     numbers: int = 10
-    bad: list[int] = []
+    bad: tuple[int, ...] = ()
 
 
 class CountKind(JobKind[CountParams]):
@@ -85,13 +85,7 @@ def broker_memory() -> RememberingBroker:
 @pytest.fixture
 def drain(count_kind: CountKind, broker_memory: RememberingBroker) -> Callable[..., int]:
     """Relay and work off messages, in this process, until nothing is left; returns how many were delivered."""
-    from worker.runner import _run_step
-
-    class Request:
-        hostname = "test@here"
-
-    class FakeTask:
-        request = Request()
+    from worker.runner import run_step
 
     def run(limit: int = 1000) -> int:
         delivered = 0
@@ -99,7 +93,7 @@ def drain(count_kind: CountKind, broker_memory: RememberingBroker) -> Callable[.
             relay(broker_memory, 64)
             if not broker_memory.messages:
                 return delivered
-            _run_step(FakeTask(), broker_memory.messages.popleft()[1])  # type: ignore[arg-type]
+            run_step(broker_memory.messages.popleft()[1], "test@here")
             delivered += 1
         return delivered
 

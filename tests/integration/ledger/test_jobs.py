@@ -65,9 +65,13 @@ def test_an_empty_job_succeeds(drain: Drain) -> None:
 
 
 def test_submit_belongs_to_the_callers_transaction(drain: Drain) -> None:
-    with pytest.raises(RuntimeError), transaction() as session:
-        jobs.submit(session, "count", {"numbers": 1})
-        raise RuntimeError
+    def change_of_mind() -> None:
+        with transaction() as session:
+            jobs.submit(session, "count", {"numbers": 1})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_of_mind()
     assert recent_jobs() == []
     assert drain() == 0
 

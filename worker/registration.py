@@ -1,0 +1,46 @@
+"""The Celery tasks of a job kind. Light at import: a producer loads this, and no database driver with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.app.task import Task
+
+from shopvision.errors import UserError
+from worker.app import app
+from worker.kinds import Phase
+
+if TYPE_CHECKING:
+    from worker.kinds import JobKind
+
+SUBMIT_RETRIES = 10
+SUBMIT_RETRY_SECONDS = 5
+
+
+def create_tasks(kind: JobKind[Any]) -> Task[..., None]:
+    """Register the four Celery tasks of ``kind``; returns the one that producers send."""
+    for phase in Phase:
+        app.task(name=f"tasks.{kind.name}.{phase}", bind=True)(_run_step)
+
+    @app.task(name=f"tasks.{kind.name}", bind=True, max_retries=SUBMIT_RETRIES, throws=(UserError,))
+    def submit_job(task: Task[..., None], /, key: str | None = None, **params: Any) -> None:
+        import structlog
+        from sqlalchemy.exc import OperationalError
+
+        from shopvision.database import connect
+        from worker.ledger.jobs import submit
+
+        try:
+            with connect() as connection:
+                job_id = submit(connection, kind.name, params, key=key, source="task")
+        except OperationalError as error:
+            raise task.retry(exc=error, countdown=SUBMIT_RETRY_SECONDS * 2**task.request.retries) from error
+        structlog.get_logger(__name__).info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
+
+    return submit_job
+
+
+def _run_step(task: Task[..., None], chunk_id: int) -> None:
+    from worker.runner import run_step
+
+    run_step(chunk_id, str(task.request.hostname))
