@@ -76,6 +76,14 @@ class Settings(BaseSettings):
     keep_superseded_days: float = Field(30.0, description="results of model versions that no role points to")
     keep_generations: int = Field(5, description="index generations kept for rollback")
 
+    health_host: str = Field("127.0.0.1", description="address of each worker's /livez, /readyz and /metrics")
+    health_port: int = Field(0, description="its port; 0 takes a free one and notes it in <home>/run/<worker>/health.json")
+    flower_user: str = "operator"
+    flower_password: SecretStr | None = Field(None, description="Flower does not start without one")
+    flower_host: str = Field("127.0.0.1", description="address that Flower listens on")
+    flower_port: int = 5555
+    flower_read_only: bool = Field(True, description="false lets Flower's users stop workers and revoke tasks")
+
     index_name: str = "catalogue"
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal")
     log_level: str = "INFO"
