@@ -1,0 +1,86 @@
+"""Pruning deletes what is old and finished, and nothing else."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, insert, select, text
+
+from shopvision.database import connect
+from shopvision.database.tables import Embedding, IndexChange, Item, ItemImage, ModelRole, ModelVersion
+from worker.ledger.tables import Chunk, ItemFailure, Job, OutboxMessage
+from worker.retention import prune
+
+pytestmark = pytest.mark.usefixtures("database")
+
+OLD = text("now() - interval '1000 days'")
+
+
+def add_job(state: str, finished_at: object) -> uuid.UUID:
+    with connect() as connection:
+        job_id: uuid.UUID = connection.scalar(
+            insert(Job)
+            .values(kind="count", params={}, source="test", state=state, finished_at=finished_at, created_at=OLD)
+            .returning(Job.job_id)
+        )
+        chunk_id = connection.scalar(
+            insert(Chunk).values(job_id=job_id, phase="chunk", queue="io").returning(Chunk.chunk_id)
+        )
+        connection.execute(insert(ItemFailure).values(job_id=job_id, item_key="1", code="x", message="y"))
+        connection.execute(insert(OutboxMessage).values(chunk_id=chunk_id, task="t", queue="io", sent_at=func.now()))
+    return job_id
+
+
+def test_old_finished_jobs_go_with_everything_of_theirs() -> None:
+    add_job("succeeded", OLD)
+    add_job("failed", OLD)
+    kept = {add_job("succeeded", func.now()), add_job("running", None)}
+    assert prune()["jobs"] == 2
+    with connect() as connection:
+        assert set(connection.scalars(select(Job.job_id))) == kept
+        for table in (Chunk, ItemFailure, OutboxMessage):
+            assert connection.scalar(select(func.count()).select_from(table)) == 2
+
+
+def test_sent_messages_go_and_unsent_ones_stay() -> None:
+    add_job("running", None)
+    with connect() as connection:
+        connection.execute(text("UPDATE outbox SET sent_at = now() - interval '2 days'"))
+        connection.execute(insert(OutboxMessage).values(chunk_id=1, task="t", queue="io", created_at=OLD))
+    assert prune()["outbox"] == 1
+    with connect() as connection:
+        assert connection.scalars(select(OutboxMessage.sent_at)).all() == [None]
+
+
+def test_only_vectors_of_superseded_models_go(set_environment: Callable[..., None], postgres_server: object) -> None:
+    with connect() as connection:
+        connection.execute(insert(Item).values(item_id="a", content_hash=b""))
+        image_id = connection.scalar(
+            insert(ItemImage).values(item_id="a", position=0, uri="file:///a").returning(ItemImage.image_id)
+        )
+        versions = connection.scalars(
+            insert(ModelVersion).returning(ModelVersion.model_version_id, sort_by_parameter_order=True),
+            [{"name": "m", "tag": tag, "card": {}} for tag in ("active", "previous", "forgotten", "young")],
+        ).all()
+        connection.execute(
+            insert(ModelRole).values(
+                role="catalogue_encoder", model_version_id=versions[0], previous_version_id=versions[1]
+            )
+        )
+        for version in versions:
+            connection.execute(
+                insert(Embedding).values(
+                    model_version_id=version,
+                    image_id=image_id,
+                    image_sha256=b"",
+                    source_fingerprint="",
+                    vector=b"",
+                    embedded_at=func.now() if version == versions[3] else OLD,
+                )
+            )
+    assert prune()["embeddings"] == 1
+    with connect() as connection:
+        assert set(connection.scalars(select(Embedding.model_version_id))) == {versions[0], versions[1], versions[3]}
+        assert set(connection.scalars(select(IndexChange.model_version_id))) == {versions[0], versions[1], versions[3]}
