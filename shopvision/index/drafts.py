@@ -1,0 +1,184 @@
+"""Generations on local disk, built and gated, before anybody else can see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from shopvision.index.build import build, choose_type, exact_index, faiss, require_memory
+from shopvision.index.cache import FileCache, sha256_of_file
+from shopvision.index.gate import require_count, require_recall, require_sound_vectors
+from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
+from shopvision.index.manifest import Counts, Manifest, Segment, StoredFile
+from shopvision.index.source import Changes, count_vectors, read_changes, snapshot, spool
+
+# Delta rows and hidden rows together, as a share of the base: beyond it searches pay more for the delta than one build
+# costs. A replaced picture counts twice, so an eighth of the catalogue may change.
+COMPACT_RATIO = 0.25
+# Readers fetch three files per delta: beyond so many deltas the next one takes their pictures over and replaces them.
+MAX_DELTAS = 8
+
+
+class FullBuildNeededError(Exception):
+    """A delta on the current generation would be wrong or too large."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is being published: the index, the new generation's folder, and the model version."""
+
+    name: str
+    path: str
+    model_version_id: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A generation that has passed the gate.
+
+    Attributes:
+        manifest: ``None`` where what changed leaves nothing to write (pictures that came and went).
+        files: own file -> where it lies on local disk.
+        changes: the notes it answers.
+    """
+
+    manifest: Manifest | None
+    files: dict[StoredFile, Path]
+    changes: Changes
+
+
+def full_draft(target: Target, dimension: int | None, parent: str | None, folder: Path) -> Draft:
+    """A generation of everything Postgres holds.
+
+    Args:
+        dimension: what the vectors must have; ``None`` takes the first one's.
+        parent: the generation that is current now.
+        folder: empty working folder.
+
+    Raises:
+        GenerationRefused: the gate said no.
+        JobError: not enough memory, no vectors, vectors of mixed dimensions.
+    """
+    with snapshot() as connection:
+        changes = read_changes(connection, target.model_version_id)
+        in_postgres = count_vectors(connection, target.model_version_id)
+        vectors = spool(connection, target.model_version_id, folder, dimension)
+    rows, dimension = vectors.shape
+    require_count(rows, in_postgres)
+    require_sound_vectors(vectors)
+    kind = choose_type(rows)
+    require_memory(kind, rows, dimension)
+    index = build(kind, vectors)
+    effort, recall = require_recall(index, kind, vectors)
+    faiss.write_index(index, str(folder / "base.faiss"))
+    segment, files = _segment(target.path, rows, folder, "base.faiss")
+    manifest = Manifest(
+        name=target.name,
+        path=target.path,
+        kind="full",
+        model=target.model,
+        model_version_id=target.model_version_id,
+        dimension=dimension,
+        index_type=kind,
+        search_effort=effort,
+        recall=recall,
+        counts=Counts(live=rows, base=rows, delta=0, tombstones=0),
+        base=segment,
+        parent=parent,
+        created_at=datetime.now(UTC),
+    )
+    return Draft(manifest, files, changes)
+
+
+def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Path) -> Draft | None:
+    """What changed since ``current``, on top of its files; ``None`` where nothing was noted.
+
+    Raises:
+        FullBuildNeededError: too much changed, or the notes do not explain what Postgres holds.
+        GenerationRefused: the gate said no.
+    """
+    with snapshot() as connection:
+        changes = read_changes(connection, target.model_version_id)
+        in_postgres = count_vectors(connection, target.model_version_id)
+        noted = len(changes.image_ids)
+        if noted == 0:
+            _require_explained(current.counts.live, in_postgres)
+            return None
+        if current.counts.delta + current.counts.tombstones + noted > COMPACT_RATIO * current.counts.base:
+            raise FullBuildNeededError(f"{noted} pictures changed on a base of {current.counts.base}")
+        kept, wanted = _below(current, changes.image_ids, cache)
+        before = _live_ids(kept, cache)
+        vectors = spool(connection, target.model_version_id, folder, current.dimension, wanted)
+    tombstones = np.intersect1d(before, wanted)
+    _require_explained(len(before) - len(tombstones) + len(vectors), in_postgres)
+    if len(vectors) == 0 and len(tombstones) == 0:
+        return Draft(None, {}, changes)
+    require_sound_vectors(vectors)
+    index = exact_index(current.dimension)
+    index.add(vectors.astype(np.float32))
+    require_recall(index, "exact", vectors)
+    faiss.write_index(index, str(folder / "delta.faiss"))
+    np.save(folder / "tombstones.npy", tombstones)
+    segment, files = _segment(target.path, len(vectors), folder, "delta.faiss", "tombstones.npy")
+    deltas = (*kept[1:], segment)
+    rows = sum(delta.rows for delta in deltas)
+    counts = Counts(
+        live=in_postgres, base=current.base.rows, delta=rows, tombstones=current.base.rows + rows - in_postgres
+    )
+    manifest = current.model_copy(
+        update={
+            "path": target.path,
+            "kind": "delta",
+            "counts": counts,
+            "deltas": deltas,
+            "parent": current.path,
+            "created_at": datetime.now(UTC),
+        }
+    )
+    return Draft(manifest, files, changes)
+
+
+def _require_explained(expected: int, in_postgres: int) -> None:
+    if expected != in_postgres:
+        raise FullBuildNeededError(f"the noted changes lead to {expected} pictures, Postgres holds {in_postgres}")
+
+
+def _below(current: Manifest, changed: Ids, cache: FileCache) -> tuple[tuple[Segment, ...], Ids]:
+    """The segments a new delta lies on, and the pictures it must speak for."""
+    if len(current.deltas) < MAX_DELTAS:
+        return current.segments, changed
+    told = [changed]
+    for delta in current.deltas:
+        told += [image_ids(read_ids(cache.fetch(delta.ids))), _tombstones(delta, cache)]
+    return (current.base,), np.unique(np.concatenate(told))
+
+
+def _tombstones(segment: Segment, cache: FileCache) -> Ids:
+    if segment.tombstones is None:
+        return np.empty(0, np.int64)
+    ids: Ids = np.load(cache.fetch(segment.tombstones))
+    return ids
+
+
+def _live_ids(segments: tuple[Segment, ...], cache: FileCache) -> Ids:
+    ids = [image_ids(read_ids(cache.fetch(segment.ids))) for segment in segments]
+    masks = live_masks([(one, _tombstones(segment, cache)) for one, segment in zip(ids, segments, strict=True)])
+    return np.concatenate([one[mask] for one, mask in zip(ids, masks, strict=True)])
+
+
+def _segment(
+    path: str, rows: int, folder: Path, vectors: str, tombstones: str | None = None
+) -> tuple[Segment, dict[StoredFile, Path]]:
+    names = [vectors, "ids.arrow"] + ([tombstones] if tombstones else [])
+    stored = [
+        StoredFile(key=f"{path}/{name}", sha256=sha256_of_file(folder / name), bytes=(folder / name).stat().st_size)
+        for name in names
+    ]
+    segment = Segment(
+        path=path, rows=rows, vectors=stored[0], ids=stored[1], tombstones=stored[2] if tombstones else None
+    )
+    return segment, {file: folder / name for file, name in zip(stored, names, strict=True)}

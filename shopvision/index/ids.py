@@ -1,0 +1,85 @@
+"""The ids beside the vectors: which picture, item, category and uri each row is, without asking a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+SCHEMA = pa.schema(
+    [("image_id", pa.int64()), ("item_id", pa.string()), ("category", pa.string()), ("uri", pa.string())]
+)
+
+
+class IdRow(NamedTuple):
+    """One row of an ids file."""
+
+    image_id: int
+    item_id: str
+    category: str | None
+    uri: str
+
+
+class IdsWriter:
+    """Writes an ids file in batches; use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pa.ipc.new_file(str(path), SCHEMA)
+
+    def __enter__(self) -> IdsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, rows: Iterable[IdRow]) -> None:
+        """Append rows."""
+        columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+
+
+def read_ids(path: Path) -> Any:
+    """The ids file as a ``pyarrow.Table`` over mapped memory: nothing is read before it is looked at."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def image_ids(table: Any) -> Ids:
+    """Column image_id, shape (rows,)."""
+    return np.asarray(table.column("image_id").to_numpy(), dtype=np.int64)
+
+
+def live_masks(segments: Sequence[tuple[Ids, Ids]]) -> list[NDArray[np.bool_]]:
+    """Which rows of each segment searches may answer.
+
+    Args:
+        segments: (image ids, tombstones) oldest first; tombstones hide rows of earlier segments only.
+
+    Returns:
+        one mask of shape (rows,) per segment.
+    """
+    hidden = np.empty(0, np.int64)
+    masks: list[NDArray[np.bool_]] = []
+    for ids, tombstones in reversed(segments):
+        masks.append(np.isin(ids, hidden, invert=True))
+        hidden = np.union1d(hidden, tombstones)
+    return masks[::-1]
+
+
+def category_codes(table: Any) -> tuple[NDArray[np.int32], list[str]]:
+    """Column category as small numbers: (code per row, name per code); a missing category is ``''``."""
+    encoded = pc.fill_null(table.column("category"), "").combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices.to_numpy(), dtype=np.int32), encoded.dictionary.to_pylist()
+
+
+def in_category(names: Sequence[str], category: str) -> NDArray[np.bool_]:
+    """Which category paths are ``category`` or lie below it: ``Men`` covers ``Men/Tops``, not ``Menswear``."""
+    wanted = category.strip("/")
+    return np.array([name == wanted or name.startswith(f"{wanted}/") for name in names], dtype=np.bool_)

@@ -1,0 +1,123 @@
+"""What Postgres holds for an index: what changed, how many vectors there are, and the vectors themselves, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import BigInteger, Connection, Row, Select, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from shopvision.database import get_engine
+from shopvision.database.tables import Embedding, IndexChange, Item, ItemImage
+from shopvision.errors import JobError
+from shopvision.index.build import Spool
+from shopvision.index.ids import IdRow, Ids, IdsWriter
+
+BATCH_ROWS = 5_000
+_Row = Row[int, str, str | None, str, bytes]
+LOOKUP_IDS = 20_000  # picture ids asked for in one query
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Pictures noted as changed, with the revisions that were read; both of shape (n,), ordered by picture."""
+
+    image_ids: Ids
+    revisions: Ids
+
+
+@contextmanager
+def snapshot() -> Iterator[Connection]:
+    """A connection that sees one moment of the database, so that changes, counts and vectors belong together."""
+    with get_engine().connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+
+def read_changes(connection: Connection, model_version_id: int) -> Changes:
+    """Every change noted for this model version."""
+    query = (
+        select(IndexChange.image_id, IndexChange.revision)
+        .where(IndexChange.model_version_id == model_version_id)
+        .order_by(IndexChange.image_id)
+        .execution_options(yield_per=BATCH_ROWS)
+    )
+    parts = [np.array(part, dtype=np.int64) for part in connection.execute(query).partitions()]
+    table = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+    return Changes(table[:, 0], table[:, 1])
+
+
+def count_vectors(connection: Connection, model_version_id: int) -> int:
+    """How many pictures have a vector of this model version (an index-only scan)."""
+    query = select(func.count()).select_from(Embedding).where(Embedding.model_version_id == model_version_id)
+    return connection.scalar(query) or 0
+
+
+def _rows(model_version_id: int) -> Select[int, str, str | None, str, bytes]:
+    return (
+        select(Embedding.image_id, ItemImage.item_id, Item.category, ItemImage.uri, Embedding.vector)
+        .join(ItemImage, ItemImage.image_id == Embedding.image_id)
+        .join(Item, Item.item_id == ItemImage.item_id)
+        .where(Embedding.model_version_id == model_version_id)
+        .order_by(Embedding.image_id)
+    )
+
+
+def _batches(
+    connection: Connection, model_version_id: int, wanted: Ids | None
+) -> Iterator[Sequence[_Row]]:
+    query = _rows(model_version_id)
+    if wanted is None:
+        for part in connection.execute(query.execution_options(yield_per=BATCH_ROWS)).partitions():
+            yield part
+        return
+    query = query.where(Embedding.image_id == any_(bindparam("wanted", type_=ARRAY(BigInteger))))
+    for start in range(0, len(wanted), LOOKUP_IDS):
+        ids = wanted[start : start + LOOKUP_IDS].tolist()
+        for part in connection.execute(
+            query, {"wanted": ids}, execution_options={"yield_per": BATCH_ROWS}
+        ).partitions():
+            yield part
+
+
+def spool(
+    connection: Connection, model_version_id: int, folder: Path, dimension: int | None, wanted: Ids | None = None
+) -> Spool:
+    """Write ids to ``folder/ids.arrow`` and vectors to a spool file, and map the latter.
+
+    The database is done with as soon as this returns; building may take minutes, and memory stays bounded.
+
+    Args:
+        dimension: what the vectors must have; ``None`` takes the first one's.
+        wanted: picture ids, ascending; by default every picture with a vector. Those without one are passed over.
+
+    Returns:
+        fp16 array of shape (rows, dimension), mapped from ``folder/vectors.f16``.
+
+    Raises:
+        JobError: vectors differ in length, or there is none and the dimension is unknown.
+    """
+    rows = 0
+    path = folder / "vectors.f16"
+    with path.open("wb") as file, IdsWriter(folder / "ids.arrow") as ids:
+        for batch in _batches(connection, model_version_id, wanted):
+            dimension = dimension or len(batch[0].vector) // 2
+            for row in batch:
+                if len(row.vector) != dimension * 2:
+                    raise JobError(
+                        f"Picture {row.image_id} has a vector of dimension {len(row.vector) // 2}, the index has "
+                        f"{dimension}: embed it again (refresh with scope 'all')."
+                    )
+                file.write(row.vector)
+            ids.write(IdRow(row.image_id, row.item_id, row.category, row.uri) for row in batch)
+            rows += len(batch)
+    if dimension is None:
+        raise JobError("There are no vectors of this model to index: run `refresh_embeddings` first.")
+    if rows == 0:
+        return np.empty((0, dimension), np.float16)
+    return np.memmap(path, dtype="<f2", mode="r", shape=(rows, dimension))

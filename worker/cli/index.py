@@ -1,0 +1,121 @@
+"""``shopvision index``: look at the generations, check them, go back, and search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shopvision.errors import JobError, UserError
+from shopvision.settings import get_settings
+from worker.cli.output import JsonFlag, emit, table
+
+app = typer.Typer(no_args_is_help=True, help="The search index: generations, checks, rollback and searching.")
+
+NameOption = Annotated[str | None, typer.Option("--name", help="Index name; by default SHOPVISION_INDEX_NAME.")]
+
+
+def _name(name: str | None) -> str:
+    return name or get_settings().index_name
+
+
+@app.command("list")
+def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
+    """Show every generation, newest first."""
+    from shopvision.index import list_generations
+
+    rows = list_generations(_name(name))
+    columns = ("generation", "model", "state", "kind", "type", "pictures", "recall@10", "uploaded", "note")
+    emit(
+        [asdict(row) for row in rows],
+        as_json,
+        lambda: table(
+            columns,
+            [
+                (
+                    row.path.rpartition("/")[2], row.model, "current" if row.is_current else row.state, row.kind,
+                    row.index_type, row.live, None if row.recall is None else f"{row.recall:.3f}",
+                    f"{row.bytes_uploaded / 1e6:.2f} MB", row.refused or "",
+                )
+                for row in rows
+            ],
+            title=f"index {_name(name)}",
+        ),
+    )  # fmt: skip
+
+
+@app.command()
+def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
+    """Download and hash the current generation, and compare it with Postgres."""
+    from shopvision.index import verify as check
+
+    report = check(_name(name))
+    emit(
+        asdict(report),
+        as_json,
+        lambda: (
+            f"{report.path}\n{report.live} pictures of {report.model}, {report.files} files, "
+            f"{report.bytes / 1e6:.2f} MB; Postgres {report.in_postgres}, {report.pending} changes pending."
+        ),
+    )
+    if report.problems:
+        raise JobError(f"Index {_name(name)!r} is not sound: " + " ".join(report.problems))
+
+
+@app.command()
+def rollback(name: NameOption = None, as_json: JsonFlag = False) -> None:
+    """Let searches go back to the generation that was current before."""
+    from shopvision.index import rollback as go_back
+
+    path = go_back(_name(name))
+    emit({"current": path}, as_json, lambda: f"{path} is current now.")
+
+
+@app.command()
+def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
+    """Write a full generation of the current model now, without deltas."""
+    from shopvision.index import compact as build
+
+    report = build(_name(name))
+    emit(
+        asdict(report),
+        as_json,
+        lambda: (
+            f"{report.path}\n{report.counts['live']} pictures, {report.bytes_uploaded / 1e6:.2f} MB uploaded "
+            f"in {report.seconds:.1f} s."
+        ),
+    )
+
+
+@app.command()
+def search(
+    *,
+    image: Annotated[Path | None, typer.Option("--image", help="Find what looks like this picture.")] = None,
+    item: Annotated[str | None, typer.Option("--item", help="Find what looks like this item.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    category: Annotated[str | None, typer.Option("--category", help="Prefer this category and those below it.")] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Show nothing from outside the category.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find items that look like a picture or like another item."""
+    if (image is None) == (item is None):
+        raise UserError("Say what to look for: either --image FILE or --item ID.")
+    if hard and category is None:
+        raise UserError("--hard needs a --category.")
+    from shopvision.search import search_image, search_item
+
+    if image is not None:
+        result = search_image(image, k, category, soft=not hard)
+    else:
+        result = search_item(str(item), k, category, soft=not hard)
+    emit(
+        asdict(result),
+        as_json,
+        lambda: table(
+            ("score", "item", "category", "picture"),
+            [(f"{found.score:.3f}", found.item_id, found.category, found.uri) for found in result.items],
+            title=f"{result.model}, {result.generation.rpartition('/')[2]}",
+        ),
+    )
