@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from shopvision.errors import UserError
 
@@ -112,3 +112,6 @@ def get_settings() -> Settings:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         raise UserError(f"Setting SHOPVISION_{name}: {first['msg']}. Correct the environment variable.") from None
+    except SettingsError as error:
+        name = str(error).split('"')[1].upper()
+        raise UserError(f"Setting SHOPVISION_{name} is not valid JSON: {error.__cause__}.") from None
