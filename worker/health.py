@@ -163,7 +163,7 @@ class Monitor:
     def metrics(self) -> bytes:
         """What Prometheus reads. What all workers share is told only by those that serve the control queue."""
         from worker import metrics
-        from worker.app import QUEUES
+        from worker.celery_config import QUEUES
 
         if "control" not in self._queues:
             return metrics.expose()

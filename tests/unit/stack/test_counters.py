@@ -1,0 +1,43 @@
+"""Counters that pool processes keep and the main process shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+WORK = """
+import sys
+from billiard.process import current_process
+current_process().index = int(sys.argv[1])
+from worker import metrics
+metrics.observe_chunk("refresh", "chunk", 3.0, done=10, failed=1, skipped=4)
+metrics.observe_model_seconds("refresh", 0.2, 6)
+"""
+SHOW = "import sys; from worker import metrics; sys.stdout.write(metrics.expose().decode())"
+
+
+def python(code: str, folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_processes_add_up_and_their_successors_go_on(tmp_path: Path) -> None:
+    for place in ("0", "1", "0"):  # the last takes over the place of the first
+        python(WORK, tmp_path, place)
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(python(SHOW, tmp_path))
+        for sample in family.samples
+    }
+    assert samples["shopvision_items_total", "done", "refresh"] == 18
+    assert samples["shopvision_items_total", "refresh", "skipped"] == 12
+    assert samples["shopvision_items_total", "failed", "refresh"] == 3
+    assert samples["shopvision_chunk_seconds_sum", "chunk", "refresh"] == 9
+    assert samples["shopvision_model_seconds_count", "refresh"] == 3
+    assert samples["shopvision_model_items_total", "refresh"] == 18
+    assert {path.name for path in tmp_path.glob("counter_*")} <= {"counter_0.db", "counter_1.db", "counter_main.db"}
