@@ -1,0 +1,80 @@
+"""Reading what is known about pictures, and writing what the pipeline found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, bindparam, column, func, select, update
+
+from shopvision.database import copy_upsert
+from shopvision.database.tables import Embedding, ItemImage
+from shopvision.embeddings.outcome import Embedded, ImageTask, Outcome, Touched
+
+_COLUMNS = (
+    ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),
+    ("vector", "bytea"), ("embedded_at", "timestamptz"),
+)  # fmt: skip
+
+
+def select_tasks(connection: Connection, model_version_id: int, image_ids: Sequence[int]) -> list[ImageTask]:
+    """The pictures with these ids that still exist, with what this model version knows about them; by id."""
+    known = and_(Embedding.image_id == ItemImage.image_id, Embedding.model_version_id == model_version_id)
+    rows = connection.execute(
+        select(ItemImage.image_id, ItemImage.uri, Embedding.source_fingerprint, Embedding.image_sha256)
+        .outerjoin(Embedding, known)
+        .where(ItemImage.image_id == func.any(bindparam("ids", list(image_ids), ARRAY(BigInteger))))
+        .order_by(ItemImage.image_id)
+    )
+    return [ImageTask(*row) for row in rows]
+
+
+def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iterable[Outcome]) -> int:
+    """Upsert new vectors and refresh the fingerprints of touched pictures, in the caller's transaction.
+
+    Pictures that left the catalogue meanwhile are skipped. An image_id must not occur twice.
+
+    Returns:
+        How many vectors were written.
+    """
+    embedded: dict[int, Embedded] = {}
+    touched: list[Touched] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Embedded):
+            embedded[outcome.image_id] = outcome
+        elif isinstance(outcome, Touched):
+            touched.append(outcome)
+    if touched:
+        _write_fingerprints(connection, model_version_id, touched)
+    if not embedded:
+        return 0
+    # The lock keeps these pictures in place until the commit; the order keeps two writers from waiting for each other.
+    existing = connection.scalars(
+        select(ItemImage.image_id)
+        .where(ItemImage.image_id == func.any(bindparam("ids", list(embedded), ARRAY(BigInteger))))
+        .order_by(ItemImage.image_id)
+        .with_for_update(read=True, key_share=True)
+    ).all()
+    now = datetime.now(UTC)
+    rows = (
+        (model_version_id, one.image_id, one.sha256, one.fingerprint, one.vector, now)
+        for one in (embedded[image_id] for image_id in existing)
+    )
+    return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=("model_version_id", "image_id"))  # type: ignore[arg-type] # declared as FromClause
+
+
+def _write_fingerprints(connection: Connection, model_version_id: int, touched: Sequence[Touched]) -> None:
+    pairs = sorted((one.image_id, one.fingerprint) for one in touched)
+    news = (
+        func.unnest(
+            bindparam("ids", [image_id for image_id, _ in pairs], ARRAY(BigInteger)),
+            bindparam("marks", [mark for _, mark in pairs], ARRAY(Text)),
+        )
+        .table_valued(column("image_id", BigInteger), column("mark", Text), name="news")
+        .render_derived()
+    )
+    connection.execute(
+        update(Embedding)
+        .where(Embedding.model_version_id == model_version_id, Embedding.image_id == news.c.image_id)
+        .values(source_fingerprint=news.c.mark)
+    )

@@ -1,0 +1,97 @@
+"""The card of a model version: everything needed to run it, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from shopvision.errors import UserError
+from shopvision.images.preprocessing import Preprocessing
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "model.safetensors"
+# A name or a tag becomes a folder in object storage and on disk.
+_FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+FolderName = Annotated[str, StringConstraints(pattern=rf"^{_FOLDER_NAME}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Architecture(BaseModel):
+    """Which library builds the network, under which name and with which arguments; the weights are never in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    library: Literal["timm", "transformers"] = "timm"
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class ModelCard(BaseModel):
+    """``card.json``. Equal cards mean equal models: the files are named with their sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    name: FolderName
+    tag: FolderName
+    kind: str = Field(description="what the model does, e.g. image_encoder")
+    architecture: Architecture
+    preprocessing: Preprocessing | None = Field(None, description="how a picture becomes input; None for text models")
+    dimension: int | None = Field(None, gt=0, description="length of the vectors; None where there are none")
+    licence: str = "unknown"
+    source: str = Field(description="where the weights came from, as given to `models import`")
+    training_data: str = "unknown"
+    metrics: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
+    files: dict[str, Sha256] = Field(description="file name -> sha256, the card itself left out")
+
+    @property
+    def spec(self) -> str:
+        """``name:tag``."""
+        return f"{self.name}:{self.tag}"
+
+    def to_bytes(self) -> bytes:
+        """The text of ``card.json``; the same card always gives the same bytes."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def content_tag(self) -> str:
+        """A tag made from everything but the tag itself: 12 hexadecimal digits."""
+        content = self.model_dump(mode="json", exclude={"tag"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> ModelCard:
+        """Read a card.
+
+        Raises:
+            UserError: the text is no card; the message names ``where``, the field and what is wrong with it.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "text"
+            raise UserError(f"{where} is not a model card: {field}: {first['msg']}.") from None
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """``"name:tag"`` -> ``("name", "tag")``.
+
+    Raises:
+        UserError: the text has another form.
+    """
+    name, _, tag = spec.partition(":")
+    if not (re.fullmatch(_FOLDER_NAME, name) and re.fullmatch(_FOLDER_NAME, tag)):
+        raise UserError(f"'{spec}' is not NAME:TAG. `shopvision models list` shows what there is.")
+    return name, tag
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,315 @@
+"""The registry: immutable model versions in object storage, their rows in Postgres, the roles that point to them."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from shopvision.database import connect
+from shopvision.database.tables import ModelRole, ModelVersion
+from shopvision.errors import JobError, UserError
+from shopvision.models.card import CARD_FILE, ModelCard, sha256_of, split_spec
+from shopvision.settings import get_settings
+from shopvision.storage import ObjectMissing, ObjectStore, open_store
+
+ROLES = (
+    "catalogue_encoder", "plan_ranker", "image_recall", "image_ranker", "pair_scorer", "fashion_detector",
+    "thumbnail_classifier",
+)  # fmt: skip
+KIND_OF_ROLE = {"catalogue_encoder": "image_encoder"}
+DEFAULT_ENCODER = "wheel:efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class ModelVersionRef:
+    """One model version as the registry knows it."""
+
+    model_version_id: int
+    name: str
+    tag: str
+    card: ModelCard
+
+    @property
+    def spec(self) -> str:
+        """``name:tag``."""
+        return f"{self.name}:{self.tag}"
+
+    @property
+    def prefix(self) -> str:
+        """Folder of its files in object storage."""
+        return f"models/{self.name}/{self.tag}"
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """What serves a role now, and what a rollback would bring back; both ``name:tag``."""
+
+    active: str
+    previous: str | None
+
+
+def _versions() -> Select[int, str, str, dict[str, Any]]:
+    return select(ModelVersion.model_version_id, ModelVersion.name, ModelVersion.tag, ModelVersion.card)
+
+
+def _ref(row: Row[int, str, str, dict[str, Any]]) -> ModelVersionRef:
+    identity, name, tag, card = row
+    return ModelVersionRef(identity, name, tag, ModelCard.model_validate(card))
+
+
+def require_role(role: str) -> str:
+    """The role itself. Raises ``UserError`` where there is no such role."""
+    if role not in ROLES:
+        raise UserError(f"Role '{role}' is unknown: use one of {', '.join(ROLES)}.")
+    return role
+
+
+def import_model(source: str, *, name: str | None = None, tag: str | None = None) -> ModelVersionRef:
+    """Bring a model into object storage and the registry. The same content again changes nothing.
+
+    Args:
+        source: see ``shopvision.models.importers.fetch``.
+        name: folder name; by default the source's own.
+        tag: by default made from the content.
+
+    Raises:
+        UserError: see ``fetch``; or ``name:tag`` exists with other content.
+    """
+    from shopvision.models.importers import fetch
+
+    cache = get_settings().cache_dir
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=cache) as folder:
+        draft = fetch(source, Path(folder))
+        return _publish(draft.card(Path(folder), name, tag), Path(folder))
+
+
+def _publish(card: ModelCard, folder: Path) -> ModelVersionRef:
+    taken = UserError(f"{card.spec} exists with other content, and a version never changes: choose another --tag.")
+    content = card.model_dump(mode="json")
+    same_name = _versions().where(ModelVersion.name == card.name, ModelVersion.tag == card.tag)
+    with connect() as connection:
+        row = connection.execute(same_name).one_or_none()
+    if row and row.card != content:
+        raise taken
+    _upload(card, folder, taken)
+    with connect() as connection:
+        connection.execute(
+            insert(ModelVersion).values(name=card.name, tag=card.tag, card=content).on_conflict_do_nothing()
+        )
+        row = connection.execute(same_name).one()
+    if row.card != content:
+        raise taken
+    return _ref(row)
+
+
+def _upload(card: ModelCard, folder: Path, taken: UserError) -> None:
+    """Write what object storage does not hold yet; the card last, so that a folder with a card is complete."""
+    store, prefix = open_store(), f"models/{card.name}/{card.tag}"
+    try:
+        if store.get(f"{prefix}/{CARD_FILE}") != card.to_bytes():
+            raise taken
+        complete = True
+    except ObjectMissing:
+        complete = False
+    for file in card.files:
+        try:
+            store.stat(f"{prefix}/{file}")
+        except ObjectMissing:
+            store.put(f"{prefix}/{file}", folder / file)
+        else:
+            if not complete:  # left by an import that broke off, perhaps with other content
+                store.put(f"{prefix}/{file}", folder / file)
+    if not complete:
+        store.put(f"{prefix}/{CARD_FILE}", card.to_bytes())
+
+
+def list_versions() -> list[ModelVersionRef]:
+    """Every model version, by name and age."""
+    with connect() as connection:
+        return [
+            _ref(row)
+            for row in connection.execute(_versions().order_by(ModelVersion.name, ModelVersion.model_version_id))
+        ]
+
+
+def find(spec: str) -> ModelVersionRef:
+    """The model version ``name:tag``.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, tag = split_spec(spec)
+    with connect() as connection:
+        row = connection.execute(_versions().where(ModelVersion.name == name, ModelVersion.tag == tag)).one_or_none()
+    if row is None:
+        raise UserError(f"There is no model version {spec}: `shopvision models list` shows what there is.")
+    return _ref(row)
+
+
+def roles() -> dict[str, RoleState]:
+    """The state of every role that is filled."""
+    with connect() as connection:
+        specs = {row.model_version_id: f"{row.name}:{row.tag}" for row in connection.execute(_versions())}
+        filled = connection.execute(
+            select(ModelRole.role, ModelRole.model_version_id, ModelRole.previous_version_id).order_by(ModelRole.role)
+        )
+        return {role: RoleState(specs[now], specs.get(before)) for role, now, before in filled}
+
+
+def activate(role: str, spec: str) -> ModelVersionRef:
+    """Let ``name:tag`` serve ``role`` from now on; the one before is kept for ``rollback``.
+
+    Raises:
+        UserError: unknown role or version, or a model of the wrong kind.
+    """
+    ref = find(spec)
+    needed = KIND_OF_ROLE.get(require_role(role))
+    if needed and ref.card.kind != needed:
+        raise UserError(f"{spec} is a {ref.card.kind}; role {role} needs a {needed}.")
+    statement = insert(ModelRole).values(role=role, model_version_id=ref.model_version_id)
+    with connect() as connection:
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[ModelRole.role],
+                set_={
+                    "model_version_id": ref.model_version_id,
+                    "previous_version_id": ModelRole.model_version_id,
+                    "activated_at": func.now(),
+                },
+                where=ModelRole.model_version_id != ref.model_version_id,
+            )
+        )
+    return ref
+
+
+def rollback(role: str) -> ModelVersionRef:
+    """Swap the active and the previous version of ``role``; returns the one that is active now.
+
+    Raises:
+        UserError: unknown role, or nothing to go back to.
+    """
+    with connect() as connection:
+        changed = connection.execute(
+            update(ModelRole)
+            .where(ModelRole.role == require_role(role), ModelRole.previous_version_id.is_not(None))
+            .values(
+                model_version_id=ModelRole.previous_version_id,
+                previous_version_id=ModelRole.model_version_id,
+                activated_at=func.now(),
+            )
+        )
+    if changed.rowcount == 0:
+        raise UserError(f"Role {role} has no previous version to go back to.")
+    return active(role)
+
+
+def active(role: str) -> ModelVersionRef:
+    """The model version that serves ``role``.
+
+    Raises:
+        JobError: the role is empty.
+    """
+    found = _active(role)
+    if found is None:
+        raise JobError(f"No model serves the role {role}: `shopvision models activate {role} NAME:TAG` sets one.")
+    return found
+
+
+def _active(role: str) -> ModelVersionRef | None:
+    with connect() as connection:
+        row = connection.execute(
+            _versions()
+            .join(ModelRole, ModelRole.model_version_id == ModelVersion.model_version_id)
+            .where(ModelRole.role == require_role(role))
+        ).one_or_none()
+    return None if row is None else _ref(row)
+
+
+def ensure_default_encoder() -> ModelVersionRef:
+    """The active catalogue encoder; where there is none, the one that needs no model hub is imported and activated."""
+    role = "catalogue_encoder"
+    if found := _active(role):
+        return found
+    ref = import_model(DEFAULT_ENCODER)
+    with connect() as connection:
+        # Somebody may have chosen another model meanwhile: theirs stays.
+        connection.execute(
+            insert(ModelRole).values(role=role, model_version_id=ref.model_version_id).on_conflict_do_nothing()
+        )
+    return active(role)
+
+
+def local_copy(ref: ModelVersionRef, store: ObjectStore | None = None) -> Path:
+    """A folder on this machine with the files of ``ref``, each verified against the card. Safe for processes at once.
+
+    Raises:
+        JobError: a file is missing or damaged in object storage, or the disk is full.
+        TransientError: object storage is away for the moment.
+    """
+    target = get_settings().cache_dir / "models" / ref.name / ref.tag
+    if _wrong_file(target, ref.card) is None:
+        return target
+    store = store or open_store()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{ref.tag}-", dir=target.parent) as temporary:
+            folder = Path(temporary, "new")
+            folder.mkdir()
+            _download(ref, store, folder)
+            _move_into_place(folder, target, ref.card, Path(temporary, "damaged"))
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise JobError(
+            f"The disk of {target.parent} is full: free space, or set SHOPVISION_HOME to another disk."
+        ) from None
+    return target
+
+
+def _download(ref: ModelVersionRef, store: ObjectStore, folder: Path) -> None:
+    for file in ref.card.files:
+        try:
+            store.download(f"{ref.prefix}/{file}", folder / file)
+        except ObjectMissing:
+            raise JobError(
+                f"{store.url}/{ref.prefix}/{file} is missing: import {ref.spec} again from {ref.card.source}."
+            ) from None
+    (folder / CARD_FILE).write_bytes(ref.card.to_bytes())
+    if wrong := _wrong_file(folder, ref.card):
+        raise JobError(
+            f"{store.url}/{ref.prefix}/{wrong} is damaged (sha256 differs from the card): restore the object."
+        )
+
+
+def _wrong_file(folder: Path, card: ModelCard) -> str | None:
+    """The first file that is missing or not the card's; None where all are right."""
+    for name, digest in card.files.items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != digest:
+            return name
+    return None if (folder / CARD_FILE).is_file() else CARD_FILE
+
+
+def _move_into_place(folder: Path, target: Path, card: ModelCard, aside: Path) -> None:
+    """Rename ``folder`` to ``target``. Another process may have been faster; what is damaged is moved ``aside``."""
+    for _ in range(3):
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            if _wrong_file(target, card) is None:
+                return
+            shutil.rmtree(aside, ignore_errors=True)
+            target.rename(aside)
+        else:
+            return
+    raise JobError(f"{target} cannot be replaced: remove the folder.")

@@ -1,0 +1,181 @@
+"""The registry on real Postgres with a folder and an S3 API as object store."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from sqlalchemy import text
+
+from shopvision.database import connect
+from shopvision.errors import JobError, UserError
+from shopvision.models import registry
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE
+from shopvision.models.image_encoder import load_image_encoder
+from shopvision.storage import open_store
+
+pytestmark = pytest.mark.usefixtures("database")
+ROLE = "catalogue_encoder"
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, set_environment: Callable[..., None]) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3"))
+    set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
+    return (tmp_path / "objects").as_uri()
+
+
+@pytest.fixture
+def file_store(tmp_path: Path, set_environment: Callable[..., None]) -> Path:
+    set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
+    return tmp_path / "objects"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[int], str]:
+    """``saved(seed)``: a tiny timm model as a source."""
+
+    def save(seed: int) -> str:
+        torch.manual_seed(seed)
+        timm.models.save_for_hf(
+            timm.create_model("test_resnet", num_classes=2), tmp_path / f"tiny{seed}", safe_serialization=True
+        )
+        return f"local-dir:{tmp_path / f'tiny{seed}'}"
+
+    return save
+
+
+def test_import_and_load(store: str, saved: Callable[[int], str]) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+    assert ref.spec == "tiny:v1"
+    keys = {stat.key for stat in open_store().list("models/")}
+    assert keys == {f"models/tiny/v1/{CARD_FILE}", f"models/tiny/v1/{WEIGHTS_FILE}"}
+    folder = registry.local_copy(ref)
+    assert load_image_encoder(folder).dimension == ref.card.dimension
+    assert registry.local_copy(ref) == folder
+    assert registry.find("tiny:v1") == ref
+    assert registry.list_versions() == [ref]
+
+
+@pytest.mark.usefixtures("file_store")
+def test_a_version_never_changes(saved: Callable[[int], str]) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+    assert registry.import_model(saved(1), name="tiny", tag="v1") == ref
+    with pytest.raises(UserError, match="tiny:v1 exists with other content"):
+        registry.import_model(saved(2), name="tiny", tag="v1")
+    by_content = registry.import_model(saved(2), name="tiny")
+    assert len(by_content.tag) == 12
+    assert registry.import_model(saved(2), name="tiny") == by_content
+    assert [one.spec for one in registry.list_versions()] == ["tiny:v1", by_content.spec]
+
+
+def test_files_without_a_row_count_too(file_store: Path, saved: Callable[[int], str]) -> None:
+    """Another database may share the object store: its versions must not be overwritten."""
+    registry.import_model(saved(1), name="tiny", tag="v1")
+    with connect() as connection:
+        connection.execute(text("DELETE FROM model_versions"))
+    with pytest.raises(UserError, match="tiny:v1 exists with other content"):
+        registry.import_model(saved(2), name="tiny", tag="v1")
+    assert registry.import_model(saved(1), name="tiny", tag="v1").spec == "tiny:v1"
+
+
+def test_import_again_mends_lost_files(file_store: Path, saved: Callable[[int], str]) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+    (file_store / ref.prefix / WEIGHTS_FILE).unlink()
+    with pytest.raises(JobError, match=r"model\.safetensors is missing: import tiny:v1 again from local-dir:tiny1"):
+        registry.local_copy(ref)
+    registry.import_model(saved(1), name="tiny", tag="v1")
+    assert (registry.local_copy(ref) / WEIGHTS_FILE).is_file()
+
+
+def test_damaged_copies(file_store: Path, saved: Callable[[int], str]) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+    folder = registry.local_copy(ref)
+    (folder / WEIGHTS_FILE).write_bytes(b"half")
+    assert (registry.local_copy(ref) / WEIGHTS_FILE).stat().st_size > 4  # the cache mends itself
+    (file_store / ref.prefix / WEIGHTS_FILE).write_bytes(b"half")
+    assert registry.local_copy(ref) == folder  # the cached copy is right
+    (folder / WEIGHTS_FILE).unlink()
+    with pytest.raises(JobError, match=r"model\.safetensors is damaged"):
+        registry.local_copy(ref)
+    assert [path.name for path in folder.parent.iterdir()] == [ref.tag]  # nothing half-written stays
+
+
+@pytest.mark.usefixtures("file_store")
+def test_many_at_once_get_one_right_copy(saved: Callable[[int], str]) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+    start = threading.Barrier(6)
+
+    def copy(_: int) -> Path:
+        start.wait()
+        return registry.local_copy(ref)
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(copy, range(6)))
+    assert set(results) == {registry.local_copy(ref)}
+    assert len(list(registry.local_copy(ref).parent.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("file_store")
+def test_a_full_disk_is_named(saved: Callable[[int], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = registry.import_model(saved(1), name="tiny", tag="v1")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(open_store()), "download", full)
+    with pytest.raises(JobError, match=r"The disk of .*tiny is full: free space"):
+        registry.local_copy(ref)
+
+
+@pytest.mark.usefixtures("file_store")
+def test_roles(saved: Callable[[int], str]) -> None:
+    with pytest.raises(JobError, match="No model serves the role catalogue_encoder: `shopvision models activate"):
+        registry.active(ROLE)
+    one, two = (registry.import_model(saved(seed), name="tiny", tag=f"v{seed}") for seed in (1, 2))
+    registry.activate(ROLE, "tiny:v1")
+    with pytest.raises(UserError, match="no previous version"):
+        registry.rollback(ROLE)
+    registry.activate(ROLE, "tiny:v2")
+    registry.activate(ROLE, "tiny:v2")  # again: the way back stays
+    assert registry.roles() == {ROLE: registry.RoleState("tiny:v2", "tiny:v1")}
+    assert registry.rollback(ROLE) == one == registry.active(ROLE)
+    assert registry.rollback(ROLE) == two
+    with pytest.raises(UserError, match="Role 'cook' is unknown: use one of catalogue_encoder"):
+        registry.activate("cook", "tiny:v1")
+    with pytest.raises(UserError, match="There is no model version tiny:v9"):
+        registry.activate(ROLE, "tiny:v9")
+    with pytest.raises(UserError, match="'tiny' is not NAME:TAG"):
+        registry.activate(ROLE, "tiny")
+
+
+@pytest.mark.usefixtures("file_store")
+def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path) -> None:
+    made = registry.local_copy(registry.import_model(saved(1), name="tiny", tag="v1"))
+    scorer = tmp_path / "scorer"
+    scorer.mkdir()
+    card = json.loads((made / CARD_FILE).read_text()) | {"kind": "pair_scorer", "name": "scorer"}
+    (scorer / CARD_FILE).write_text(json.dumps(card))
+    (scorer / WEIGHTS_FILE).write_bytes((made / WEIGHTS_FILE).read_bytes())
+    assert registry.import_model(f"local-dir:{scorer}").spec == "scorer:v1"
+    with pytest.raises(UserError, match="scorer:v1 is a pair_scorer; role catalogue_encoder needs a image_encoder"):
+        registry.activate(ROLE, "scorer:v1")
+    registry.activate("pair_scorer", "scorer:v1")
+
+
+@pytest.mark.usefixtures("file_store")
+def test_the_default_encoder_fills_an_empty_role_only(saved: Callable[[int], str]) -> None:
+    ref = registry.ensure_default_encoder()
+    assert (ref.name, ref.card.source, ref.card.dimension) == ("efficientnet-lite0", "wheel:efficientnet-lite0", 1280)
+    assert registry.active(ROLE) == ref
+    registry.import_model(saved(1), name="tiny", tag="v1")
+    registry.activate(ROLE, "tiny:v1")
+    assert registry.ensure_default_encoder().spec == "tiny:v1"

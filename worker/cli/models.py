@@ -1,0 +1,112 @@
+"""``shopvision models``: what there is, bringing models in, and which one serves which role."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.output import JsonFlag, emit, table
+
+app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
+
+Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
+Role = Annotated[str, typer.Argument(help="catalogue_encoder, pair_scorer, ...")]
+
+
+@app.command("list")
+def list_(as_json: JsonFlag = False) -> None:
+    """Show every model version and the roles it serves."""
+    from shopvision.models import registry
+
+    filled = registry.roles()
+    rows = [
+        {
+            "spec": ref.spec,
+            "kind": ref.card.kind,
+            "dimension": ref.card.dimension,
+            "source": ref.card.source,
+            "licence": ref.card.licence,
+            "roles": [role for role, state in filled.items() if state.active == ref.spec],
+        }
+        for ref in registry.list_versions()
+    ]
+    emit(
+        rows,
+        as_json,
+        lambda: table(
+            ("model", "kind", "dimension", "source", "licence", "active for"),
+            [[", ".join(cell) or None if isinstance(cell, list) else cell for cell in row.values()] for row in rows],
+        ),
+    )
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME or local-dir:/path")
+    ],
+    name: Annotated[str | None, typer.Option(help="By default the source's own name.")] = None,
+    tag: Annotated[str | None, typer.Option(help="By default made from the content.")] = None,
+    activate: Annotated[str | None, typer.Option(metavar="ROLE", help="Let it serve this role at once.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a model into object storage. The same content again changes nothing."""
+    from shopvision.models import registry
+
+    if activate is not None:
+        registry.require_role(activate)
+    ref = registry.import_model(source, name=name, tag=tag)
+    if activate is not None:
+        registry.activate(activate, ref.spec)
+    serves = f", active for {activate}" if activate else ""
+    emit({"spec": ref.spec, "activated": activate}, as_json, lambda: f"{ref.spec}{serves}")
+
+
+@app.command("activate")
+def activate_(role: Role, spec: Spec, as_json: JsonFlag = False) -> None:
+    """Let a model version serve a role from now on."""
+    from shopvision.models import registry
+
+    registry.activate(role, spec)
+    _emit_role(role, as_json)
+
+
+@app.command("rollback")
+def rollback_(role: Role, as_json: JsonFlag = False) -> None:
+    """Go back to the version that served the role before."""
+    from shopvision.models import registry
+
+    registry.rollback(role)
+    _emit_role(role, as_json)
+
+
+def _emit_role(role: str, as_json: bool) -> None:
+    from shopvision.models import registry
+
+    state = registry.roles()[role]
+    before = f" (before: {state.previous})" if state.previous else ""
+    emit(
+        {"role": role, "active": state.active, "previous": state.previous},
+        as_json,
+        lambda: f"{role}: {state.active}{before}",
+    )
+
+
+@app.command("show")
+def show(spec: Spec, as_json: JsonFlag = False) -> None:
+    """Show the card of a model version."""
+    from shopvision.models import registry
+
+    card = registry.find(spec).card.model_dump(mode="json")
+    emit(card, as_json, lambda: table(("field", "value"), _flat(card)))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            rows += _flat(inner, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", inner))
+    return rows
