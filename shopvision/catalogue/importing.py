@@ -1,0 +1,308 @@
+"""Importing a whole file: streaming, in small transactions, one error line per bad row while good rows go in.
+
+Checking and writing overlap: while Postgres takes one batch, the next one is parsed. Stopping half way leaves whole
+batches behind, and the same import again does the rest.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count, islice
+from typing import Any, TextIO, TypeVar
+
+import psycopg
+import sqlalchemy.exc
+from sqlalchemy import Connection, text
+
+from shopvision.catalogue.addresses import PictureRoot
+from shopvision.catalogue.files import Source
+from shopvision.catalogue.mapping import Mapping
+from shopvision.catalogue.rows import ItemRow, PlanRow, RecordError, item_row, plan_row
+from shopvision.catalogue.seen import SeenKeys
+from shopvision.catalogue.write import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
+from shopvision.database import connect, get_engine
+from shopvision.errors import TransientError
+
+BATCH_ROWS = 5_000
+ERRORS_KEPT = 1_000
+DEADLOCK_TRIES = 5
+MAX_DELETED_SHARE = 0.5
+
+Row = ItemRow | PlanRow
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RowError:
+    """A row that was refused, and why."""
+
+    line: int
+    message: str
+
+
+@dataclass
+class ImportReport:
+    """What an import did, or would do in a dry run.
+
+    Attributes:
+        errors: of the refused rows, the first 1,000.
+        not_deleted: why rows that the file lacks were kept although deleting them was asked for.
+    """
+
+    source: str
+    dry_run: bool
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    deleted: int = 0
+    not_deleted: str | None = None
+    seconds: float = 0.0
+    errors: list[RowError] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was done that the file asked for."""
+        return not self.refused and self.not_deleted is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What distinguishes an import of items from one of plans."""
+
+    target: Target
+    key: str
+    to_row: Callable[[dict[str, Any]], Row]
+
+
+def items_kind(root: PictureRoot | None) -> Kind:
+    """Items whose ``file`` pictures start from ``root``."""
+    return Kind(ITEMS, "item_id", lambda record: item_row(record, root))
+
+
+PLANS_KIND = Kind(PLANS, "plan_id", plan_row)
+
+
+class Importer:
+    """One import of one file."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        source: Source,
+        *,
+        mapping: Mapping | None = None,
+        dry_run: bool = False,
+        error_log: TextIO | None = None,
+        on_progress: Callable[[ImportReport], None] = lambda _: None,
+    ) -> None:
+        """Prepare an import.
+
+        Args:
+            kind: :func:`items_kind` or :data:`PLANS_KIND`.
+            source: the opened file.
+            mapping: foreign column names.
+            dry_run: check and count everything, write nothing.
+            error_log: gets every refused row as one line; the report keeps the first 1,000.
+            on_progress: called after each batch.
+        """
+        self._kind = kind
+        self._source = source
+        self._mapping = mapping
+        self._error_log = error_log
+        self._on_progress = on_progress
+        self._seen = SeenKeys()
+        self._refused_keys = SeenKeys()
+        self._refused: list[str] = []  # of the current batch
+        self._nameless = 0
+        self.report = ImportReport(source.name, dry_run)
+
+    def run(self, *, delete_missing: bool = False, force: bool = False) -> ImportReport:
+        """Import the file.
+
+        Args:
+            delete_missing: afterwards delete what the file lacks. Refused rows count as present.
+            force: delete even more than half of what is stored.
+
+        Raises:
+            UserError: the file cannot be read to its end; nothing is deleted then.
+            TransientError: the database went away; run the import again.
+        """
+        started = time.monotonic()
+        with _without_cycle_search(), ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for batch in self._batches():
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(self._write, batch)
+                self._on_progress(self.report)
+            if writing is not None:
+                writing.result()
+        self._note_refused()
+        if delete_missing:
+            self._delete_missing(force=force)
+        self.report.seconds = time.monotonic() - started
+        self._on_progress(self.report)
+        return self.report
+
+    def _batches(self) -> Iterator[list[tuple[int, Row]]]:
+        good = self._good()
+        while batch := list(islice(good, BATCH_ROWS)):
+            yield self._without_repeated(batch)
+
+    def _good(self) -> Iterator[tuple[int, Row]]:
+        to_row, mapping = self._kind.to_row, self._mapping
+        for line, record in self._source.records:
+            self.report.rows += 1
+            if isinstance(record, RecordError):
+                self._refuse(line, str(record), None)
+                continue
+            mapped = mapping.apply(record) if mapping else record
+            try:
+                row = to_row(mapped)
+            except RecordError as error:
+                self._refuse(line, str(error), mapped.get(self._kind.key))
+            else:
+                yield line, row
+
+    def _without_repeated(self, rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
+        """The first row of each key, in this batch and in the file so far."""
+        earlier = self._seen.lines([row[0] for _, row in rows])
+        first: dict[str, int] = {}
+        good = []
+        for (line, row), seen in zip(rows, earlier, strict=True):
+            before = seen or first.get(row[0])
+            if before:
+                message = (
+                    f"{self._kind.key}: {row[0]!r} stands on line {before} already; that one counts, remove one of them"
+                )
+                self._refuse(line, message, row[0])
+            else:
+                first[row[0]] = line
+                good.append((line, row))
+        self._seen.add(list(first), list(first.values()))
+        self._note_refused()
+        return good
+
+    def _note_refused(self) -> None:
+        """Refused rows may be wrong, but they are in the file: deleting what is missing spares them."""
+        names, self._refused = list(dict.fromkeys(self._refused)), []
+        new = [name for name, seen in zip(names, self._refused_keys.lines(names), strict=True) if not seen]
+        self._refused_keys.add(new, [1] * len(new))
+
+    def _refuse(self, line: int, message: str, key: Any) -> None:
+        self.report.refused += 1
+        if isinstance(key, str | int) and str(key).strip():
+            self._refused.append(unicodedata.normalize("NFC", str(key).strip()))
+        else:
+            self._nameless += 1
+        if len(self.report.errors) < ERRORS_KEPT:
+            self.report.errors.append(RowError(line, message))
+        if self._error_log is not None:
+            self._error_log.write(f"{self._source.name}:{line}: {message}\n")
+
+    def _write(self, batch: Sequence[tuple[int, Row]]) -> None:
+        if not batch:
+            return
+        try:
+            counts = self._write_once([row for _, row in batch])
+        except _IndigestibleError as error:
+            if len(batch) == 1:
+                line, row = batch[0]
+                self._refuse(line, f"refused by the database ({error}); correct or leave it out", row[0])
+                return
+            middle = len(batch) // 2
+            self._write(batch[:middle])
+            self._write(batch[middle:])
+            return
+        self.report.inserted += counts.inserted
+        self.report.updated += counts.updated
+        self.report.unchanged += counts.unchanged
+
+    def _write_once(self, rows: list[Row]) -> Counts:
+        return _transaction(
+            lambda connection: write_rows(connection, self._kind.target, rows, dry_run=self.report.dry_run)
+        )
+
+    def _delete_missing(self, *, force: bool) -> None:
+        report, key, table = self.report, self._kind.key, self._kind.target.table
+        if report.rows == report.refused:
+            report.not_deleted = "the file holds no good row"
+            return
+        if self._nameless:
+            report.not_deleted = (
+                f"{self._nameless} refused rows have no readable {key}, and might be any of the stored ones"
+            )
+            return
+        stored, missing = 0, []
+        with get_engine().connect() as connection:
+            result = connection.execution_options(yield_per=BATCH_ROWS).execute(text(self._kind.target.keys))
+            for partition in result.scalars().partitions():
+                keys = list(partition)
+                stored += len(keys)
+                present = zip(keys, self._seen.lines(keys), self._refused_keys.lines(keys), strict=True)
+                missing += [name for name, seen, refused in present if not (seen or refused)]
+        if len(missing) > stored * MAX_DELETED_SHARE and not force:
+            report.not_deleted = (
+                f"{len(missing):,} of {stored:,} {table} are not in the file; give --force if that is right"
+            )
+            return
+        missing.sort()
+        for start in range(0, len(missing), BATCH_ROWS):
+            keys = missing[start : start + BATCH_ROWS]
+            if report.dry_run:
+                report.deleted += len(keys)
+            else:
+                report.deleted += _transaction(partial(delete_rows, target=self._kind.target, keys=keys))
+
+
+@contextmanager
+def _without_cycle_search() -> Iterator[None]:
+    """Rows hold no reference cycles, and looking for some among thousands of live rows costs a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _IndigestibleError(Exception):
+    """What our checks let through and Postgres refuses, such as a number of 200,000 digits."""
+
+
+def _transaction(work: Callable[[Connection], T]) -> T:
+    """``work`` in a transaction of its own, again where Postgres chose it as the victim of a deadlock.
+
+    Embedding jobs lock the same pictures in another order; the import has the smaller loss.
+    """
+    for attempt in count(1):
+        try:
+            with connect() as connection:
+                return work(connection)
+        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+            reason = str(cause).strip().partition("\n")[0]
+            if isinstance(cause, psycopg.errors.DeadlockDetected) and attempt < DEADLOCK_TRIES:
+                continue
+            if isinstance(cause, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
+                raise _IndigestibleError(reason) from error
+            if isinstance(cause, psycopg.OperationalError):
+                raise TransientError(
+                    f"The database stopped the import ({reason}). What it wrote so far is in; run the import again."
+                ) from error
+            raise
+    raise AssertionError("count() ends never")

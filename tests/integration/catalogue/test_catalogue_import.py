@@ -1,0 +1,284 @@
+"""Imports into real Postgres: what is written, what is left alone, what is refused, and what is never deleted."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from pydantic_core import from_json
+from sqlalchemy import text
+
+from shopvision.catalogue import delete_items, delete_plans, importing, upsert_items, upsert_plans
+from shopvision.catalogue.addresses import PictureRoot
+from shopvision.catalogue.files import open_source
+from shopvision.catalogue.importing import PLANS_KIND, Importer, ImportReport, Kind, items_kind
+from shopvision.database import connect, get_engine
+from shopvision.errors import TransientError, UserError
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def item(item_id: str, *pictures: str, **fields: Any) -> dict[str, Any]:
+    return {"item_id": item_id, "images": list(pictures) or [f"s3://shop/{item_id}.jpg"], **fields}
+
+
+def run(path: Path, records: list[Any] | None = None, *, dry_run: bool = False, **options: bool) -> ImportReport:
+    if records is not None:
+        lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    kind: Kind = PLANS_KIND if "plans" in path.name else items_kind(PictureRoot("s3://shop/"))
+    with open_source(str(path)) as source:
+        return Importer(kind, source, dry_run=dry_run).run(**options)
+
+
+def counts(report: ImportReport) -> tuple[int, int, int, int, int]:
+    return report.inserted, report.updated, report.unchanged, report.refused, report.deleted
+
+
+def query(statement: str) -> list[tuple[Any, ...]]:
+    with connect() as connection:
+        return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def test_real_catalogue_goes_in_once(data: Path) -> None:
+    folder = data / "magento_luma"
+    kind = items_kind(PictureRoot.parse(str(folder)))
+
+    def import_items() -> ImportReport:
+        with open_source(str(folder / "items.jsonl")) as source:
+            return Importer(kind, source).run()
+
+    assert counts(import_items()) == (466, 0, 0, 0, 0)
+    pictures = sum(len(from_json(line)["images"]) for line in (folder / "items.jsonl").read_bytes().splitlines())
+    before = query("SELECT * FROM items JOIN item_images USING (item_id) ORDER BY image_id")
+    assert len(before) == pictures
+    assert counts(import_items()) == (0, 0, 466, 0, 0)
+    assert query("SELECT * FROM items JOIN item_images USING (item_id) ORDER BY image_id") == before
+    assert query("SELECT extra->'flags'->>'sale', price, category FROM items WHERE item_id = 'MH01-Black'") == [
+        ("Yes", 52, "Men/Tops/Hoodies & Sweatshirts")
+    ]
+    assert counts(run(folder / "plans.jsonl")) == (19, 0, 0, 0, 0)
+    assert query("SELECT count(*) FROM plan_items WHERE plan_id = 'eco-friendly'") == [(50,)]
+
+
+def test_a_change_of_pictures_keeps_the_ids_of_those_that_stay(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    run(path, [item("1", "s3://shop/a", "s3://shop/b", "s3://shop/c", price=1), item("2")])
+    ids = dict(query("SELECT uri, image_id FROM item_images"))
+    old = dict(query("SELECT item_id, updated_at FROM items"))
+    assert counts(run(path, [item("1", "s3://shop/c", "s3://shop/d", "s3://shop/a", price=1), item("2")])) == (
+        0,
+        1,
+        1,
+        0,
+        0,
+    )
+    now = {
+        uri: (position, image_id)
+        for uri, position, image_id in query("SELECT uri, position, image_id FROM item_images")
+    }
+    assert now["s3://shop/c"] == (0, ids["s3://shop/c"])
+    assert now["s3://shop/a"] == (2, ids["s3://shop/a"])
+    assert now["s3://shop/d"][0] == 1
+    assert "s3://shop/b" not in now
+    new = dict(query("SELECT item_id, updated_at FROM items"))
+    assert (new["1"] > old["1"], new["2"] == old["2"]) == (True, True)
+    assert counts(run(path, [item("1", "s3://shop/c", "s3://shop/d", "s3://shop/a", price=2), item("2")])) == (
+        0,
+        1,
+        1,
+        0,
+        0,
+    )
+    assert query("SELECT price FROM items WHERE item_id = '1'") == [(2,)]
+
+
+def test_bad_rows_are_named_and_good_rows_go_in(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    broken = [item("1"), "{", item("2", price=-1), item("1", title="again"), {"item_id": "3"}, item("4")]
+    report = run(path, broken)
+    assert counts(report) == (2, 0, 0, 4, 0)
+    assert [(error.line, error.message.split(":")[0]) for error in report.errors] == [
+        (2, "not JSON (EOF while parsing an object); correct the line"),
+        (3, "price"),
+        (5, "images"),
+        (4, "item_id"),
+    ]
+    assert "'1' stands on line 1 already" in report.errors[3].message
+    assert query("SELECT item_id, title FROM items ORDER BY 1") == [("1", None), ("4", None)]
+    assert not report.complete
+
+
+def test_repeated_ids_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH_ROWS", 2)
+    report = run(tmp_path / "items.jsonl", [item("1"), item("2"), item("3"), item("2"), item("4"), item("4")])
+    assert [(error.line, error.message[:36]) for error in report.errors] == [
+        (4, "item_id: '2' stands on line 2 alread"),
+        (6, "item_id: '4' stands on line 5 alread"),
+    ]
+    assert counts(report) == (4, 0, 0, 2, 0)
+
+
+def test_what_postgres_refuses_costs_its_own_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importing.write_rows
+
+    def picky(connection: Any, target: Any, rows: Any, **options: Any) -> Any:
+        if any(row.item_id == "3" for row in rows):
+            raise psycopg.errors.ProgramLimitExceeded("index row too large")
+        return real(connection, target, rows, **options)
+
+    monkeypatch.setattr(importing, "write_rows", picky)
+    report = run(tmp_path / "items.jsonl", [item(str(number)) for number in (1, 2, 3, 4)])
+    assert counts(report) == (3, 0, 0, 1, 0)
+    assert report.errors[0].line == 3
+    assert report.errors[0].message == "refused by the database (index row too large); correct or leave it out"
+
+
+def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    run(path, [item("1"), item("2"), item("3")])
+    before = query("SELECT * FROM items ORDER BY 1")
+    report = run(path, [item("1"), item("2", price=2), item("9"), "{"], dry_run=True)
+    assert counts(report) == (1, 1, 1, 1, 0)
+    report = run(path, [item("1"), item("2", price=2), item("9")], dry_run=True, delete_missing=True)
+    assert counts(report) == (1, 1, 1, 0, 1)
+    assert query("SELECT * FROM items ORDER BY 1") == before
+
+
+def test_delete_missing_spares_refused_rows_and_never_empties_the_shop(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    everything = [item(str(number)) for number in range(10)]
+    run(path, everything)
+    assert counts(run(path, [*everything[:6], item("6", price=-1)], delete_missing=True)) == (0, 0, 6, 1, 3)
+    assert len(query("SELECT FROM items")) == len(query("SELECT FROM item_images")) == 7
+
+    refused = run(path, everything[:2], delete_missing=True)
+    assert refused.not_deleted == "5 of 7 items are not in the file; give --force if that is right"
+    unreadable = run(path, [*everything[:6], "{"], delete_missing=True)
+    assert unreadable.not_deleted is not None
+    assert "1 refused rows have no readable item_id" in unreadable.not_deleted
+    assert run(path, [], delete_missing=True, force=True).not_deleted == "the file holds no good row"
+    assert len(query("SELECT FROM items")) == 7
+    assert counts(run(path, everything[:2], delete_missing=True, force=True)) == (0, 0, 2, 0, 5)
+
+
+def test_nothing_is_deleted_after_a_read_error(tmp_path: Path) -> None:
+    import gzip
+
+    run(tmp_path / "items.jsonl", [item("1"), item("2"), item("3")])
+    (tmp_path / "items.jsonl.gz").write_bytes(gzip.compress(json.dumps(item("1")).encode() + b"\n")[:-6])
+    with pytest.raises(UserError, match="repeat the import with a whole file"):
+        run(tmp_path / "items.jsonl.gz", delete_missing=True)
+    assert len(query("SELECT FROM items")) == 3
+
+
+def test_a_plan_follows_its_members(tmp_path: Path) -> None:
+    path = tmp_path / "plans.jsonl"
+    run(
+        path,
+        [{"plan_id": "p", "name": "Sale", "desc": "d", "kwds": "a,b", "member_item_ids": ["x", "y", "z"], "kind": "k"}],
+    )
+    assert query("SELECT name, description, keywords, extra FROM plans") == [("Sale", "d", ["a", "b"], {"kind": "k"})]
+    run(path, [{"plan_id": "p", "name": "Sale", "member_item_ids": ["z", "w"]}])
+    assert query("SELECT item_id FROM plan_items ORDER BY position") == [("z",), ("w",)]
+    run(path, [{"plan_id": "p", "name": "Sale"}])
+    assert query("SELECT item_id FROM plan_items") == []
+
+
+def test_two_imports_at_once_end_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH_ROWS", 20)
+    one = [item(str(number), f"s3://shop/{number}", "s3://shop/one", title="one") for number in range(200)]
+    two = [item(str(number), f"s3://shop/{number}", "s3://shop/two", title="two") for number in reversed(range(200))]
+    reports: list[ImportReport] = []
+    threads = [
+        threading.Thread(target=lambda name=name, records=records: reports.append(run(tmp_path / name, records)))
+        for name, records in (("1.jsonl", one), ("2.jsonl", two))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [report.inserted + report.updated + report.unchanged for report in reports] == [200, 200]
+    mixed = query(
+        "SELECT item_id FROM items JOIN item_images USING (item_id) WHERE position = 1 AND uri <> 's3://shop/' || title"
+    )
+    assert mixed == []
+    assert query("SELECT count(*) FROM item_images") == [(400,)]
+
+
+def test_a_deadlock_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = importing.write_rows, []
+
+    def deadlocked_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise psycopg.errors.DeadlockDetected("deadlock detected")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(importing, "write_rows", deadlocked_once)
+    assert counts(run(tmp_path / "items.jsonl", [item("1")])) == (1, 0, 0, 0, 0)
+    assert len(calls) == 2
+
+
+def test_a_lost_connection_says_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importing.write_rows
+
+    def cut(connection: Any, *arguments: Any, **options: Any) -> Any:
+        with get_engine().connect() as other:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        return real(connection, *arguments, **options)
+
+    monkeypatch.setattr(importing, "write_rows", cut)
+    with pytest.raises(TransientError, match="run the import again"):
+        run(tmp_path / "items.jsonl", [item("1")])
+
+
+def test_a_file_on_s3(s3: str, s3_server: str) -> None:
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.put_object(Bucket="shop", Key="in/items.csv", Body=b"item_id,images,price\n1,a.jpg|b.jpg,9.50\n2,,1\n")
+    with open_source("s3://shop/in/items.csv") as source:
+        report = Importer(items_kind(PictureRoot.parse("s3://shop/in")), source).run()
+    assert [error.line for error in report.errors] == [3]
+    assert query("SELECT uri FROM item_images ORDER BY position") == [("s3://shop/in/a.jpg",), ("s3://shop/in/b.jpg",)]
+    with pytest.raises(UserError, match="there is no such object"), open_source("s3://shop/in/none.csv"):
+        pass
+
+
+def test_calls_take_all_records_or_none() -> None:
+    with connect() as connection:
+        assert upsert_items(connection, [item("1"), item("2")]).inserted == 2
+        assert upsert_items(connection, [item("1", price=2), item("2")]).updated == 1  # twice in one transaction
+        assert upsert_plans(connection, [{"plan_id": "p", "name": "n", "member_item_ids": ["1"]}]).inserted == 1
+    for wrong in ([item("3"), item("4", price=-1)], [item("3"), item("3")], [item("3"), "4"]):
+        with pytest.raises(UserError, match=r"Record 1.*Nothing was written"), connect() as connection:
+            upsert_items(connection, wrong)  # type: ignore[arg-type]  # what a service might send
+    assert query("SELECT item_id FROM items ORDER BY 1") == [("1",), ("2",)]
+    with connect() as connection:
+        assert delete_items(connection, ["1", "unknown"]) == 1
+        assert delete_plans(connection, ["p"]) == 1
+    assert query("SELECT item_id FROM item_images") == [("2",)]
+    assert query("SELECT FROM plan_items") == []
+
+
+def test_tasks_reuse_the_calls() -> None:
+    from tasks import catalogue as tasks
+    from worker.app import app
+
+    records = [item("1"), item("2")]
+    for _ in range(2):  # a message may arrive twice
+        tasks.upsert_items(records=records)
+        tasks.upsert_plans(records=[{"plan_id": "p", "name": "n"}])
+    assert query("SELECT item_id FROM items ORDER BY 1") == [("1",), ("2",)]
+    with pytest.raises(UserError, match=r"1,001 entries in one call, at most 1,000"):
+        tasks.upsert_items(records=[item(str(number)) for number in range(1_001)])
+    tasks.delete_items(item_ids=["1", "2"])
+    tasks.delete_plans(plan_ids=["p"])
+    assert query("SELECT FROM items") == query("SELECT FROM plans") == []
+    names = [task.name for task in (tasks.upsert_items, tasks.delete_items, tasks.upsert_plans, tasks.delete_plans)]
+    assert {app.amqp.router.route({}, name)["queue"].name for name in names} == {"io"}

@@ -1,0 +1,182 @@
+"""Files: every format and its damage, column mappings, and the Vendure converter."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from shopvision.catalogue.files import MAX_LINE_BYTES, open_source
+from shopvision.catalogue.mapping import Mapping
+from shopvision.catalogue.records import Item
+from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.seen import SeenKeys
+from shopvision.catalogue.vendure import read_vendure
+from shopvision.errors import UserError
+
+
+def read(path: Path, file_format: str | None = None) -> list[tuple[int, Any]]:
+    with open_source(str(path), file_format) as source:
+        rows = [(line, str(record) if isinstance(record, RecordError) else record) for line, record in source.records]
+        assert source.fraction_read() == 1.0
+    return rows
+
+
+def test_jsonl_skips_blank_lines_and_marks_bad_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n[1]\n{"a": "\xff"}\n{"a": NaN}\n{"a": "\\u0000"}\n{"a": 2}')
+    rows = read(path)
+    assert [line for line, _ in rows] == [1, 3, 4, 5, 6, 7, 8]
+    assert (rows[0][1], rows[-1][1]) == ({"a": 1}, {"a": 2})
+    assert "not JSON" in rows[1][1]
+    assert "not a JSON object" in rows[2][1]
+    assert rows[3][1] == "not valid UTF-8; save the file as UTF-8"
+    assert "not JSON" in rows[4][1]
+    assert rows[5][1] == "a: a NUL character; remove it from the text"
+
+
+def test_an_endless_line_costs_its_own_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * (2 * MAX_LINE_BYTES) + b'"}\n{"a": 3}\n')
+    rows = read(path)
+    assert [line for line, _ in rows] == [1, 2, 3]
+    assert rows[1][1] == "a line of more than 4 MiB; one line holds one record"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_numbers_the_first_line_of_each_record(tmp_path: Path, delimiter: str) -> None:
+    text = 'id,name,note\n1,"two\nlines",\n 2 ,ab\xe9,x\n\n3,a,b,c\n4,"é",y\n'.replace(",", delimiter)
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode().replace("ab\xe9".encode(), b"ab\xe9"))
+    assert read(path) == [
+        (2, {"id": "1", "name": "two\nlines"}),
+        (4, "name: not valid UTF-8; save the file as UTF-8"),
+        (6, "4 cells under 3 columns; quote cells that hold the separator"),
+        (7, {"id": "4", "name": "é", "note": "y"}),
+    ]
+
+
+def test_gzip_and_parquet_hold_the_same_records(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "x"}\n{"a": "y"}\n'))
+    parquet.write_table(pa.table({"a": ["x", "y"], "b": [float("nan"), None]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.jsonl.gz") == read(tmp_path / "a.parquet") == [(1, {"a": "x"}), (2, {"a": "y"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "unknown format"),
+        ("a", b"", "unknown format"),
+        ("a.json", b"", "unknown format"),
+        ("a.jsonl", b'[{"a": 1}]', "a JSON array. Write one object a line"),
+        ("a.jsonl", "{}".encode("utf-16"), "the file is UTF-16"),
+        ("a.csv", "a,b".encode("utf-16"), "the file is UTF-16"),
+        ("a.csv", b"", "no header line"),
+        ("a.csv", b"id,id\n1,2\n", "the columns id occur twice"),
+        ("a.parquet", b"nothing", "not a Parquet file"),
+        ("a.jsonl.gz", b"plain", "cannot be read beyond line 0"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-9], "The rows before it may be in"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such file"):
+        read(tmp_path / "a.jsonl")
+
+
+MAP = """
+[columns]
+item_id = "sku"
+images = ["photo", "photo_2"]
+attributes = ["colour", "size"]
+category = "group"
+[constants]
+currency = "EUR"
+[separators]
+images = ";"
+category = " > "
+[images]
+prefix = "https://cdn.example/"
+"""
+
+
+def load(tmp_path: Path, text: str) -> Mapping:
+    (tmp_path / "map.toml").write_text(text, encoding="utf-8")
+    return Mapping.load(tmp_path / "map.toml", Item)
+
+
+def test_a_mapping_gathers_splits_and_prefixes(tmp_path: Path) -> None:
+    record = {
+        "sku": "1",
+        "photo": "a.jpg; b.jpg",
+        "photo_2": "c.jpg",
+        "colour": "red",
+        "size": "",
+        "group": "A > B",
+        "x": "y",
+    }
+    assert load(tmp_path, MAP).apply(record) == {
+        "item_id": "1",
+        "images": [{"uri": f"https://cdn.example/{name}.jpg"} for name in "abc"],
+        "attributes": [{"key": "colour", "value": "red"}],
+        "category": ["A", "B"],
+        "currency": "EUR",
+        "x": "y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[columns]\ntitel = 'name'", "unknown field titel; did you mean title?"),
+        ("[constants]\nqqq = 1", "unknown field qqq; fields are item_id"),
+        ("[columns]\ntitle = ['a', 'b']", "title holds one value"),
+        ("[separators]\nprice = ';'", "price holds one value"),
+        ("[colums]\na = 'b'", "colums is unknown or of the wrong form"),
+        ("[columns", "not TOML"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        load(tmp_path, text)
+
+
+VENDURE = """\
+name   ,slug  ,description,assets     ,facets                  ,optionGroups,optionValues,sku,price
+Laptop ,laptop,"Fast, new",a.jpg|b.jpg,category:A|category:B|brand:Apple|color:gray,"screen|RAM","13|8GB",L1,1299.00
+       ,      ,           ,           ,                        ,            ,"15|8GB"    ,L2 ,1399.00
+Tripod ,tripod,Stands     ,c.jpg      ,category:Photo          ,            ,            ,T1 ,14.98
+"""
+
+
+def test_vendure_products_take_in_their_variants(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text(VENDURE, encoding="utf-8")
+    laptop, tripod = read_vendure(path)
+    assert (laptop["item_id"], laptop["title"], laptop["description"]) == ("laptop", "Laptop", "Fast, new")
+    assert (laptop["category"], laptop["brand"], laptop["price"]) == (["A", "B"], "Apple", "1299.00")
+    assert laptop["images"] == [{"file": "a.jpg"}, {"file": "b.jpg"}]
+    assert laptop["attributes"] == [{"key": "color", "value": "gray"}]
+    assert laptop["variants"][1] == {"sku": "L2", "price": "1399.00", "options": {"screen": "15", "RAM": "8GB"}}
+    assert (tripod["brand"], len(tripod["variants"])) == (None, 1)
+    path.write_text("a,b\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no product file of Vendure, the columns assets"):
+        list(read_vendure(path))
+
+
+def test_seen_keys_remember_the_first_line() -> None:
+    seen = SeenKeys()
+    assert seen.lines(["a"]) == [0]
+    seen.add(["c", "a"], [1, 2])
+    seen.add(["b"], [3])
+    assert seen.lines(["a", "b", "c", "d"]) == [2, 3, 1, 0]
+    assert len(seen) == 3
