@@ -1,0 +1,144 @@
+"""From bytes to an upright RGB picture on white, whatever the bytes are."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from shopvision.errors import ItemError
+from shopvision.settings import Settings, get_settings
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+EXIF_ORIENTATION = 0x0112
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SNIFFED_BYTES = 2048
+
+# Our own limits are checked on the header, before any pixel is decoded; Pillow's would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What a picture may be at most, in pixels."""
+
+    max_pixels: int
+    max_side: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> PictureLimits:
+        """The limits of these settings."""
+        return cls(settings.image_max_pixels, settings.image_max_side)
+
+
+def decode(data: bytes, *, target: tuple[int, int] | None = None, limits: PictureLimits | None = None) -> Image.Image:
+    """Decode a picture's first frame: upright, RGB, transparency on white, 16 bits scaled to 8.
+
+    Embedded colour profiles are not applied: encoders are trained on pictures read in the same way.
+
+    Args:
+        data: an encoded picture; the content decides, not any file name.
+        target: (height, width) in pixels that the caller will shrink to. JPEGs are then decoded at the smallest of
+            the scales 1, 1/2, 1/4 and 1/8 that is not below it.
+        limits: by default those of the settings.
+
+    Raises:
+        ItemError: with one of the codes in ``shopvision.images.reasons``.
+    """
+    limits = limits or PictureLimits.of(get_settings())
+    if not data:
+        raise ItemError("empty", "The picture has no bytes.")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(image, limits)
+        orientation = _orientation(image)
+        if target is not None:
+            height, width = target if orientation < 5 else target[::-1]
+            image.draft(None, (width, height))
+        image.load()
+        if orientation in TRANSPOSITIONS:
+            image = image.transpose(TRANSPOSITIONS[orientation])
+        return _rgb_on_white(image)
+    except UnidentifiedImageError:
+        raise _not_a_picture(data) from None
+    except EOFError:
+        raise ItemError("truncated", "The picture ends too early.") from None
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        cut = any(word in reason.lower() for word in ("truncated", "ends", "unexpected end", "eof"))
+        code = "truncated" if cut else "corrupt"
+        raise ItemError(code, f"The picture cannot be decoded: {reason}.") from None
+
+
+def _check_size(image: Image.Image, limits: PictureLimits) -> None:
+    width, height = image.size
+    if max(width, height) > limits.max_side:
+        raise ItemError(
+            "too_long_side", f"The picture is {width} x {height}; a side may have {limits.max_side} pixels."
+        )
+    if width * height > limits.max_pixels:
+        raise ItemError(
+            "too_many_pixels", f"The picture is {width} x {height}; {limits.max_pixels:,} pixels are allowed."
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):
+        return 1  # a broken EXIF block says nothing about the picture itself
+    return value if isinstance(value, int) else 1
+
+
+def _rgb_on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGB", layer.size, "white")
+        ground.paste(layer, mask=layer.getchannel("A"))
+        return ground
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit greys to 8 bits; a picture wants them scaled."""
+    values = np.asarray(image, dtype=np.float32)
+    grey = np.rint(np.clip(values, 0, 65535) / 257).astype(np.uint8)
+    return Image.fromarray(grey, "L").convert("RGB")
+
+
+def _not_a_picture(data: bytes) -> ItemError:
+    head = data[:SNIFFED_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return ItemError("html", "This is a web page, not a picture.")
+    if (
+        head.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--"))
+        and b"<svg" in data[: 16 * SNIFFED_BYTES].lower()
+    ):
+        return ItemError("svg", "This is an SVG drawing: export it as PNG or JPEG.")
+    if b"<html" in head:
+        return ItemError("html", "This is a web page, not a picture.")
+    try:
+        text = data[:SNIFFED_BYTES].decode("utf-8", errors="strict" if len(data) <= SNIFFED_BYTES else "ignore")
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(character.isprintable() or character in "\r\n\t" for character in text):
+        return ItemError("text", "This is text, not a picture.")
+    return ItemError(
+        "unsupported_format", "This is no JPEG, PNG, WebP, GIF, BMP or AVIF, or its first bytes are damaged."
+    )

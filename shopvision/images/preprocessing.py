@@ -1,0 +1,83 @@
+"""From encoded bytes to the pixels a model wants, exactly as its card says."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from shopvision.images.decoding import PictureLimits, decode
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Preprocessing(BaseModel):
+    """How a model wants its pictures: part of its card, never of task code.
+
+    Attributes:
+        size: (height, width) of the model's input, pixels.
+        crop_fraction: share of the resized shorter side that the centre crop keeps.
+        interpolation: filter of the resize.
+        resize_mode: ``center`` resizes the shorter side and crops the middle; ``squash`` ignores the aspect ratio.
+        mean: per channel, of values in 0..1. Applied by the encoder, not here.
+        std: likewise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: tuple[int, int]
+    crop_fraction: float = Field(1.0, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    resize_mode: Literal["center", "squash"] = "center"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) before the crop, as timm computes it."""
+        height, width = self.size
+        return math.floor(height / self.crop_fraction), math.floor(width / self.crop_fraction)
+
+
+def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | None = None) -> NDArray[np.uint8]:
+    """Decode, resize and crop one picture.
+
+    The same pixels as timm's evaluation transform, except that large JPEGs are decoded at reduced scale first.
+
+    Args:
+        data: an encoded picture.
+        preprocessing: what the model's card says.
+        limits: by default those of the settings.
+
+    Returns:
+        uint8 of shape (height, width, 3), RGB.
+
+    Raises:
+        ItemError: see ``decode``.
+    """
+    height, width = preprocessing.resized
+    image = decode(data, target=(height, width), limits=limits)
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    if preprocessing.resize_mode == "squash":
+        return np.array(image.resize((width, height), resampling))
+    if height == width:  # torchvision's rule for a single number: the shorter side, the longer one rounded down
+        scale = height / min(image.size)
+        short_is_width = image.width <= image.height
+        resized = (
+            (width, int(height * image.height / image.width))
+            if short_is_width
+            else (int(height * image.width / image.height), height)
+        )
+    else:
+        scale = max(width / image.width, height / image.height)
+        resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    if resized != image.size:
+        image = image.resize(resized, resampling)
+    crop_height, crop_width = preprocessing.size
+    left = round((image.width - crop_width) / 2)
+    top = round((image.height - crop_height) / 2)
+    return np.array(image.crop((left, top, left + crop_width, top + crop_height)))
