@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection, func, insert, select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shopvision.database import connect, copy_rows, get_engine
 from shopvision.database.tables import IndexGeneration, ModelVersion
@@ -65,7 +65,7 @@ def publisher_lock(name: str) -> Iterator[PublisherLock]:
         finally:
             try:
                 connection.execute(select(func.pg_advisory_unlock(key)))
-            except DBAPIError:
+            except SQLAlchemyError:  # the lock went with its connection
                 connection.invalidate()
 
 

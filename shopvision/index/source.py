@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from shopvision.index.ids import IdRow, Ids, IdsWriter
 
 BATCH_ROWS = 5_000
 _Row = Row[int, str, str | None, str, bytes]
+_Batches = Generator[Sequence[_Row], None, None]
 LOOKUP_IDS = 20_000  # picture ids asked for in one query
 
 
@@ -68,21 +69,17 @@ def _rows(model_version_id: int) -> Select[int, str, str | None, str, bytes]:
     )
 
 
-def _batches(
-    connection: Connection, model_version_id: int, wanted: Ids | None
-) -> Iterator[Sequence[_Row]]:
+def _batches(connection: Connection, model_version_id: int, wanted: Ids | None) -> _Batches:
     query = _rows(model_version_id)
-    if wanted is None:
-        for part in connection.execute(query.execution_options(yield_per=BATCH_ROWS)).partitions():
-            yield part
-        return
-    query = query.where(Embedding.image_id == any_(bindparam("wanted", type_=ARRAY(BigInteger))))
-    for start in range(0, len(wanted), LOOKUP_IDS):
-        ids = wanted[start : start + LOOKUP_IDS].tolist()
-        for part in connection.execute(
-            query, {"wanted": ids}, execution_options={"yield_per": BATCH_ROWS}
-        ).partitions():
-            yield part
+    parameters: list[dict[str, list[int]]] = [{}]
+    if wanted is not None:
+        query = query.where(Embedding.image_id == any_(bindparam("wanted", type_=ARRAY(BigInteger))))
+        starts = range(0, len(wanted), LOOKUP_IDS)
+        parameters = [{"wanted": wanted[start : start + LOOKUP_IDS].tolist()} for start in starts]
+    for chosen in parameters:
+        result = connection.execute(query, chosen, execution_options={"yield_per": BATCH_ROWS})
+        with closing(result):
+            yield from result.partitions()
 
 
 def spool(
@@ -104,8 +101,9 @@ def spool(
     """
     rows = 0
     path = folder / "vectors.f16"
-    with path.open("wb") as file, IdsWriter(folder / "ids.arrow") as ids:
-        for batch in _batches(connection, model_version_id, wanted):
+    batches = closing(_batches(connection, model_version_id, wanted))
+    with path.open("wb") as file, IdsWriter(folder / "ids.arrow") as ids, batches as found:
+        for batch in found:
             dimension = dimension or len(batch[0].vector) // 2
             for row in batch:
                 if len(row.vector) != dimension * 2:

@@ -27,7 +27,7 @@ def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
     from shopvision.index import list_generations
 
     rows = list_generations(_name(name))
-    columns = ("generation", "model", "state", "kind", "type", "pictures", "recall@10", "uploaded", "note")
+    columns = ("generation", "model", "state", "kind", "pictures", "recall", "MB")
     emit(
         [asdict(row) for row in rows],
         as_json,
@@ -35,9 +35,9 @@ def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
             columns,
             [
                 (
-                    row.path.rpartition("/")[2], row.model, "current" if row.is_current else row.state, row.kind,
-                    row.index_type, row.live, None if row.recall is None else f"{row.recall:.3f}",
-                    f"{row.bytes_uploaded / 1e6:.2f} MB", row.refused or "",
+                    row.path.rpartition("/")[2], row.model, "current" if row.is_current else row.state,
+                    row.refused or f"{row.kind} {row.index_type}", row.live,
+                    None if row.recall is None else f"{row.recall:.3f}", f"{row.bytes_uploaded / 1e6:.2f}",
                 )
                 for row in rows
             ],
