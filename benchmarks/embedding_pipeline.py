@@ -132,18 +132,16 @@ def data_loader(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterato
 
 
 def _ours(paths: Sequence[Path], folder: Path, batch_size: int, compile_mode: str) -> Iterator[int]:
-    from shopvision.images.door import PictureDoor
-
     from shopvision.embeddings.outcome import Embedded, ImageTask
     from shopvision.embeddings.pipeline import EmbeddingPipeline
+    from shopvision.images import PictureDoor
     from shopvision.models.image_encoder import load_image_encoder
     from shopvision.settings import Settings
 
     encoder = load_image_encoder(folder, compile_mode=compile_mode)
     tasks = [ImageTask(number, path.as_uri()) for number, path in enumerate(paths)]
-    threads = int(os.environ.get("BENCHMARK_THREADS", "8"))
     with PictureDoor(Settings(image_roots=tuple({path.parent for path in paths}))) as door:
-        for outcomes in EmbeddingPipeline(encoder, door, threads=threads, batch_size=batch_size).stream(tasks):
+        for outcomes in EmbeddingPipeline(encoder, door, batch_size=batch_size).stream(tasks):
             bad = [outcome for outcome in outcomes if not isinstance(outcome, Embedded)]
             if bad:
                 raise SystemExit(f"not embedded: {bad[0]}")

