@@ -261,6 +261,9 @@ class HealthStep(bootsteps.StartStopStep):
 @worker_process_init.connect
 def _die_with_the_worker(**_: object) -> None:
     """A pool process whose main process was killed would work on unseen and keep its GPU memory."""
+    from billiard.process import current_process
+
     from worker.stack.lifetime import die_with_parent
 
-    die_with_parent()
+    parent = current_process()._parent_pid  # type: ignore[attr-defined]  # noqa: SLF001 - nobody else knows it
+    die_with_parent(parent)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -15,22 +16,23 @@ PR_SET_PDEATHSIG = 1
 SAME_START_SECONDS = 2.0  # how far two readings of one process's start time may lie apart
 
 
-def die_with_parent(stop_signal: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel send us ``stop_signal`` when our parent ends, however it ends. Linux only; elsewhere nothing."""
+def die_with_parent(parent: int, stop_signal: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send us ``stop_signal`` when our parent ends, however it ends; end now if it did already.
+
+    The kernel's help exists on Linux only; elsewhere a parent that ends later leaves us running.
+
+    Args:
+        parent: process id of the one that started us.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(stop_signal), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def tied_to_this_process(stop_signal: signal.Signals) -> Callable[[], None]:
-    """A ``preexec_fn``: like ``die_with_parent``, and safe against a parent that is gone by the time it runs."""
-    parent = os.getpid()
-
-    def tie() -> None:
-        die_with_parent(stop_signal)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return tie
+    """``die_with_parent`` as a ``preexec_fn``."""
+    return partial(die_with_parent, os.getpid(), stop_signal)
 
 
 @dataclass(frozen=True)
