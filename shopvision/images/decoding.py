@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from shopvision.errors import ItemError
 from shopvision.settings import Settings, get_settings
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 EXIF_ORIENTATION = 0x0112
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,6 +27,9 @@ TRANSPOSITIONS = {
 }
 SNIFFED_BYTES = 2048
 
+# Registers every format: `formats=` below fails for one that is not loaded yet.
+Image.init()
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata nobody asked for
 # Our own limits are checked on the header, before any pixel is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
