@@ -67,6 +67,9 @@ def decode(data: bytes, *, target: tuple[int, int] | None = None, limits: Pictur
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(image, limits)
+        if image.format == "PNG":
+            # Decoding a damaged PNG gives streaks and no error; its checksums tell.
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         orientation = _orientation(image)
         if target is not None:
             height, width = target if orientation < 5 else target[::-1]
