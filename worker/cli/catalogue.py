@@ -225,18 +225,15 @@ def stats(as_json: JsonFlag = False) -> None:
             )
         ).mappings()
         found: dict[str, Any] = dict(counts.one())
-        found["categories"] = dict(
-            connection.execute(
-                text(
-                    """
-                    SELECT coalesce(split_part(category, '/', 1), '(none)'), count(*)
-                    FROM items GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 50
-                    """
-                )
+        categories = connection.execute(
+            text(
+                """
+                SELECT coalesce(split_part(category, '/', 1), '(none)') AS category, count(*) AS items
+                FROM items GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 50
+                """
             )
-            .tuples()
-            .all()
         )
+        found["categories"] = {row.category: row.items for row in categories}
 
     def render() -> Group:
         totals = [(name.replace("_", " "), value) for name, value in found.items() if name != "categories"]
