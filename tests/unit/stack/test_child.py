@@ -105,7 +105,7 @@ def test_ends_with_its_parent(tmp_path: Path) -> None:
         "import signal, subprocess, sys, time\n"
         "from worker.stack.lifetime import tied_to_this_process\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
-        " start_new_session=True, preexec_fn=tied_to_this_process(signal.SIGKILL))\n"
+        " stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=tied_to_this_process(signal.SIGKILL))\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
