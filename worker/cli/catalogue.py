@@ -156,7 +156,6 @@ def _summary(report: ImportReport) -> Text:
 def _make_readable(folder: Path) -> None:
     """On a local stack the one who imports decides what workers may read; on servers the operator does, by settings."""
     from shopvision.images import allow_image_root, allowed_image_roots
-
     from shopvision.local_stack_env import ENVIRONMENT_FILE
 
     settings = get_settings()
