@@ -10,16 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-import faiss as faiss_bindings
 import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import JobError
+from shopvision.index.faiss_library import faiss
 from shopvision.index.manifest import IndexType
 
 Spool = NDArray[np.float16]
-
-faiss: Any = faiss_bindings  # its type stubs know only half of the arguments it takes
 
 # Exact search of 20,000 x 1280 takes milliseconds on one core: no approximation is worth its recall there.
 EXACT_UP_TO = 20_000

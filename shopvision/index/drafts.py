@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shopvision.index.build import build, choose_type, exact_index, faiss, require_memory
+from shopvision.index.build import build, choose_type, exact_index, require_memory
 from shopvision.index.cache import FileCache, sha256_of_file
+from shopvision.index.faiss_library import faiss
 from shopvision.index.gate import require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
 from shopvision.index.manifest import Counts, Manifest, Segment, StoredFile

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
-from shopvision.index.build import exact_index, faiss, search_parameters, storage_of
+from shopvision.index.build import exact_index, search_parameters, storage_of
+from shopvision.index.faiss_library import faiss
 from shopvision.index.ids import category_codes, image_ids, in_category, live_masks, read_ids
 from shopvision.index.manifest import Manifest, Segment, StoredFile
 

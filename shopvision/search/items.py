@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class CatalogueSearch:
         data = _read(picture) if isinstance(picture, Path) else picture
         generation = self._reader.generation()
         encoder = self._encoder_of(generation.model)
-        pixels = prepare(data, encoder.preprocessing, _limits())
+        pixels = prepare(data, encoder.preprocessing)
         return _answer(generation, encoder.encode(pixels[np.newaxis]), k, category, soft=soft)
 
     def by_item(self, item_id: str, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult:
@@ -130,10 +130,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"Picture {path}: {error.strerror}.") from None
-
-
-def _limits() -> Any:
-    raise NotImplementedError
 
 
 @lru_cache(maxsize=2)

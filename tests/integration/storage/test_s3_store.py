@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import stamina
@@ -15,6 +11,7 @@ import stamina
 from shopvision.errors import TransientError, UserError
 from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store
 from shopvision.storage import s3 as s3_module
+from tests.integration.storage.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture(autouse=True)
@@ -28,67 +25,11 @@ def store(s3: str) -> ObjectStore:
     return open_store()
 
 
-class FaultyProxy:
-    """Forwards to the real server; ``faults`` holds what happens to the next requests that match."""
-
-    def __init__(self, target: str) -> None:
-        self.faults: list[str] = []
-        self.requests: list[str] = []
-        proxy, host = self, urlsplit(target).netloc
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_all(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                proxy.requests.append(self.command)
-                fault = proxy.faults.pop(0) if proxy.faults else ""
-                if fault.isdigit():
-                    self.send_response(int(fault))
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                if fault == "drop":  # the connection is cut before the request has any effect
-                    self.close_connection = True
-                    return
-                connection = http.client.HTTPConnection(host)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                answer = connection.getresponse()
-                content = answer.read()
-                connection.close()
-                if fault == "lost answer":
-                    self.close_connection = True
-                    return
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                        self.send_header(name, value)
-                length = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
-                self.send_header("Content-Length", str(length or 0))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content[: len(content) // 2] if fault == "cut" else content)
-                if fault == "cut":
-                    self.close_connection = True
-
-            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_all  # noqa: N815 - named by http.server
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
 @pytest.fixture
 def proxy(s3: str, s3_server: str, set_environment: Callable[..., None]) -> Iterator[FaultyProxy]:
-    proxy = FaultyProxy(s3_server)
-    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
-    thread.start()
-    set_environment(SHOPVISION_S3_ENDPOINT_URL=proxy.url)
-    yield proxy
-    proxy.server.shutdown()
-    proxy.server.server_close()
+    with FaultyProxy(s3_server) as proxy:
+        set_environment(SHOPVISION_S3_ENDPOINT_URL=proxy.url)
+        yield proxy
 
 
 def test_what_was_written_is_read_listed_and_deleted(store: ObjectStore, tmp_path: Path) -> None:
