@@ -164,10 +164,12 @@ class ImageEncoder:
     @torch.inference_mode()
     def _run(self, pixels: Tensor) -> NDArray[np.float32]:
         # Only batches of one size run compiled: every other size would compile anew.
-        compiled = self._compiled if len(pixels) == self._compiled_batch else None
+        run: Callable[[Tensor], Tensor] = self._module
+        if self._compiled is not None and len(pixels) == self._compiled_batch:
+            run = self._compiled
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        vectors: NDArray[np.float32] = (compiled or self._module)(pixels).cpu().numpy()
+        vectors: NDArray[np.float32] = run(pixels).cpu().numpy()
         return vectors
 
     def _is_worth_compiling(self, count: int) -> bool:

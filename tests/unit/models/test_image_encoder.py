@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from shopvision.images.preprocessing import Preprocessing
 from torch import nn
 
 from shopvision.errors import JobError, UserError
+from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import CARD_FILE, Architecture, ModelCard
 from shopvision.models.image_encoder import COMPILE_AFTER_SECONDS, ImageEncoder, best_precision, load_image_encoder
 
@@ -118,11 +117,18 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Takes the place of the real one; notes what it was given and returns it with the sign of each vector turned."""
     calls = []
 
-    def compile_(module: nn.Module, **_: object) -> Callable[[torch.Tensor], torch.Tensor]:
-        calls.append(module)
-        return lambda pixels: -module(pixels)
+    class Compiled:
+        def __init__(self, module: nn.Module, **_: object) -> None:
+            self.module = module
+            calls.append(module)
 
-    monkeypatch.setattr(torch, "compile", compile_)
+        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+            return -self.module(pixels)
+
+        def __len__(self) -> int:  # the real one cannot be asked for its truth either
+            raise TypeError
+
+    monkeypatch.setattr(torch, "compile", Compiled)
     return calls
 
 
