@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +14,9 @@ import httpcore
 from shopvision.errors import ItemError
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Metadata service of Azure's machines: an address that looks public and is only reachable from inside.
+WIRE_SERVER = ipaddress.ip_address("168.63.129.16")
+CONNECT_SECONDS = 5.0
 
 Resolver = Callable[[str, int], list[str]]
 SocketOptions = Iterable[Any]
@@ -36,14 +41,57 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if ip.is_site_local:
             return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified) and ip != WIRE_SERVER
+
+
+def _left(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the time is over")
+    return left
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A connection whose timeouts are points in time (``time.monotonic()`` seconds) instead of durations.
+
+    A server that sends one byte before each timeout would otherwise hold a thread for ever: headers are read in many
+    small steps, and nobody outside sees them.
+    """
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """At most ``max_bytes`` bytes; none where the server has closed."""
+        return self._inner.read(max_bytes, _left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send everything."""
+        self._inner.write(buffer, _left(timeout))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """The same connection, encrypted."""
+        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Whether it is readable, and other facts the pool asks for."""
+        return self._inner.get_extra_info(info)
 
 
 class CheckedBackend(httpcore.NetworkBackend):
     """Resolves names itself and refuses a host of which any address is not public.
 
     Checking and connecting use the same answer, so a name that changes its mind in between (DNS rebinding) gains
-    nothing; TLS still verifies the name. Every redirect passes through here again.
+    nothing; TLS still verifies the name. Every redirect passes through here again. Timeouts are points in time, see
+    ``DeadlineStream``.
     """
 
     def __init__(
@@ -64,11 +112,13 @@ class CheckedBackend(httpcore.NetworkBackend):
         """Connect to the first address that answers.
 
         Raises:
-            ItemError: ``address_refused``, or ``unavailable`` where the name does not resolve.
+            ItemError: ``address_refused``, or ``unavailable`` where the name does not exist.
         """
         try:
             addresses = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                raise httpcore.ConnectError(f"the host {host} cannot be resolved now") from None
             raise ItemError("unavailable", f"The host {host} cannot be resolved: {error}.") from None
         if not self._allow_private:
             for address in addresses:
@@ -76,8 +126,12 @@ class CheckedBackend(httpcore.NetworkBackend):
                     raise ItemError("address_refused", f"The host {host} has the internal address {address}.")
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
+            left = _left(timeout)
+            seconds = CONNECT_SECONDS if left is None else min(CONNECT_SECONDS, left)
             try:
-                return self._dialler.connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = self._dialler.connect_tcp(address, port, seconds, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+            else:
+                return DeadlineStream(stream)
         raise failure

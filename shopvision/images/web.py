@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import ssl
+import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from shopvision.errors import ItemError
+from shopvision.images.budget import RETRIED_STATUSES, AnotherTry, check_length, patiently, read_within
 from shopvision.settings import Settings
 
+if TYPE_CHECKING:
+    import httpcore
+
 MAX_REDIRECTS = 3
-ATTEMPTS = 3
-RETRY_PAUSE_SECONDS = 0.3
 REDIRECTS = {301, 302, 303, 307, 308}
-RETRIED_STATUSES = {429, 500, 502, 503, 504}
 HEADERS = [(b"User-Agent", b"shopvision"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity")]
-
-
-class _Retry(Exception):  # noqa: N818 - a signal between two methods, not an error
-    """The server may answer differently in a moment."""
 
 
 def scheme_of(uri: str, settings: Settings) -> str:
@@ -40,94 +36,91 @@ def scheme_of(uri: str, settings: Settings) -> str:
     raise ItemError("scheme_refused", f"{uri}: only file://, s3:// and https:// pictures are fetched.")
 
 
-def check_length(settings: Settings, length: int, what: object) -> None:
-    """Raise ``ItemError`` (``too_large_bytes``) where a picture has more bytes than allowed."""
-    if length > settings.image_max_bytes:
-        raise ItemError(
-            "too_large_bytes", f"{what} has {length:,} bytes or more; {settings.image_max_bytes:,} are allowed."
-        )
-
-
-def read_within(settings: Settings, parts: Iterable[bytes], what: str, deadline: float) -> bytes:
-    """Join a body's parts, watching its length and the clock (``time.monotonic()`` seconds) at each."""
-    kept: list[bytes] = []
-    length = 0
-    for part in parts:
-        length += len(part)
-        check_length(settings, length, what)
-        if time.monotonic() > deadline:
-            raise ItemError("timeout", f"{what} comes too slowly: {length:,} bytes in time.")
-        kept.append(part)
-    return b"".join(kept)
-
-
 class WebPictures:
     """One pool of connections; threads may share it."""
 
-    def __init__(self, settings: Settings, *, network: Any | None, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, settings: Settings, *, network: httpcore.NetworkBackend | None, ssl_context: ssl.SSLContext | None
+    ) -> None:
         self._settings = settings
         self._network = network
         self._ssl_context = ssl_context
-        self._http: Any = None
+        self._http: httpcore.ConnectionPool | None = None
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         """Close every connection."""
         if self._http is not None:
             self._http.close()
 
-    def _pool(self) -> Any:
+    def _pool(self) -> httpcore.ConnectionPool:
         import httpcore
 
         from shopvision.images.addresses import CheckedBackend
 
-        if self._http is None:
-            self._http = httpcore.ConnectionPool(
-                ssl_context=self._ssl_context,
-                network_backend=self._network or CheckedBackend(allow_private=self._settings.image_allow_private_hosts),
-                max_connections=64,
-                keepalive_expiry=30,
-            )
-        return self._http
+        with self._opening:
+            if self._http is None:
+                self._http = httpcore.ConnectionPool(
+                    ssl_context=self._ssl_context,
+                    network_backend=self._network
+                    or CheckedBackend(allow_private=self._settings.image_allow_private_hosts),
+                    max_connections=64,
+                    keepalive_expiry=30,
+                )
+            return self._http
 
-    def ask(self, method: str, uri: str) -> tuple[bytes, str]:
-        """GET or HEAD one picture, following redirects, trying again where the server is busy: (body, fingerprint).
+    def fetch(self, uri: str) -> tuple[bytes, str]:
+        """One picture's bytes and its mark, following redirects, trying again where the server is busy.
 
         Raises:
             ItemError: with one of the codes in ``shopvision.images.reasons``.
         """
+        return self._ask("GET", uri)
+
+    def mark(self, uri: str) -> str:
+        """What the server says of the picture without sending it; a mark of its own where it says nothing.
+
+        Raises:
+            ItemError: with one of the codes in ``shopvision.images.reasons``.
+        """
+        try:
+            return self._ask("HEAD", uri)[1]
+        except ItemError as error:
+            # Some servers, and addresses signed for GET, refuse HEAD: fetching will tell what is wrong, if anything is.
+            if error.code in {"http_error", "forbidden"}:
+                return _http_mark({})
+            raise
+
+    def _ask(self, method: str, uri: str) -> tuple[bytes, str]:
         deadline = time.monotonic() + self._settings.image_timeout_seconds
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._follow(method, uri, deadline)
-            except _Retry as error:
-                reason = str(error)
-                pause = RETRY_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-                if attempt + 1 == ATTEMPTS or time.monotonic() + pause > deadline:
-                    break
-                time.sleep(pause)
-        raise ItemError("unavailable", f"{uri}: {reason}, after {attempt + 1} attempts.")
+        return patiently(uri, deadline, lambda: self._follow(method, uri, deadline))
 
     def _follow(self, method: str, uri: str, deadline: float) -> tuple[bytes, str]:
         address = uri
         for _ in range(MAX_REDIRECTS + 1):
-            body, headers, target = self._ask(method, address, deadline)
+            body, headers, target = self._request(method, address, deadline)
             if target is None:
                 return body, _http_mark(headers)
-            address = urljoin(address, target)
             try:
+                address = urljoin(address, target)
                 scheme = scheme_of(address, self._settings)
-            except ItemError:
+            except (ItemError, ValueError):
                 scheme = "refused"
             if scheme not in {"https", "http"}:
-                raise ItemError("redirect_refused", f"{uri} redirects to {address}, which is not https.")
+                raise ItemError("redirect_refused", f"{uri} redirects to {target[:200]!r}, which is not https.")
         raise ItemError("redirect_refused", f"{uri} redirects more than {MAX_REDIRECTS} times.")
 
-    def _ask(self, method: str, address: str, deadline: float) -> tuple[bytes, dict[str, str], str | None]:
+    def _request(self, method: str, address: str, deadline: float) -> tuple[bytes, dict[str, str], str | None]:
         """One request: (body, headers, where it redirects to)."""
         import httpcore
 
-        left = max(0.1, deadline - time.monotonic())
-        timeouts = {"connect": min(5.0, left), "read": left, "write": left, "pool": left}
+        # the pool waits for so many seconds; the others are points in time, see DeadlineStream
+        timeouts = {
+            "pool": max(0.0, deadline - time.monotonic()),
+            "connect": deadline,
+            "read": deadline,
+            "write": deadline,
+        }
         try:
             with self._pool().stream(
                 method, _ascii(address), headers=[*HEADERS, (b"Host", _host(address))], extensions={"timeout": timeouts}
@@ -146,7 +139,7 @@ class WebPictures:
         except httpcore.UnsupportedProtocol as error:
             raise ItemError("bad_address", f"{address}: {error}.") from None
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise _Retry(f"{type(error).__name__} {error}".strip()) from None
+            raise AnotherTry(f"{type(error).__name__} {error}".strip()) from None
 
 
 def _ascii(address: str) -> str:
@@ -174,7 +167,7 @@ def _host(address: str) -> bytes:
 
 def _check_status(status: int, address: str) -> None:
     if status in RETRIED_STATUSES:
-        raise _Retry(f"the server answered {status}")
+        raise AnotherTry(f"the server answered {status}")
     if status in {404, 410}:
         raise ItemError("not_found", f"{address}: the server answered {status}.")
     if status in {401, 403}:
@@ -184,8 +177,11 @@ def _check_status(status: int, address: str) -> None:
 
 
 def _http_mark(headers: dict[str, str]) -> str:
-    if "etag" in headers:
-        return headers["etag"].removeprefix("W/")
-    if "last-modified" in headers and "content-length" in headers:
-        return f"{headers['last-modified']}-{headers['content-length']}"
+    etag = headers.get("etag", "")
+    if etag.startswith('"'):
+        return etag
+    # A weak ETag alone may stay the same when the bytes change.
+    known = [headers[name] for name in ("last-modified", "content-length") if name in headers]
+    if len(known) == 2 or (etag and known):
+        return " ".join([etag, *known]).strip()
     return f"unmarked-{time.time_ns()}"
