@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from shopvision.database import dispose_engine
 from worker.app import app
 from worker.dispatcher import DispatcherStep
+from worker.health import HealthStep
 from worker.kinds import Phase
 from worker.ledger.context import STOP_FILE_VARIABLE
 
@@ -77,4 +78,4 @@ def _note_lost_process(sender: Task[..., None], exception: BaseException, args: 
         log.warning("death_not_recorded", chunk_id=args[0], error=str(error))  # the reaper will find the lease expired
 
 
-app.steps["worker"].add(DispatcherStep)
+app.steps["worker"].update({DispatcherStep, HealthStep})

@@ -25,26 +25,32 @@ CREATE TRIGGER index_changes_from_insert AFTER INSERT ON embeddings
 CREATE TRIGGER index_changes_from_delete AFTER DELETE ON embeddings
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_index_changes();
 
+-- EXECUTE plans anew each time: a cached plan remembers how small the transition tables were when it was made.
 CREATE FUNCTION note_vector_updates() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO index_changes (model_version_id, image_id)
-    SELECT after.model_version_id, after.image_id
-    FROM after JOIN before USING (model_version_id, image_id) WHERE after.vector IS DISTINCT FROM before.vector
-    ORDER BY 1, 2
-    ON CONFLICT (model_version_id, image_id) DO UPDATE SET revision = nextval('index_change_revision');
+    EXECUTE 'INSERT INTO index_changes (model_version_id, image_id)
+             SELECT after.model_version_id, after.image_id
+             FROM after JOIN before USING (model_version_id, image_id)
+             WHERE after.vector IS DISTINCT FROM before.vector
+             ORDER BY 1, 2
+             ON CONFLICT (model_version_id, image_id) DO UPDATE SET revision = nextval(''index_change_revision'')';
     RETURN NULL;
 END $$;
 CREATE TRIGGER index_changes_from_update AFTER UPDATE ON embeddings
     REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_vector_updates();
 
 CREATE FUNCTION note_category_updates() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE moved text[];
 BEGIN
-    INSERT INTO index_changes (model_version_id, image_id)
-    SELECT embeddings.model_version_id, embeddings.image_id
-    FROM after JOIN before USING (item_id) JOIN item_images USING (item_id) JOIN embeddings USING (image_id)
-    WHERE after.category IS DISTINCT FROM before.category
-    ORDER BY 1, 2
-    ON CONFLICT (model_version_id, image_id) DO UPDATE SET revision = nextval('index_change_revision');
+    EXECUTE 'SELECT array_agg(item_id) FROM after JOIN before USING (item_id)
+             WHERE after.category IS DISTINCT FROM before.category' INTO moved;
+    IF moved IS NOT NULL THEN
+        INSERT INTO index_changes (model_version_id, image_id)
+        SELECT model_version_id, image_id FROM item_images JOIN embeddings USING (image_id)
+        WHERE item_id = ANY (moved)
+        ORDER BY 1, 2
+        ON CONFLICT (model_version_id, image_id) DO UPDATE SET revision = nextval('index_change_revision');
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER index_changes_from_category AFTER UPDATE ON items

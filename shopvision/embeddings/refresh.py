@@ -14,7 +14,7 @@ from shopvision.database.tables import Embedding, IndexGeneration, Item, ItemIma
 from shopvision.errors import UserError
 
 if TYPE_CHECKING:
-    from shopvision.embeddings.pipeline import Outcome
+    from shopvision.embeddings.outcome import Failed, Outcome
     from shopvision.models import ModelVersionRef
     from shopvision.models.image_encoder import ImageEncoder
 
@@ -29,7 +29,7 @@ class RefreshReport:
     model_version_id: int
     embedded: int = 0
     unchanged: int = 0
-    failed: list[Any] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
     remaining: list[int] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ def resolve_model(spec: str | None) -> ModelVersionRef:
     """The model version called ``spec`` (``name:tag``), or the one active for the role ``catalogue_encoder``."""
     from shopvision import models
 
-    return models.get_version(spec) if spec else models.active(ROLE)
+    return models.find(spec) if spec else models.active(ROLE)
 
 
 def images_in_scope(
@@ -88,7 +88,7 @@ def _encoder(spec: str) -> ImageEncoder:
     from shopvision import models
     from shopvision.models.image_encoder import load_image_encoder
 
-    return load_image_encoder(models.local_copy(models.get_version(spec)))
+    return load_image_encoder(models.local_copy(models.find(spec)))
 
 
 def embed_images(
@@ -102,7 +102,8 @@ def embed_images(
         everything: embed unchanged ones too.
         should_stop: asked after every batch.
     """
-    from shopvision.embeddings.pipeline import Embedded, EmbeddingPipeline, Failed, ImageTask
+    from shopvision.embeddings.outcome import Embedded, Failed, ImageTask
+    from shopvision.embeddings.pipeline import EmbeddingPipeline
     from shopvision.embeddings.store import select_tasks
     from shopvision.images import PictureDoor
     from shopvision.settings import get_settings
@@ -146,7 +147,7 @@ def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
 
 
 def _coverage_loss(name: str, ref: ModelVersionRef) -> float:
-    """Share of the pictures that search can find now and could not find after moving to ``ref``; 0 for the same model."""
+    """Share of the pictures that search finds now and would lose by moving to ``ref``; 0 for the same model."""
     with connect() as connection:
         served = connection.scalar(
             select(IndexGeneration.model_version_id).where(IndexGeneration.name == name, IndexGeneration.is_current)
@@ -158,7 +159,7 @@ def _coverage_loss(name: str, ref: ModelVersionRef) -> float:
                 select(Embedding.model_version_id, func.count())
                 .where(Embedding.model_version_id.in_([served, ref.model_version_id]))
                 .group_by(Embedding.model_version_id)
-            ).all()  # type: ignore[arg-type] # rows of two columns
+            ).all()
         )
     before = counts.get(served, 0)
     return max(0.0, 1 - counts.get(ref.model_version_id, 0) / before) if before else 0.0

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shopvision.database import connect
 from shopvision.errors import UserError
 from worker.cli.output import JsonFlag, console, emit, table
 
@@ -42,6 +41,7 @@ def submit(
     as_json: JsonFlag = False,
 ) -> None:
     """Enqueue a job and print its id."""
+    from shopvision.database import connect
     from worker.ledger.jobs import submit as submit_job
 
     with connect() as connection:

@@ -7,7 +7,6 @@ import sys
 
 import typer
 from rich.markup import escape
-from sqlalchemy.exc import OperationalError
 
 from shopvision.errors import ShopvisionError
 from worker.cli.output import error_console
@@ -27,7 +26,11 @@ def main() -> None:
     except ShopvisionError as error:
         error_console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         sys.exit(1)
-    except OperationalError as error:
+    except Exception as error:
+        from sqlalchemy.exc import OperationalError  # loaded by whoever raised it, if at all
+
+        if not isinstance(error, OperationalError):
+            raise
         reason = str(error.orig).strip().splitlines()[0]
         error_console.print(
             f"[red]error:[/red] The database does not answer ({escape(reason)}). "

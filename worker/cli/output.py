@@ -27,7 +27,9 @@ def emit(data: Any, as_json: bool, render: Callable[[], Any]) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:
     """A plain table; ``None`` shows as a dash."""
-    result = Table(*columns, title=title, box=None, title_justify="left", header_style="bold", pad_edge=False)
+    result = Table(title=title, box=None, title_justify="left", header_style="bold", pad_edge=False)
+    for column in columns:
+        result.add_column(column, overflow="fold")
     for row in rows:
         result.add_row(*("-" if cell is None else str(cell) for cell in row))
     return result
