@@ -124,7 +124,10 @@ def main() -> None:
     parser.add_argument("--million", action="store_true", help="also 1,000,000 vectors: minutes, and 2 GB of memory")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
-    sizes = [by_size(rows) for rows in (10_000, 100_000, *([1_000_000] if arguments.million else []))]
+    sizes = []
+    for rows in (10_000, 100_000, *([1_000_000] if arguments.million else [])):
+        sizes.append(by_size(rows))
+        print(sizes[-1], flush=True)
     print(table(sizes), flush=True)
     changes = incremental()
     print(table(changes))

@@ -254,6 +254,11 @@ def test_hnsw_and_ivfpq_generations_answer_like_exact_search(
     store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = toy(1500, 8)
+    rare = list(range(0, 1500, 150))  # scattered over the whole space: walking a graph finds few of them
+    with connect() as connection:
+        connection.execute(
+            text("UPDATE items SET category = 'Gifts' WHERE item_id = ANY(:ids)"), {"ids": [f"item-{n}" for n in rare]}
+        )
     for kind in ("hnsw", "ivfpq"):
         monkeypatch.setattr(drafts, "choose_type", lambda rows, kind=kind: kind)
         publish("shop", shop.model, store, force_full=True)
@@ -262,6 +267,7 @@ def test_hnsw_and_ivfpq_generations_answer_like_exact_search(
         assert (manifest.index_type, manifest.recall >= 0.95) == (kind, True)
         found = [len(set(ids(reader, shop.vectors[n])) & set(shop.nearest(n))) for n in range(0, 1500, 50)]
         assert np.mean(found) >= 9.3
+        assert sorted(ids(reader, shop.vectors[7], 10, category="Gifts", soft=False)) == rare
         for category, soft in (("Men/Tops", False), ("Women/Tops", True)):
             inside = [
                 hit.category for hit in reader.search(shop.vectors[:1].astype(np.float32), 10, category, soft=soft)[0]
