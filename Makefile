@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo up down test lint test-quality bench lock
+.PHONY: help setup demo up down lint test test-quality bench lock
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -17,6 +17,31 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	$(BIN)/python -W ignore -c 'import timm'
 	touch $@
+
+demo: setup  ## run the whole way on a sample catalogue, or on your own: make demo CATALOGUE=DIR
+	$(BIN)/shopvision demo $(if $(CATALOGUE),--catalogue "$(CATALOGUE)")
+
+up: setup  ## the same, and leave the stack running (`make down` stops it)
+	$(BIN)/shopvision demo --keep-running $(if $(CATALOGUE),--catalogue "$(CATALOGUE)")
+
+down: setup  ## stop the stack
+	$(BIN)/shopvision stack down
+
+lint: setup  ## style, types and import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint and every test but the slow ones
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+
+test-quality: setup  ## the slow tests: real metrics on real data
+	$(BIN)/pytest -m slow $(ARGS)
+
+bench: setup  ## measure everything; writes docs/benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lock:  ## resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock --upgrade

@@ -36,7 +36,7 @@ def configure_logging() -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level)
     # One line per HTTP request or task receipt says nothing that the ledger does not.
-    for noisy in ("httpx", "botocore", "celery.worker.strategy", "celery.app.trace"):
+    for noisy in ("httpx", "botocore", "faiss.loader", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

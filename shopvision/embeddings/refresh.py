@@ -135,6 +135,8 @@ def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
     """Publish a generation with what changed, unless search would lose pictures by moving to this model."""
     from shopvision.index import publish
 
+    if not _has_vectors(ref):
+        return {"published": False, "reason": f"There is no vector of {ref.spec} yet: import a catalogue first."}
     loss = _coverage_loss(name, ref)
     if loss > MAX_COVERAGE_LOSS:
         return {
@@ -144,6 +146,15 @@ def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
         }
     report = publish(name, ref)
     return {"published": report.path is not None, **asdict(report)}
+
+
+def _has_vectors(ref: ModelVersionRef) -> bool:
+    with connect() as connection:
+        return bool(
+            connection.scalar(
+                select(select(Embedding.image_id).where(Embedding.model_version_id == ref.model_version_id).exists())
+            )
+        )
 
 
 def _coverage_loss(name: str, ref: ModelVersionRef) -> float:

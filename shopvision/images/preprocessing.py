@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from shopvision.images.decoding import PictureLimits, decode
+from shopvision.images.decoding import PictureLimits, decode_near
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -59,25 +59,22 @@ def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | N
     Raises:
         ItemError: see ``decode``.
     """
-    height, width = preprocessing.resized
-    image = decode(data, target=(height, width), limits=limits)
-    resampling = _RESAMPLING[preprocessing.interpolation]
-    if preprocessing.resize_mode == "squash":
-        return np.array(image.resize((width, height), resampling))
-    if height == width:  # torchvision's rule for a single number: the shorter side, the longer one rounded down
-        scale = height / min(image.size)
-        short_is_width = image.width <= image.height
-        resized = (
-            (width, int(height * image.height / image.width))
-            if short_is_width
-            else (int(height * image.width / image.height), height)
-        )
-    else:
-        scale = max(width / image.width, height / image.height)
-        resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    if resized != image.size:
-        image = image.resize(resized, resampling)
+    decoded = decode_near(data, preprocessing.resized, limits)
+    width, height = _resized(decoded.size, preprocessing)
+    image = decoded.image.resize((width, height), _RESAMPLING[preprocessing.interpolation], box=decoded.box)
     crop_height, crop_width = preprocessing.size
-    left = round((image.width - crop_width) / 2)
-    top = round((image.height - crop_height) / 2)
+    left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
     return np.array(image.crop((left, top, left + crop_width, top + crop_height)))
+
+
+def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """(width, height) before the crop for a picture of ``size``, with each of timm's ways to round."""
+    height, width = preprocessing.resized
+    if preprocessing.resize_mode == "squash":
+        return width, height
+    if height == width:  # torchvision's rule for a single number
+        short, long = min(size), max(size)
+        longer = int(height * long / short)
+        return (height, longer) if size[0] <= size[1] else (longer, height)
+    ratio = min(size[0] / width, size[1] / height)  # timm's ResizeKeepRatio
+    return round(size[0] / ratio), round(size[1] / ratio)

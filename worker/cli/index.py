@@ -119,3 +119,22 @@ def search(
             title=f"{result.model}, {result.generation.rpartition('/')[2]}",
         ),
     )
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("index-report.html"),
+    items: Annotated[
+        int, typer.Option(min=1, max=5000, help="How many items to show, spread over the catalogue.")
+    ] = 200,
+    k: Annotated[int, typer.Option("-k", min=1, max=50, help="Neighbours per item.")] = 6,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a page that shows items beside what the index finds most alike."""
+    from shopvision.search.report import find_neighbours, write_report
+
+    rows = find_neighbours(items, k)
+    write_report(output, rows)
+    emit(
+        {"report": str(output.resolve()), "items": len(rows)}, as_json, lambda: f"{len(rows)} items: {output.resolve()}"
+    )

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shopvision.errors import UserError
-from worker.cli.output import JsonFlag, console, emit, table
+from worker.cli.output import JsonFlag, emit, error_console, table
+
+if TYPE_CHECKING:
+    from worker.ledger.progress import JobProgress
 
 app = typer.Typer(no_args_is_help=True, help="Submit jobs, watch them, and deal with what failed.")
+
+POLL_SECONDS = 0.3
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its first characters.")]
 
@@ -164,6 +169,13 @@ def failures(
 
 
 def _watch(job_id: uuid.UUID, as_json: bool) -> None:
+    progress = follow(job_id, quiet=as_json)
+    emit(progress.as_dict(), as_json, progress.sentence)
+    _exit_as(progress.state)
+
+
+def follow(job_id: uuid.UUID, quiet: bool = False) -> JobProgress:
+    """Show a job's progress until it ends; returns it at its end."""
     from worker.ledger.progress import job_progress
 
     columns = (
@@ -173,22 +185,20 @@ def _watch(job_id: uuid.UUID, as_json: bool) -> None:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=as_json) as bar:
+    with Progress(
+        *columns, console=error_console, transient=True, disable=quiet or not error_console.is_terminal
+    ) as bar:
         task = bar.add_task("queued", total=None, rate="")
-        progress = job_progress(job_id)
-        while progress.state == "running":
-            rate = f"{progress.rate:,.0f}/s" if progress.rate else ""
+        while (progress := job_progress(job_id)).state == "running":
             bar.update(
                 task,
                 description=f"{progress.kind} {progress.phase}",
                 total=progress.total,
                 completed=progress.done + progress.failed,
-                rate=rate,
+                rate=f"{progress.rate:,.0f}/s" if progress.rate else "",
             )
-            time.sleep(0.3)
-            progress = job_progress(job_id)
-    emit(progress.as_dict(), as_json, progress.sentence)
-    _exit_as(progress.state)
+            time.sleep(POLL_SECONDS)
+    return progress
 
 
 def _exit_as(state: str) -> None:

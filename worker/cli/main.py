@@ -16,7 +16,8 @@ app = typer.Typer(
 )
 for group in ("jobs", "catalogue", "plans", "models", "index", "stack"):
     app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
-importlib.import_module("worker.cli.run").register(app)
+for module in ("run", "demo"):
+    importlib.import_module(f"worker.cli.{module}").register(app)
 
 
 def main() -> None:

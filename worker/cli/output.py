@@ -13,7 +13,8 @@ from rich.table import Table
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-console = Console(soft_wrap=True)
+# A pipe or a log has no width of its own; tables must not be folded to 80 columns there.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 error_console = Console(stderr=True, soft_wrap=True)
 
 
