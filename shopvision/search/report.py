@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.database import connect
 from shopvision.database.tables import Item, ItemImage
@@ -97,7 +98,7 @@ def _items() -> dict[str, ReportItem]:
         rows = connection.execute(
             select(Item.item_id, ItemImage.image_id, Item.title, Item.category, ItemImage.uri)
             .join(ItemImage, ItemImage.item_id == Item.item_id)
-            .distinct(Item.item_id)
+            .ext(distinct_on(Item.item_id))
             .order_by(Item.item_id, ItemImage.position)
         ).all()
     by_category = sorted(rows, key=lambda row: (row.category or "", row.item_id))

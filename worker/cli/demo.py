@@ -155,7 +155,6 @@ def _show_neighbours(output: Path, job_id: uuid.UUID) -> None:
     facts = [
         ("pictures in the index", f"{generation.live:,}"),
         ("embedded by this job", f"{progress.counters.get('embedded', 0):,}"),
-        ("pictures per second", f"{progress.rate or 0:,.0f}"),
         ("model", generation.model.partition(":")[0]),
     ]
     write_report(output, rows, facts=facts, failures=list_failures(job_id, limit=200))
