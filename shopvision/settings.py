@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     plan_interval_seconds: float = Field(30.0, description="how often beat asks which schedules are due")
 
     keep_jobs_days: float = Field(90.0, description="finished jobs with their chunks and failures")
+    keep_chunks_days: float = Field(7.0, description="chunks of succeeded jobs; their job keeps the numbers")
     keep_outbox_days: float = Field(1.0, description="sent outbox rows")
     keep_superseded_days: float = Field(30.0, description="results of model versions that no role points to")
     keep_generations: int = Field(5, description="index generations kept for rollback")

@@ -10,7 +10,7 @@ from sqlalchemy import Delete, delete, func, or_, select
 from shopvision.database import connect
 from shopvision.database.tables import Embedding, IndexChange, IndexGeneration, ModelRole, ModelVersion
 from shopvision.settings import get_settings
-from worker.ledger.tables import Job, JobState, OutboxMessage
+from worker.ledger.tables import Chunk, Job, JobState, OutboxMessage
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,14 @@ def prune() -> dict[str, int]:
         .where(Job.state != JobState.RUNNING, Job.finished_at < func.now() - timedelta(days=settings.keep_jobs_days))
         .limit(100)
     )
+    done_chunks = (
+        select(Chunk.chunk_id)
+        .join(Job, Job.job_id == Chunk.job_id)
+        .where(
+            Job.state == JobState.SUCCEEDED, Job.finished_at < func.now() - timedelta(days=settings.keep_chunks_days)
+        )
+        .limit(BATCH_ROWS)
+    )
     sent = (
         select(OutboxMessage.message_id)
         .where(OutboxMessage.sent_at < func.now() - timedelta(days=settings.keep_outbox_days))
@@ -32,6 +40,7 @@ def prune() -> dict[str, int]:
     )
     deleted = {
         "jobs": _in_batches(delete(Job).where(Job.job_id.in_(old_jobs))),
+        "chunks": _in_batches(delete(Chunk).where(Chunk.chunk_id.in_(done_chunks))),
         "outbox": _in_batches(delete(OutboxMessage).where(OutboxMessage.message_id.in_(sent))),
         "embeddings": _prune_superseded(settings.keep_superseded_days),
     }

@@ -44,6 +44,16 @@ def test_old_finished_jobs_go_with_everything_of_theirs() -> None:
             assert connection.scalar(select(func.count()).select_from(table)) == 2
 
 
+def test_chunks_of_succeeded_jobs_go_first_and_the_job_keeps_its_numbers() -> None:
+    month_ago = text("now() - interval '30 days'")
+    add_job("succeeded", month_ago)
+    resumable = {add_job("failed", month_ago), add_job("cancelled", month_ago), add_job("running", None)}
+    assert prune()["chunks"] == 1
+    with connect() as connection:
+        assert set(connection.scalars(select(Chunk.job_id))) == resumable
+        assert connection.scalar(select(func.count()).select_from(Job)) == 4
+
+
 def test_sent_messages_go_and_unsent_ones_stay() -> None:
     add_job("running", None)
     with connect() as connection:
