@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     )
     schedules: dict[str, Schedule] = Field(
         {
-            "refresh_embeddings_nightly": Schedule(kind="refresh_embeddings", cron="0 2 * * *", params={"verify": True}),
-            "refresh_embeddings_hourly": Schedule(kind="refresh_embeddings", cron="30 * * * *", params={"verify": False}),
+            "nightly_refresh": Schedule(kind="refresh_embeddings", cron="0 2 * * *"),
+            "hourly_refresh": Schedule(kind="refresh_embeddings", cron="30 * * * *", params={"verify": False}),
         },
         description="JSON object: name -> {kind, cron, params, timezone}",
     )
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     image_max_pixels: int = Field(100_000_000, description="largest decoded picture, pixels")
     image_max_side: int = Field(20_000, description="longest side, pixels")
     image_timeout_seconds: float = Field(20.0, description="whole time for fetching one picture")
-    image_allow_private_hosts: bool = Field(False, description="let https pictures come from private addresses")
+    image_allow_private_hosts: bool = Field(default=False, description="let https pictures come from private addresses")
 
     lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")
     deaths_before_split: int = Field(3, description="worker losses on one chunk before it is cut in half")
@@ -78,12 +78,12 @@ class Settings(BaseSettings):
     keep_generations: int = Field(5, description="index generations kept for rollback")
 
     health_host: str = Field("127.0.0.1", description="address of each worker's /livez, /readyz and /metrics")
-    health_port: int = Field(0, description="its port; 0 takes a free one and notes it in <home>/run/<worker>/health.json")
+    health_port: int = Field(0, description="its port; 0: a free one, noted in <home>/run/<worker>/health.json")
     flower_user: str = "operator"
     flower_password: SecretStr | None = Field(None, description="Flower does not start without one")
     flower_host: str = Field("127.0.0.1", description="address that Flower listens on")
     flower_port: int = 5555
-    flower_read_only: bool = Field(True, description="false lets Flower's users stop workers and revoke tasks")
+    flower_read_only: bool = Field(default=True, description="false lets Flower's users stop workers and revoke tasks")
 
     index_name: str = "catalogue"
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal")
