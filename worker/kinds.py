@@ -99,7 +99,7 @@ class JobKind(ABC, Generic[P]):
 
     @abstractmethod
     def split(self, params: P) -> Iterable[str]:
-        """Every item key of the job, streamed; the ledger cuts chunks of ``chunk_size``."""
+        """Every item key of the job, streamed; the ledger cuts chunks of at most ``chunk_size``."""
 
     @abstractmethod
     def run(self, params: P, keys: list[str], context: StepContext) -> ChunkResult:

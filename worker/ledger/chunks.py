@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -25,6 +25,8 @@ from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
 
 MAX_ERROR_LENGTH = 2000
+SMALLEST_FIRST_CHUNK = 64
+CHUNKS_PER_SIZE = 4
 
 
 class LeaseLostError(ShopvisionError):
@@ -170,7 +172,7 @@ def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chun
         lease: of the split chunk.
         params: the job's parameters with what ``pin`` fixed.
         keys: every item key. It reads through a connection of its own.
-        chunk_size: keys per chunk.
+        chunk_size: keys per chunk, at most.
         queue: where the chunks are worked on.
 
     Raises:
@@ -181,7 +183,10 @@ def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chun
     def rows() -> Iterator[tuple[Any, ...]]:
         nonlocal total
         iterator = iter(keys)
-        while part := list(islice(iterator, chunk_size)):
+        for size in _chunk_sizes(chunk_size):
+            part = list(islice(iterator, size))
+            if not part:
+                return
             total += len(part)
             yield (lease.job_id, str(Phase.CHUNK), queue, part, len(part))
 
@@ -197,6 +202,14 @@ def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chun
         copy_rows(connection, Chunk.__tablename__, columns, rows())
         connection.execute(update(Job).where(Job.job_id == lease.job_id).values(params=params, items_total=total))
         _count_down(connection, lease.job_id)
+
+
+def _chunk_sizes(largest: int) -> Iterator[int]:
+    """Small ones first, so that a small job keeps every worker busy and a large one shows progress at once."""
+    size = min(largest, max(SMALLEST_FIRST_CHUNK, largest // 8))
+    while True:
+        yield from repeat(size, CHUNKS_PER_SIZE)
+        size = min(largest, 2 * size)
 
 
 def commit_finish(lease: Lease, result: dict[str, Any]) -> None:
