@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from tasks.refresh_embeddings import RefreshEmbeddings, RefreshParams
 from worker.kinds import ChunkResult, JobKind, JobParams, register
 from worker.ledger.context import StepContext
+
+
+def note_effects(connection: Connection, keys: list[str]) -> None:
+    """In a table without any uniqueness, so that a double effect shows."""
+    connection.execute(text("INSERT INTO effects SELECT unnest(CAST(:keys AS text[]))"), {"keys": keys})
 
 
 class NoopParams(JobParams):
@@ -35,7 +43,7 @@ class SleepParams(JobParams):
 
 
 class Sleep(JobKind[SleepParams]):
-    """Sleeps for each item, then notes it in a table without any uniqueness, so that a double effect shows."""
+    """Sleeps for each item, then notes it."""
 
     name = "sleep"
     queue = "gpu.embed"
@@ -52,12 +60,59 @@ class Sleep(JobKind[SleepParams]):
                 break
             time.sleep(params.seconds_per_item)
             done.append(key)
+        return ChunkResult(
+            done=len(done),
+            remaining=keys[len(done) :],
+            write=lambda connection: note_effects(connection, done),
+        )
 
-        def write(connection: Connection) -> None:
-            connection.execute(text("INSERT INTO effects SELECT unnest(CAST(:keys AS text[]))"), {"keys": done})
 
-        return ChunkResult(done=len(done), remaining=keys[len(done) :], write=write)
+class SmallRefreshParams(RefreshParams):
+    """``pause`` seconds after each batch; a picture ``deadly`` that kills whoever works on it."""
+
+    pause: float = 0.0
+    deadly: int | None = None
 
 
-register(Noop())
-register(Sleep())
+class RefreshInSmallChunks(RefreshEmbeddings):
+    """The real refresh, cut so small and done so slowly that faults hit it midway; every picture done is noted."""
+
+    name = "refresh_small_chunks"
+    chunk_size = 40
+    params = SmallRefreshParams
+
+    def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
+        assert isinstance(params, SmallRefreshParams)
+        if str(params.deadly) in keys:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ask, pause = context.should_stop, params.pause
+
+        def pause_and_ask() -> bool:
+            time.sleep(pause)
+            return ask()
+
+        context.should_stop = pause_and_ask  # type: ignore[method-assign]
+        result = super().run(params, keys, context)
+        write, left = result.write, {*result.remaining, *(failure.key for failure in result.failures)}
+
+        def write_and_note(connection: Connection) -> None:
+            if write is not None:
+                write(connection)
+            note_effects(connection, [key for key in keys if key not in left])
+
+        result.write = write_and_note
+        return result
+
+
+class RefreshInTinyChunks(RefreshInSmallChunks):
+    name = "refresh_tiny_chunks"
+    chunk_size = 4
+
+
+class RefreshInOneChunk(RefreshInSmallChunks):
+    name = "refresh_one_chunk"
+    chunk_size = 10_000
+
+
+for kind in (Noop(), Sleep(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk()):
+    register(kind)
