@@ -14,6 +14,9 @@ from shopvision.images.decoding import PictureLimits, decode_near
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
+# In crops. Beyond, only what the crop keeps is resized: 20,000 x 1 pixels would otherwise become 5,120,000 x 256.
+LARGEST_RESIZED = 16
+
 
 class Preprocessing(BaseModel):
     """How a model wants its pictures: part of its card, never of task code.
@@ -61,18 +64,21 @@ def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | N
     """
     decoded = decode_near(data, preprocessing.resized, limits)
     width, height = _resized(decoded.size, preprocessing)
+    resampling = _RESAMPLING[preprocessing.interpolation]
     crop_height, crop_width = preprocessing.size
     left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
-    # Only what the crop keeps is computed: faster, and a picture of 20,000 x 1 would fill the memory otherwise.
-    box_left, box_top, box_right, box_bottom = decoded.box
-    step_x, step_y = (box_right - box_left) / width, (box_bottom - box_top) / height
+    if width * height <= LARGEST_RESIZED * crop_width * crop_height:
+        resized = decoded.image.resize((width, height), resampling, box=decoded.box)
+        return np.array(resized.crop((left, top, left + crop_width, top + crop_height)))
+    box = decoded.box
+    step_x, step_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
     kept = (
-        box_left + left * step_x,
-        box_top + top * step_y,
-        min(box_left + (left + crop_width) * step_x, box_right),
-        min(box_top + (top + crop_height) * step_y, box_bottom),
+        box[0] + left * step_x,
+        box[1] + top * step_y,
+        min(box[0] + (left + crop_width) * step_x, box[2]),
+        min(box[1] + (top + crop_height) * step_y, box[3]),
     )
-    return np.array(decoded.image.resize((crop_width, crop_height), _RESAMPLING[preprocessing.interpolation], box=kept))
+    return np.array(decoded.image.resize((crop_width, crop_height), resampling, box=kept))
 
 
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
