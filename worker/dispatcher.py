@@ -7,6 +7,7 @@ them share the work through row locks.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -79,8 +80,11 @@ class Dispatcher(threading.Thread):
         try:
             with psycopg.connect(address, autocommit=True, connect_timeout=5) as listener:
                 listener.execute(f"LISTEN {CHANNEL}")
+                next_reaping = 0.0
                 while not self._stopping.is_set():
-                    reap()
+                    if time.monotonic() >= next_reaping:
+                        reap()
+                        next_reaping = time.monotonic() + settings.dispatch_interval_seconds
                     kept_back = relay(broker, settings.queue_depth_limit)
                     pause = BUSY_SECONDS if kept_back else settings.dispatch_interval_seconds
                     for _ in listener.notifies(timeout=pause, stop_after=1):

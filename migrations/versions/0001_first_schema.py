@@ -58,10 +58,14 @@ CREATE TRIGGER index_changes_from_category AFTER UPDATE ON items
 
 CREATE FUNCTION notify_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NOTIFY shopvision_outbox;
+    -- A statement that inserts nothing fires the trigger too; notifying then would keep the relay awake for ever.
+    IF EXISTS (SELECT FROM inserted) THEN
+        NOTIFY shopvision_outbox;
+    END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER outbox_notify AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION notify_outbox();
+CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
+    REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION notify_outbox();
 """
 
 

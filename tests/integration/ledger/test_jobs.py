@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
@@ -17,6 +18,7 @@ from worker.ledger.outbox import relay
 from worker.ledger.progress import failure_counts, find_job, job_progress, list_failures, recent_jobs
 from worker.ledger.reaper import reap
 from worker.ledger.tables import Chunk, Job, OutboxMessage
+from worker.stack.embedded import PostgresServer
 
 pytestmark = pytest.mark.usefixtures("count_kind")
 Drain = Callable[..., int]
@@ -332,6 +334,16 @@ def test_jobs_are_found_by_the_start_of_their_id() -> None:
             find_job(wrong)
     with pytest.raises(UserError, match="There is no job"):
         jobs.cancel(uuid.uuid4())
+
+
+def test_only_a_new_message_wakes_the_relay(postgres_server: PostgresServer, broker_memory: RememberingBroker) -> None:
+    with psycopg.connect(postgres_server.url, autocommit=True) as listener:
+        listener.execute("LISTEN shopvision_outbox")
+        reap()
+        relay(broker_memory, 64)
+        assert list(listener.notifies(timeout=0.3)) == []
+        submit(numbers=1)
+        assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
 
 
 def test_the_outbox_keeps_one_unsent_message_per_chunk() -> None:
