@@ -247,7 +247,7 @@ def test_large_jpegs_are_decoded_at_reduced_scale() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rotated = encoded(photo(1600, 1200), "JPEG", exif=exif)
-    assert decode(rotated, target=(500, 300), limits=LIMITS).size == (600, 800)
+    assert decode(rotated, target=(700, 300), limits=LIMITS).size == (600, 800)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -265,6 +265,7 @@ def test_reduced_scale_shifts_nothing(data: Path, orientation: int) -> None:
     assert difference.mean() < 0.8
 
 
+@pytest.mark.timeout(20)  # a millisecond, or a minute and gigabytes
 def test_a_very_long_picture_takes_no_more_memory_than_its_crop() -> None:
     """Resized as a whole it would have 256 x 5,120,000 pixels."""
     prepared = prepare(encoded(Image.new("L", (20_000, 1), 77)), LITE0, LIMITS)
