@@ -1,30 +1,25 @@
 """Catalogue import: items a second for new, changed and unchanged rows, per format, and peak memory by size.
 
-Items have 2 pictures, 6 attributes, a description of 40 words and two keys of their own. Every run is a process of its
-own against the database that ``SHOPVISION_DATABASE_URL`` names, whose catalogue is **emptied** first; without the
-variable an embedded server is started for the time of the benchmark.
-
-    python benchmarks/catalogue_import.py [--items 200000] [--out FOLDER]
+Items have 2 pictures, 6 attributes, a description of 40 words and two keys of their own. Every import is a process of
+its own: ``python -m benchmarks.catalogue_import FILE``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-MEMORY_SIZES = (1_000, 10_000, 100_000)
+from benchmarks.common import REPOSITORY, Deployment, Table, peak_mib, progress
+
+ITEMS, QUICK_ITEMS = 200_000, 2_000
+MEMORY_SIZES, QUICK_MEMORY_SIZES = (1_000, 10_000, 100_000), (1_000,)
 WORDS = [
     "merino",
     "cotton",
@@ -117,28 +112,20 @@ def child(path: str) -> None:
         report = Importer(items_kind(PictureRoot("file:///photos/")), source).run()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     result = {
-        **{
-            key: value
-            for key, value in report.as_dict().items()
-            if key in {"rows", "inserted", "updated", "unchanged", "refused"}
-        },
-        "items_per_second": round(report.rows / report.seconds),
-        "client_cpu_us_per_item": round((usage.ru_utime + usage.ru_stime) / report.rows * 1e6, 1),
-        "rss_start_mib": before,
-        "rss_peak_mib": peak_mib(),
+        "items": report.rows,
+        "items/s": round(report.rows / report.seconds),
+        "CPU us per item": round((usage.ru_utime + usage.ru_stime) / report.rows * 1e6, 1),
+        "start MiB": before,
+        "peak MiB": peak_mib(),
     }
     sys.stdout.write(json.dumps(result))
 
 
-def peak_mib() -> int:
-    """Peak resident memory since the program was loaded; ``ru_maxrss`` would count the parent's."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
-
-
 def measure(label: str, path: Path) -> dict[str, Any]:
-    output = subprocess.run([sys.executable, __file__, "--child", str(path)], check=True, stdout=subprocess.PIPE).stdout
-    return {"what": label, "format": path.suffix[1:], **json.loads(output), "load": round(os.getloadavg()[0], 1)}
+    command = [sys.executable, "-m", "benchmarks.catalogue_import", str(path)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=REPOSITORY).stdout
+    progress(f"import, {label}, {path.suffix[1:]}: {output.decode()}")
+    return {"rows are": label, "format": path.suffix[1:], **json.loads(output)}
 
 
 def empty_catalogue() -> None:
@@ -150,87 +137,46 @@ def empty_catalogue() -> None:
         connection.execute(text("TRUNCATE items CASCADE"))
 
 
-def run(count: int, folder: Path) -> list[dict[str, Any]]:
+def measure_rates(count: int, folder: Path) -> list[dict[str, Any]]:
+    """New, changed and unchanged rows, in each format."""
     first, price, pictures = (
         write_file(folder / f"{name}.jsonl", count, name) for name in ("first", "price", "pictures")
     )
     empty_catalogue()
     results = [
         measure("new", first),
-        measure("every row changed", price),
-        measure("every row changed, again", first),
-        measure("every row unchanged", first),
-        measure("every row and one of its pictures changed", pictures),
+        measure("changed", price),
+        measure("changed back", first),
+        measure("unchanged", first),
+        measure("changed, with a picture each", pictures),
     ]
     for suffix in (".csv", ".parquet"):
-        results.append(measure("every row changed", write_file(folder / f"first{suffix}", count, "first")))
-        results.append(measure("every row unchanged", folder / f"first{suffix}"))
+        results.append(measure("changed", write_file(folder / f"first{suffix}", count, "first")))
+        results.append(measure("unchanged", folder / f"first{suffix}"))
         measure("back", pictures)
-    for size in MEMORY_SIZES:
-        empty_catalogue()
-        results.append(measure(f"memory, {size:,} items", write_file(folder / "size.jsonl", size, "first")))
     return results
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    names = (
-        "what",
-        "format",
-        "rows",
-        "items_per_second",
-        "client_cpu_us_per_item",
-        "rss_start_mib",
-        "rss_peak_mib",
-        "load",
-    )
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(str(result[name]) for name in names) + " |" for result in results]
-    return "\n".join(lines)
+def measure_memory(sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """New rows only, by number of rows."""
+    results = []
+    for size in sizes:
+        empty_catalogue()
+        measured = measure("new", write_file(folder / "size.jsonl", size, "first"))
+        results.append({"items": size, "start MiB": measured["start MiB"], "peak MiB": measured["peak MiB"]})
+    return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=200_000)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--child")
-    arguments = parser.parse_args()
-    if arguments.child:
-        child(arguments.child)
-        return
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if "SHOPVISION_DATABASE_URL" not in os.environ:
-            os.environ["SHOPVISION_DATABASE_URL"] = embedded(folder / "postgres", stack)
-        from worker.schema import migrate
-
-        migrate()
-        results = run(arguments.items, folder)
-    machine = {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("pydantic", "psycopg", "pyarrow")},
-    }
-    print(markdown(results), json.dumps(machine), sep="\n\n")
-    if arguments.out:
-        content = json.dumps({"machine": machine, "results": results}, indent=1)
-        (arguments.out / "catalogue_import.json").write_text(content, encoding="utf-8")
-
-
-def embedded(folder: Path, stack: ExitStack) -> str:
-    """An own server, stopped with ``stack``; its address."""
-    from worker.stack.embedded import PostgresServer, free_port
-
-    folder.mkdir()
-    server = PostgresServer(folder / "data", free_port(), "benchmark")
-    server.initialise()
-    log = stack.enter_context((folder / "log").open("ab"))
-    process = subprocess.Popen(server.command(), stdout=log, stderr=log, cwd="/")
-    stack.callback(process.wait)
-    stack.callback(process.send_signal, signal.SIGINT)
-    server.wait_until_ready()
-    return server.url
+def run(*, quick: bool) -> list[Table]:
+    """Rates, then memory."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers():
+        rates = measure_rates(QUICK_ITEMS if quick else ITEMS, Path(name))
+        memory = measure_memory(QUICK_MEMORY_SIZES if quick else MEMORY_SIZES, Path(name))
+    return [
+        Table("Catalogue import", "Items a second by kind of change and format; one process imports.", rates),
+        Table("Memory of an import", "Peak resident memory of the importing process.", memory),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    child(sys.argv[1])

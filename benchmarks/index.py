@@ -1,16 +1,10 @@
 """The search index: build time, recall and speed by size; and what a publication costs after how much change.
 
-    python -m benchmarks.index [--million] [--output FOLDER]
-
-The second part starts an embedded Postgres of its own in a temporary folder.
+The second part runs on an embedded Postgres in a temporary folder.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -18,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import Deployment, Table, progress
+
 DIMENSION = 128
 QUERIES = 1000
 SHARES = (0.0, 0.001, 0.01, 0.1)
-VECTORS = 100_000
+VECTORS, QUICK_VECTORS = 100_000, 5_000
+SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000,)
 
 
 def by_size(rows: int) -> dict[str, Any]:
@@ -59,24 +56,24 @@ def by_size(rows: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def by_change(folder: Path) -> list[dict[str, Any]]:
+def by_change(count: int) -> list[dict[str, Any]]:
     """Seconds and bytes of a publication after a share of the vectors changed, each on a fresh full generation."""
     from shopvision.index import collect_garbage, publish
     from shopvision.storage import open_store
     from tests.integration.index.catalogue import add_items, clustered, embed, make_model
 
-    store = open_store(f"file://{folder}/store")
+    store = open_store()
     model = make_model("bench", "1")
-    vectors = clustered(VECTORS, DIMENSION)
-    add_items(0, VECTORS)
-    for start in range(0, VECTORS, 20_000):
-        embed(model, range(start, start + 20_000), vectors[start : start + 20_000])
+    vectors = clustered(count, DIMENSION)
+    add_items(0, count)
+    for start in range(0, count, 20_000):
+        embed(model, range(start, min(start + 20_000, count)), vectors[start : start + 20_000])
     first = publish("bench", model, store)
     results = [_row("first publication", first)]
     for share in SHARES:
-        changed = round(VECTORS * share)
+        changed = round(count * share)
         if changed:
-            picked = np.random.default_rng(changed).choice(VECTORS, changed, replace=False)
+            picked = np.random.default_rng(changed).choice(count, changed, replace=False)
             embed(model, picked, clustered(changed, DIMENSION, seed=changed))
         results.append(_row(f"{share:.1%} changed", publish("bench", model, store)))
         publish("bench", model, store, force_full=share > 0)
@@ -91,51 +88,19 @@ def _row(name: str, report: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows])
-
-
-def incremental() -> list[dict[str, Any]]:
-    import signal
-
-    from shopvision.database import dispose_engine
-    from shopvision.settings import get_settings
-    from tests.conftest import running
-    from worker.schema import migrate
-    from worker.stack.embedded import PostgresServer, free_port
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        os.environ["SHOPVISION_HOME"] = str(folder / "home")
-        server = PostgresServer(folder / "postgres", free_port(), "bench")
-        with running(server, folder / "log", signal.SIGINT):
-            os.environ["SHOPVISION_DATABASE_URL"] = server.url
-            get_settings.cache_clear()
-            migrate()
-            results = by_change(folder)
-            dispose_engine()
-    return results
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--million", action="store_true", help="also 1,000,000 vectors: minutes, and 2 GB of memory")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    arguments = parser.parse_args()
+def run(*, quick: bool) -> list[Table]:
+    """Both parts; the largest size takes minutes and 2 GB of memory."""
     sizes = []
-    for rows in (10_000, 100_000, *([1_000_000] if arguments.million else [])):
+    for rows in QUICK_SIZES if quick else SIZES:
         sizes.append(by_size(rows))
-        print(sizes[-1], flush=True)
-    print(table(sizes), flush=True)
-    changes = incremental()
-    print(table(changes))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    machine = {"processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    document = {"machine": machine, "by_size": sizes, "by_change": changes}
-    (arguments.output / "index.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        progress(f"index: {sizes[-1]}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers():
+        changes = by_change(QUICK_VECTORS if quick else VECTORS)
+    return [
+        Table("Search index by size", f"{DIMENSION} dimensions; recall of unseen queries against exact search.", sizes),
+        Table(
+            "Cost of publishing a change",
+            "Each publication starts from a full generation and follows a change of so many vectors.",
+            changes,
+        ),
+    ]

@@ -1,0 +1,160 @@
+"""Other ways from pictures to vectors: the model alone, a Hugging Face pipeline, a timm DataLoader loop.
+
+Each way runs in processes of its own: ``python -m benchmarks.baselines WAY MODEL_FOLDER LIST_OF_FILES``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import CORES, REPOSITORY
+
+Way = Callable[[Sequence[Path], Path, int], Iterator[int]]
+"""(pictures, model folder, batch size) -> yields after each batch how many pictures it has done."""
+
+
+def _card_and_network(folder: Path):
+    from shopvision.models.card import CARD_FILE, ModelCard
+    from shopvision.models.weights import load_network
+
+    card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder))
+    return card, load_network(folder, card)
+
+
+def model_only(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterator[int]:
+    """Ready tensors, bfloat16, channels_last, BatchNorm folded, compiled with constant weights: the limit."""
+    import torch
+
+    from shopvision.models.folding import fold_batch_norm
+
+    card, network = _card_and_network(folder)
+    height, width = card.preprocessing.size
+    fold_batch_norm(network, torch.rand(1, 3, height, width))
+    network = network.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    batch = torch.rand(batch_size, 3, height, width).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network, dynamic=False, options={"freezing": True})
+    with torch.inference_mode():
+        for _ in range(0, len(paths), batch_size):
+            compiled(batch)
+            yield batch_size
+
+
+def hugging_face(paths: Sequence[Path], folder: Path, _batch_size: int) -> Iterator[int]:
+    """``pipeline("image-feature-extraction")`` as its documentation shows it."""
+    import timm
+    from transformers import TimmWrapperConfig, TimmWrapperImageProcessor, TimmWrapperModel, pipeline
+
+    card, network = _card_and_network(folder)
+    pretrained = timm.get_pretrained_cfg(card.architecture.name).to_dict(remove_null=True)
+    config = TimmWrapperConfig.from_dict(
+        {"architecture": card.architecture.name, "num_classes": 0, "pretrained_cfg": pretrained}
+    )
+    model = TimmWrapperModel(config).eval()
+    model.timm_model.load_state_dict(network.state_dict())
+    processor = TimmWrapperImageProcessor(pretrained, architecture=card.architecture.name)
+    extractor = pipeline("image-feature-extraction", model=model, image_processor=processor)
+    for _ in extractor((str(path) for path in paths), return_tensors=True, pool=True):
+        yield 1
+
+
+def data_loader(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterator[int]:
+    """A plain float32 timm model fed by a DataLoader with two workers."""
+    import torch
+    from PIL import Image
+    from timm.data import create_transform, resolve_model_data_config
+
+    _, network = _card_and_network(folder)
+    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return transform(Image.open(paths[index]).convert("RGB"))
+
+    with torch.inference_mode():
+        for batch in torch.utils.data.DataLoader(Pictures(), batch_size=batch_size, num_workers=2):
+            network(batch)
+            yield len(batch)
+
+
+# way -> (function, processes, malloc settings of our workers, batch size, share of the pictures)
+WAYS: dict[str, tuple[Way, int, bool, int, float]] = {
+    "model only, compiled": (model_only, 1, True, 32, 1),
+    "model only, compiled, one process per core": (model_only, CORES, True, 32, 1),
+    "Hugging Face pipeline as documented": (hugging_face, 1, False, 1, 0.25),
+    "timm + DataLoader, float32": (data_loader, 1, False, 32, 0.25),
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images per second, in steady state and of the whole process, start-up included."""
+
+    steady: float
+    whole: float
+
+
+def measure(way: str, paths: Sequence[Path], folder: Path) -> Rate:
+    """Run one way; several processes share the pictures, slow ways take the first few only."""
+    from worker.stack.processes import MALLOC_TUNABLES
+
+    _, processes, tuned, _, share = WAYS[way]
+    paths = paths[: max(64, round(len(paths) * share))]
+    environment = os.environ | {"GLIBC_TUNABLES": MALLOC_TUNABLES if tuned else ""}
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.time()
+        children = []
+        for number in range(processes):
+            listing = Path(scratch, str(number))
+            listing.write_text("\n".join(map(str, paths[number::processes])), encoding="utf-8")
+            command = [sys.executable, "-m", "benchmarks.baselines", way, str(folder), str(listing)]
+            children.append(
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, cwd=REPOSITORY
+                )
+            )
+        outputs = [child.communicate() for child in children]
+        ended = time.time()
+    for child, (_, errors) in zip(children, outputs, strict=True):
+        if child.returncode:
+            raise SystemExit(f"{way} failed:\n{errors[-2000:]}")
+    marks = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    return Rate(_steady_rate(marks), len(paths) / (ended - started))
+
+
+def _steady_rate(processes: Sequence[Sequence[tuple[float, int]]]) -> float:
+    """Images per second of all processes together while each was past its first tenth and none had ended."""
+    begin = max(marks[len(marks) // 10][0] for marks in processes)
+    end = min(marks[-1][0] for marks in processes)
+    done = sum(np.diff(np.interp([begin, end], *zip(*marks, strict=True)))[0] for marks in processes)
+    return float(done / (end - begin))
+
+
+def _child(way: str, folder: Path, listing: Path) -> None:
+    """One process of one way: prints (wall-clock time, pictures done) after each batch."""
+    import torch
+
+    function, processes, _, batch_size, _ = WAYS[way]
+    torch.set_num_threads(max(1, CORES // processes))
+    paths = [Path(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+    done, marks = 0, []
+    for count in function(paths, folder, batch_size):
+        done += count
+        marks.append((time.time(), done))
+    print(json.dumps(marks))
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
