@@ -19,7 +19,7 @@ class TransientError(ShopvisionError):
 
 
 class JobError(ShopvisionError):
-    """The whole job cannot go on (missing weights, wrong dimension): it fails at once instead of failing item by item."""
+    """The whole job cannot go on (missing weights, wrong dimension): it fails at once, not item by item."""
 
 
 class ItemError(ShopvisionError):

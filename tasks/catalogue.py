@@ -11,68 +11,69 @@ arrives twice changes nothing the second time. Larger sets belong into a file, s
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-import sqlalchemy.exc
-from structlog import get_logger
-
-from shopvision import catalogue
-from shopvision.catalogue import Counts
-from shopvision.database import connect
 from shopvision.errors import UserError
 from worker.app import app
 
+if TYPE_CHECKING:
+    from celery.app.task import Task
+
 MAX_RECORDS = 1_000
-
-log = get_logger()
-
-# Deadlocks and a database that is away pass; a wrong record does not.
-OPTIONS: dict[str, Any] = {
-    "autoretry_for": (psycopg.OperationalError, sqlalchemy.exc.OperationalError),
-    "retry_backoff": True,
-    "max_retries": 8,
-    "throws": (UserError,),
-}
+RETRIES = 8
 
 
-@app.task(name="tasks.upsert_items", **OPTIONS)
-def upsert_items(records: list[dict[str, Any]]) -> None:
+@app.task(name="tasks.upsert_items", bind=True, max_retries=RETRIES, throws=(UserError,))
+def upsert_items(task: Task[..., None], /, records: list[dict[str, Any]]) -> None:
     """Insert or update items, at most 1,000; pictures by full ``uri``."""
-    with connect() as connection:
-        _log("items upserted", catalogue.upsert_items(connection, _small(records)))
+    _carry_out(task, "upsert_items", records)
 
 
-@app.task(name="tasks.upsert_plans", **OPTIONS)
-def upsert_plans(records: list[dict[str, Any]]) -> None:
+@app.task(name="tasks.upsert_plans", bind=True, max_retries=RETRIES, throws=(UserError,))
+def upsert_plans(task: Task[..., None], /, records: list[dict[str, Any]]) -> None:
     """Insert or update promotion plans, at most 1,000."""
-    with connect() as connection:
-        _log("plans upserted", catalogue.upsert_plans(connection, _small(records)))
+    _carry_out(task, "upsert_plans", records)
 
 
-@app.task(name="tasks.delete_items", **OPTIONS)
-def delete_items(item_ids: list[str]) -> None:
+@app.task(name="tasks.delete_items", bind=True, max_retries=RETRIES, throws=(UserError,))
+def delete_items(task: Task[..., None], /, item_ids: list[str]) -> None:
     """Delete items with their pictures, at most 1,000; unknown ids are ignored."""
-    with connect() as connection:
-        log.info("items deleted", deleted=catalogue.delete_items(connection, _small(item_ids)))
+    _carry_out(task, "delete_items", item_ids)
 
 
-@app.task(name="tasks.delete_plans", **OPTIONS)
-def delete_plans(plan_ids: list[str]) -> None:
-    """Delete promotion plans, at most 1,000; unknown ids are ignored."""
-    with connect() as connection:
-        log.info("plans deleted", deleted=catalogue.delete_plans(connection, _small(plan_ids)))
+@app.task(name="tasks.delete_plans", bind=True, max_retries=RETRIES, throws=(UserError,))
+def delete_plans(task: Task[..., None], /, plan_ids: list[str]) -> None:
+    """Delete plans, at most 1,000; unknown ids are ignored."""
+    _carry_out(task, "delete_plans", plan_ids)
 
 
-def _small(entries: list[Any]) -> list[Any]:
-    if not isinstance(entries, list):
+def _carry_out(task: Task[..., None], operation: str, records: Sequence[Any]) -> None:
+    """Call ``shopvision.catalogue.<operation>``; a database that is away is waited for, a wrong record is not."""
+    import psycopg
+    import sqlalchemy.exc
+    import structlog
+
+    from shopvision import catalogue
+    from shopvision.database import connect
+
+    log = structlog.get_logger(__name__)
+    try:
+        _require_few(records)
+        with connect() as connection:
+            outcome = getattr(catalogue, operation)(connection, records)
+    except UserError as error:
+        log.warning("catalogue_call_refused", operation=operation, error=str(error))
+        raise
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        raise task.retry(exc=error, countdown=2**task.request.retries) from error
+    log.info("catalogue_changed", operation=operation, outcome=str(outcome))
+
+
+def _require_few(records: Sequence[Any]) -> None:
+    if not isinstance(records, list):
         raise UserError("Give a list. Nothing was written.")
-    if len(entries) > MAX_RECORDS:
+    if len(records) > MAX_RECORDS:
         raise UserError(
-            f"{len(entries):,} entries in one call, at most {MAX_RECORDS:,}: send several. Nothing was written."
+            f"{len(records):,} entries in one call, at most {MAX_RECORDS:,}: send several. Nothing was written."
         )
-    return entries
-
-
-def _log(event: str, counts: Counts) -> None:
-    log.info(event, inserted=counts.inserted, updated=counts.updated, unchanged=counts.unchanged)

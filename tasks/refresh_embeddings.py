@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -11,6 +12,10 @@ from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
 
 if TYPE_CHECKING:
     from worker.ledger.context import StepContext
+
+
+LEFT_ALONE = timedelta(hours=24)  # how long a run without ``verify`` leaves out what failed
+PASSING = ("unavailable", "timeout")  # failures that may be over in an hour
 
 
 class RefreshParams(JobParams):
@@ -22,14 +27,15 @@ class RefreshParams(JobParams):
         verify: with ``changed``, also look at the source of every known picture; without, only at pictures that this
             model has never seen (cheap, for hourly runs).
         model: ``name:tag``; by default the version that is active for the role ``catalogue_encoder`` at the start.
-        publish: move the index to the new vectors at the end.
+        publish: move the index to the new vectors at the end; by default only where ``model`` is the active version, so
+            that trying a model out never moves search.
     """
 
     scope: Literal["changed", "all"] = "changed"
     item_ids: list[str] | None = None
     verify: bool = True
     model: str | None = None
-    publish: bool = True
+    publish: bool | None = None
 
     @model_validator(mode="after")
     def _some_items(self) -> RefreshParams:
@@ -51,26 +57,33 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
         """Every chunk uses the model that was active when the job began, even if another is activated meanwhile."""
         from shopvision.embeddings import refresh
 
-        return params.model_copy(update={"model": refresh.resolve_model(params.model).spec})
+        spec = refresh.resolve_model(params.model).spec
+        publish = spec == refresh.resolve_model(None).spec if params.publish is None else params.publish
+        return params.model_copy(update={"model": spec, "publish": publish})
 
     def split(self, params: RefreshParams) -> Iterator[str]:
         """Ids of the pictures to look at."""
         from shopvision.embeddings import refresh
+        from worker.ledger.progress import recently_failed
 
         only_unseen = params.scope == "changed" and not params.verify
+        # A picture that is broken for good would otherwise fail again every hour.
+        hopeless = recently_failed(self.name, within=LEFT_ALONE, but_not=PASSING) if only_unseen else set()
         image_ids: Iterable[int] = refresh.images_in_scope(
             refresh.resolve_model(params.model), item_ids=params.item_ids, only_unseen=only_unseen
         )
-        return (str(image_id) for image_id in image_ids)
+        return (key for key in map(str, image_ids) if key not in hopeless)
 
     def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Embed one chunk's pictures."""
         from shopvision.embeddings import refresh
+        from worker import metrics
 
         ref = refresh.resolve_model(params.model)
         report = refresh.embed_images(
             ref, [int(key) for key in keys], everything=params.scope == "all", should_stop=context.should_stop
         )
+        metrics.observe_model_seconds(self.name, report.model_seconds, report.embedded)
         return ChunkResult(
             done=report.embedded + report.unchanged,
             skipped=report.unchanged,

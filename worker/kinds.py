@@ -48,7 +48,8 @@ class Phase(StrEnum):
 class JobParams(BaseModel):
     """Base of every kind's parameters: unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built at first use: a producer that imports `tasks` checks nothing and should not pay for it.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 P = TypeVar("P", bound=JobParams)

@@ -46,13 +46,7 @@ _items = Counter(
     ("kind", "outcome"),
     registry=_registry,
 )
-_model_seconds = Histogram(
-    "shopvision_model_seconds",
-    "Time of one model batch; its count is the number of batches",
-    ("kind",),
-    buckets=MODEL_BUCKETS,
-    registry=_registry,
-)
+_model_seconds = Counter("shopvision_model_seconds", "Time that items spent in a model", ("kind",), registry=_registry)
 _model_items = Counter("shopvision_model_items", "Items that went through a model", ("kind",), registry=_registry)
 
 
@@ -69,8 +63,8 @@ def observe_chunk(kind: str, phase: str, seconds: float, *, done: int, failed: i
 
 
 def observe_model_seconds(kind: str, seconds: float, items: int) -> None:
-    """Count one model batch of ``items`` items."""
-    _model_seconds.labels(kind).observe(seconds)
+    """Add the time that ``items`` items of one chunk spent in a model."""
+    _model_seconds.labels(kind).inc(seconds)
     _model_items.labels(kind).inc(items)
 
 

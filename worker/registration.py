@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.app.task import Task
-
 from shopvision.errors import UserError
 from worker.app import app
 from worker.kinds import Phase
 
 if TYPE_CHECKING:
+    from celery.app.task import Task
+
     from worker.kinds import JobKind
 
 SUBMIT_RETRIES = 10
@@ -30,12 +30,16 @@ def create_tasks(kind: JobKind[Any]) -> Task[..., None]:
         from shopvision.database import connect
         from worker.ledger.jobs import submit
 
+        log = structlog.get_logger(__name__)
         try:
             with connect() as connection:
                 job_id = submit(connection, kind.name, params, key=key, source="task")
+        except UserError as error:
+            log.warning("submission_refused", kind=kind.name, key=key, error=str(error))
+            raise
         except OperationalError as error:
             raise task.retry(exc=error, countdown=SUBMIT_RETRY_SECONDS * 2**task.request.retries) from error
-        structlog.get_logger(__name__).info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
+        log.info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
 
     return submit_job
 

@@ -16,7 +16,9 @@ def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
-def copy_rows(connection: Connection, table: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> None:
+def copy_rows(
+    connection: Connection, table: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
+) -> None:
     """Binary-COPY ``rows`` into ``table``; ``columns`` are (name, Postgres type name) in the order of each row."""
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table), sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)

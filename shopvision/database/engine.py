@@ -28,7 +28,9 @@ def get_engine() -> Engine:
     try:
         url = make_url(secret.get_secret_value()).set(drivername="postgresql+psycopg")
     except ArgumentError:
-        raise UserError("SHOPVISION_DATABASE_URL is not an address like postgresql://user:password@host/name.") from None
+        raise UserError(
+            "SHOPVISION_DATABASE_URL is not an address like postgresql://user:password@host/name."
+        ) from None
     return create_engine(
         url,
         pool_size=4,

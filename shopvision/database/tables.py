@@ -56,14 +56,20 @@ class Item(Base):
     title: Mapped[str | None]
     brand: Mapped[str | None]
     category: Mapped[str | None] = mapped_column(index=True, comment="path, parts joined by /")
-    attributes: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"), comment="[{key, value}], keys may repeat")
+    attributes: Mapped[list[dict[str, Any]]] = mapped_column(
+        server_default=text("'[]'"), comment="[{key, value}], keys may repeat"
+    )
     sku_attributes: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))
     price: Mapped[Decimal | None] = mapped_column(Numeric)
     currency: Mapped[str | None]
     description: Mapped[str | None]
-    extra: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), comment="keys of the source we have no column for")
+    extra: Mapped[dict[str, Any]] = mapped_column(
+        server_default=text("'{}'"), comment="keys of the source we have no column for"
+    )
     source_updated_at: Mapped[datetime | None]
-    content_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of the whole record, pictures included: equal means unchanged")
+    content_hash: Mapped[bytes] = mapped_column(
+        LargeBinary, comment="of the whole record, pictures included: equal means unchanged"
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -145,9 +151,13 @@ class Embedding(Base):
     __table_args__ = (Index("ix_embeddings_model_version_id_image_sha256", "model_version_id", "image_sha256"),)
 
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.model_version_id"), primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("item_images.image_id", ondelete="CASCADE"), primary_key=True, index=True)
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("item_images.image_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
     image_sha256: Mapped[bytes] = mapped_column(LargeBinary)
-    source_fingerprint: Mapped[str] = mapped_column(comment="cheap mark of the source (size and mtime, ETag): equal means unchanged")
+    source_fingerprint: Mapped[str] = mapped_column(
+        comment="cheap mark of the source (size and mtime, ETag): equal means unchanged"
+    )
     vector: Mapped[bytes] = mapped_column(LargeBinary, comment="little-endian float16, unit length")
     embedded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

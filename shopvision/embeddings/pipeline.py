@@ -118,6 +118,7 @@ class EmbeddingPipeline:
         self.door = door
         self.threads = threads
         self.batch_size = batch_size or encoder.batch_size
+        self.model_seconds = 0.0
 
     def look(self, task: ImageTask) -> _Picture | Outcome:
         """Fetch and prepare one picture, as far as that is needed. Raises what the door raises."""
@@ -171,7 +172,9 @@ class EmbeddingPipeline:
     def _encode(self, pictures: Sequence[_Picture]) -> list[Outcome]:
         if not pictures:
             return []
+        started = time.perf_counter()
         vectors = self.encoder.encode(np.stack([picture.pixels for picture in pictures]))
+        self.model_seconds += time.perf_counter() - started
         # A unit vector in float16 is off by less than 0.001; zeros and NaN are far off, and NaN compares false.
         good = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 0.01
         halves = vectors.astype("<f2")

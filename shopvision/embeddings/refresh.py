@@ -29,6 +29,7 @@ class RefreshReport:
     model_version_id: int
     embedded: int = 0
     unchanged: int = 0
+    model_seconds: float = 0.0
     failed: list[Failed] = field(default_factory=list)
     remaining: list[int] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -115,7 +116,8 @@ def embed_images(
     report = RefreshReport(ref.model_version_id)
     waiting = {task.image_id for task in tasks}
     with PictureDoor(get_settings()) as door:
-        for batch in EmbeddingPipeline(_encoder(ref.spec), door).stream(tasks):
+        pipeline = EmbeddingPipeline(_encoder(ref.spec), door)
+        for batch in pipeline.stream(tasks):
             for outcome in batch:
                 waiting.discard(outcome.image_id)
                 if isinstance(outcome, Failed):
@@ -127,6 +129,7 @@ def embed_images(
             report.outcomes.extend(batch)
             if should_stop():
                 break
+        report.model_seconds = pipeline.model_seconds
     report.remaining = sorted(waiting)
     return report
 

@@ -26,7 +26,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    library: Literal["timm", "transformers"] = "timm"
+    library: Literal["timm"] = "timm"
     name: str
     arguments: dict[str, Any] = {}
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.database import connect
 from shopvision.database.tables import Item, ItemImage
+from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.reports import Thumbnails, render_page
 from shopvision.search.items import search_item
@@ -52,12 +53,16 @@ def find_neighbours(limit: int, k: int, on_progress: Callable[[int, int], None] 
     chosen = list(items.values())[::step]
     rows = []
     for number, item in enumerate(chosen, start=1):
-        found = search_item(item.item_id, k)
+        try:
+            found = search_item(item.item_id, k)
+        except UserError:
+            continue  # none of its pictures could be embedded, or the index does not have it yet
+        finally:
+            if on_progress is not None:
+                on_progress(number, len(chosen))
         rows.append(
             Row(item, [Neighbour(items[hit.item_id], hit.score) for hit in found.items if hit.item_id in items])
         )
-        if on_progress is not None:
-            on_progress(number, len(chosen))
     return rows
 
 

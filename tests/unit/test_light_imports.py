@@ -7,25 +7,32 @@ import sys
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "faiss", "boto3", "PIL", "pyarrow", "sqlalchemy", "numpy")
 SECONDS = 0.5
+OWN_SHARE = 1.25  # of what Celery and pydantic alone take, on a machine too slow for the absolute limit
+RUNS = 6
 
-SCRIPT = f"""
+SCRIPT = """
 import sys, time
 started = time.process_time()
-import tasks
+{imports}
 seconds = time.process_time() - started
-assert tasks.refresh_embeddings.refresh_embeddings.name == "tasks.refresh_embeddings"
-print([name for name in {HEAVY!r} if name in sys.modules], seconds)
+print([name for name in {heavy!r} if name in sys.modules], seconds)
 """
 
 
-def test_importing_tasks_is_light() -> None:
-    """The best of a few runs, in processor seconds: other load on the machine says nothing about the import."""
+def cost(imports: str) -> float:
+    """Processor seconds of some imports, the best of a few runs: other load on the machine says nothing about them."""
     best = float("inf")
-    for _ in range(6):
-        done = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+    for _ in range(RUNS):
+        script = SCRIPT.format(imports=imports, heavy=HEAVY)
+        done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         loaded, seconds = done.stdout.rsplit(maxsplit=1)
         assert loaded == "[]"
         best = min(best, float(seconds))
-        if best < SECONDS:
-            return
-    raise AssertionError(f"import tasks took {best:.2f} s of processor time, at most {SECONDS} s are allowed")
+    return best
+
+
+def test_importing_tasks_is_light() -> None:
+    seconds = cost(
+        "import tasks; assert tasks.refresh_embeddings.refresh_embeddings.name == 'tasks.refresh_embeddings'"
+    )
+    assert seconds < max(SECONDS, OWN_SHARE * cost("import celery.app.base, pydantic; pydantic.BaseModel"))

@@ -28,11 +28,20 @@ def _need_broker() -> None:
         raise UserError("No broker: set SHOPVISION_BROKER_URL, or start a local stack with `shopvision stack up`.")
 
 
-def migrate(as_json: JsonFlag = False) -> None:
+def migrate(
+    default_model: Annotated[
+        bool, typer.Option(help="Also import the offline encoder and activate it where none is active yet.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Bring the database schema to the version this code needs."""
     from worker import schema
 
     schema.migrate()
+    if default_model:
+        from shopvision.models import ensure_default_encoder
+
+        ensure_default_encoder()
     emit({"migrated": True}, as_json, lambda: "The database schema is current.")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Text, cast, func, select
@@ -61,7 +62,8 @@ class JobProgress:
         if self.failed:
             facts.append(f"{self.failed} failed (see `shopvision jobs failures {str(self.job_id)[:8]}`)")
         line = f"{self.kind} {str(self.job_id)[:8]} {self.state} in {self.seconds or 0:.1f} s: {', '.join(facts)}"
-        return f"{line}. {self.error}" if self.error else line
+        reason = self.error or (self.result or {}).get("reason")
+        return f"{line}. {reason}" if reason else line
 
 
 _SECONDS = func.extract("epoch", func.coalesce(Job.finished_at, func.now()) - Job.started_at)
@@ -161,6 +163,18 @@ def list_failures(job_id: uuid.UUID, *, limit: int) -> list[dict[str, Any]]:
             .limit(limit)
         ).all()
     return [{**row._asdict(), "failed_at": str(row.failed_at)} for row in rows]
+
+
+def recently_failed(kind: str, *, within: timedelta, but_not: Collection[str] = ()) -> set[str]:
+    """Keys of items that failed in jobs of ``kind`` lately, for other reasons than the codes ``but_not``."""
+    with connect() as connection:
+        return set(
+            connection.scalars(
+                select(ItemFailure.item_key)
+                .join(Job, Job.job_id == ItemFailure.job_id)
+                .where(Job.kind == kind, ItemFailure.failed_at > func.now() - within, ItemFailure.code.not_in(but_not))
+            )
+        )
 
 
 def failure_counts(job_id: uuid.UUID) -> dict[str, int]:

@@ -135,6 +135,23 @@ def test_only_the_current_attempt_may_commit(drain: Drain, count_kind: CountKind
     assert job_progress(quick.job_id).done == 4
 
 
+def test_without_the_fence_a_late_attempt_has_a_double_effect(
+    drain: Drain, count_kind: CountKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof that the test above can fail: the same story, told without the attempt number."""
+    [chunk_id] = split(submit(numbers=4), drain)
+    slow = chunks.claim(chunk_id, "slow/1")
+    expire(chunk_id)
+    reap()
+    quick = chunks.claim(chunk_id, "quick/2")
+    assert slow is not None
+    assert quick is not None
+    monkeypatch.setattr(chunks, "_mine", lambda lease: [Chunk.chunk_id == lease.chunk_id])
+    for lease in (quick, slow):
+        chunks.commit(lease, count_kind.run(count_kind.params(), lease.item_keys, None))  # type: ignore[arg-type,type-var]
+    assert effects() == ["0", "0", "1", "1", "2", "2", "3", "3"]
+
+
 def test_a_stale_split_adds_no_chunks(drain: Drain) -> None:
     job_id = submit(numbers=8)
     [chunk_id] = open_chunks(job_id)
