@@ -7,7 +7,7 @@ import sys
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "faiss", "boto3", "PIL", "pyarrow", "sqlalchemy", "numpy")
 SECONDS = 0.5
-OWN_SHARE = 1.25  # of what Celery and pydantic alone take, on a machine too slow for the absolute limit
+OWN_SHARE = 1.3  # of what Celery and pydantic alone take, on a machine too slow for the absolute limit
 RUNS = 6
 
 SCRIPT = """
@@ -35,4 +35,5 @@ def test_importing_tasks_is_light() -> None:
     seconds = cost(
         "import tasks; assert tasks.refresh_embeddings.refresh_embeddings.name == 'tasks.refresh_embeddings'"
     )
-    assert seconds < max(SECONDS, OWN_SHARE * cost("import celery.app.base, pydantic; pydantic.BaseModel"))
+    libraries = cost("import celery.app.base, pydantic.json_schema, pydantic.types; pydantic.BaseModel")
+    assert seconds < max(SECONDS, OWN_SHARE * libraries)
