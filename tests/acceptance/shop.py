@@ -105,7 +105,7 @@ class Shop:
             return self.redis.command()
         if name == "s3":
             return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.s3_port)]
-        role = name.split("-")[0]
+        role = name.split("-", maxsplit=1)[0]
         return [COMMAND, "beat"] if role == "beat" else [COMMAND, "worker", role]
 
     def start(self, *names: str, prefix: Sequence[str] = (), **variables: str) -> None:
@@ -132,7 +132,7 @@ class Shop:
         elif name == "redis":
             self.redis.wait_until_ready()
         else:
-            words = {"s3": "Running on", "beat": "beat: Starting"}.get(name.split("-")[0], " ready.")
+            words = {"s3": "Running on", "beat": "beat: Starting"}.get(name.split("-", maxsplit=1)[0], " ready.")
             eventually(lambda: words in self.log(name) or self.processes[name].poll() is not None, f"{name} is ready")
             assert self.processes[name].poll() is None, self.log(name)[-3000:]
 
@@ -286,9 +286,7 @@ class Shop:
         with connect() as connection:
             return list(
                 connection.scalars(
-                    select(Chunk.attempt)
-                    .where(Chunk.job_id == job_id, Chunk.phase == "chunk")
-                    .order_by(Chunk.chunk_id)
+                    select(Chunk.attempt).where(Chunk.job_id == job_id, Chunk.phase == "chunk").order_by(Chunk.chunk_id)
                 )
             )
 

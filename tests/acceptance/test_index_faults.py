@@ -1,0 +1,197 @@
+"""Object storage that fails while a refresh publishes, publishers at once, full disks; searches go on meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import boto3
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from shopvision.database import connect
+from shopvision.database.tables import Embedding
+from shopvision.index import IndexReader, list_generations
+from shopvision.settings import get_settings
+from shopvision.storage.s3 import S3Store
+from tests.acceptance.shop import BUCKET, COMMAND, REPOSITORY, Shop, eventually
+from worker.ledger.progress import job_progress
+from worker.ledger.tables import Chunk
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+
+
+class Watcher:
+    """Searches all the time, past the proxy, for pictures that never change; notes errors and generations."""
+
+    def __init__(self, shop: Shop, folder: Path) -> None:
+        self.reader = IndexReader(
+            S3Store(BUCKET, "vision", endpoint_url=f"http://127.0.0.1:{shop.s3_port}"),
+            get_settings().index_name,
+            folder,
+        )
+        # Another folder than the tests' own: pictures of the last items, which no test touches.
+        self.image_ids = [images[0] for images in list(shop.images.values())[-5:]]
+        self.vectors = vectors_of(self.image_ids)
+        self.generations: list[str] = []
+        self.errors: list[BaseException] = []
+        self.searches = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._end.is_set():
+            try:
+                self.reader.refresh()
+                generation = self.reader.generation()
+                if generation.path not in self.generations[-1:]:
+                    self.generations.append(generation.path)
+                found = generation.search(self.vectors, 1)
+                scores = [hits[0].score for hits in found]
+                assert min(scores) > 0.99, (generation.path, scores)
+                self.searches += 1
+            except BaseException as error:  # noqa: BLE001 - the test shall see whatever a searcher would have seen
+                self.errors.append(error)
+                return
+            self._end.wait(0.02)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            self._thread.join()
+        assert self.errors == []
+        assert self.searches > 5
+
+
+def vectors_of(image_ids: Sequence[int]) -> np.ndarray:
+    with connect() as connection:
+        rows = dict(
+            connection.execute(
+                select(Embedding.image_id, Embedding.vector).where(Embedding.image_id.in_(image_ids))
+            ).all()
+        )
+    return np.stack([np.frombuffer(rows[image_id], "<f2") for image_id in image_ids]).astype(np.float32)
+
+
+def current(shop: Shop) -> str:
+    return next(row.path for row in list_generations(get_settings().index_name) if row.is_current)
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "drop", "lose the last file"])
+def test_the_store_fails_while_a_job_publishes(shop: Shop, tmp_path: Path, fault: str) -> None:
+    """500, 503 slow-down, a cut upload, or the last file gone before ``current`` moves."""
+    before = current(shop)
+    watcher = Watcher(shop, tmp_path)
+    direct = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{shop.s3_port}")
+    harmed: list[str] = []
+    items = shop.some_items(12)
+    pictures = [image for item in items for image in shop.images[item]]
+    shop.forget(pictures)
+
+    def rule(method: str, path: str) -> str:
+        key = unquote(urlsplit(path).path)
+        if fault != "lose the last file":
+            if "/generations/" in key and method == "PUT":
+                harmed.append(key)
+                return fault
+        elif method == "PUT" and key.endswith("/manifest.json"):
+            folder = key.removesuffix("manifest.json").removeprefix(f"/{BUCKET}/")
+            last = direct.list_objects_v2(Bucket=BUCKET, Prefix=folder)["Contents"][-1]["Key"]
+            direct.delete_object(Bucket=BUCKET, Key=last)
+            harmed.append(last)
+        return ""
+
+    shop.proxy.rule = rule
+    with watcher.watching():
+        job_id = shop.submit("refresh_small_chunks", item_ids=items)
+
+        def postponed() -> str | None:
+            with connect() as connection:
+                return connection.scalar(
+                    select(Chunk.error).where(Chunk.job_id == job_id, Chunk.phase == "finish", Chunk.state == "ready")
+                )
+
+        reason = eventually(postponed, "publishing is put off", 120)
+        assert harmed
+        assert current(shop) == before
+        assert job_progress(job_id).state == "running"
+        shop.proxy.be_good()
+        shop.succeeds_exactly_once(job_id)
+    assert reason
+    assert current(shop) != before
+    assert watcher.generations == [before, current(shop)]
+    assert shop.cli("index", "verify")["problems"] == []
+
+
+def test_two_publishers_a_rollback_and_garbage_collection_at_once(shop: Shop, tmp_path: Path) -> None:
+    watcher = Watcher(shop, tmp_path)
+    with watcher.watching():
+        before = current(shop)
+        both = [subprocess.Popen([COMMAND, "index", "compact"], env=shop.environment, cwd=REPOSITORY) for _ in range(2)]
+        assert [process.wait(120) for process in both] == [0, 0]
+        newest, second = [row.path for row in list_generations(get_settings().index_name)[:2]]
+        assert current(shop) == newest
+        assert shop.cli("index", "rollback")["current"] == second
+        shop.cli("index", "compact")
+        eventually(lambda: watcher.reader.generation().path == current(shop), "the reader follows")
+    assert before in watcher.generations
+    assert shop.cli("index", "verify")["problems"] == []
+
+
+def test_a_full_disk_under_the_cache(shop: Shop) -> None:
+    """A worker whose cache lies on a disk too small for the model says so; another one completes the job."""
+    allowed = (
+        subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
+        if shutil.which("unshare")
+        else None
+    )
+    if allowed is None or allowed.returncode != 0:
+        pytest.skip("mounting a small disk needs user namespaces; ENOSPC is simulated in the integration tests too")
+    shop.stop("gpu")
+    small = shop.folder / "small"
+    (small / "cache").mkdir(parents=True, exist_ok=True)
+    mount = f'mount -t tmpfs -o size=1m tmpfs {small / "cache"} && exec "$@"'
+    shop.start("gpu-small", prefix=["unshare", "-rm", "sh", "-c", mount, "sh"], SHOPVISION_HOME=str(small))
+    items = shop.some_items(60)
+    shop.forget([image for item in items for image in shop.images[item]])
+    job_id = shop.submit("refresh_small_chunks", item_ids=items, publish=False)
+    progress = shop.wait(job_id)
+    assert progress.state == "failed"
+    assert progress.error is not None
+    assert f"The disk of {small}/cache/models" in progress.error
+    assert "is full: free space, or set SHOPVISION_HOME to another disk" in progress.error
+    shop.stop("gpu-small")
+    shop.start("gpu")
+    shop.cli("jobs", "resume", str(job_id))
+    shop.succeeds_exactly_once(job_id)
+
+
+def test_search_goes_on_while_the_store_is_slow(shop: Shop) -> None:
+    """``index search`` outlives single faults of every request."""
+    harmed: set[str] = set()
+
+    def rule(method: str, path: str) -> str:
+        if path in harmed:
+            return ""
+        harmed.add(path)
+        return "cut" if method == "GET" else "503"
+
+    item = shop.some_items(1)[0]
+    shutil.rmtree(shop.folder / "home" / "cache" / "index", ignore_errors=True)
+    shop.proxy.rule = rule
+    started = time.monotonic()
+    found = shop.cli("index", "search", "--item", item, "-k", "3")
+    assert len(found["items"]) == 3
+    assert harmed
+    assert time.monotonic() - started < 60

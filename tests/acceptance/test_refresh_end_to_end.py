@@ -1,0 +1,218 @@
+"""What users see: real photos in, vectors and a searchable index out, and only what changed is done again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from celery import Celery
+from PIL import Image, ImageOps
+from sqlalchemy import select
+
+from shopvision.database import connect
+from shopvision.database.tables import Embedding, ItemImage, ModelVersion
+from shopvision.index import IndexReader
+from shopvision.settings import get_settings
+from shopvision.storage import open_store
+from tests.acceptance.shop import Shop, eventually
+from worker.ledger.progress import job_progress, recent_jobs
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+
+
+def refresh(shop: Shop, *parameters: str) -> dict[str, Any]:
+    return dict(shop.cli("jobs", "submit", "refresh_embeddings", *parameters, "--wait"))
+
+
+def vectors(spec: str) -> dict[int, np.ndarray]:
+    name, tag = spec.split(":")
+    with connect() as connection:
+        rows = connection.execute(
+            select(Embedding.image_id, Embedding.vector)
+            .join(ModelVersion)
+            .where(ModelVersion.name == name, ModelVersion.tag == tag)
+        ).all()
+    return {image_id: np.frombuffer(vector, "<f2").astype(np.float32) for image_id, vector in rows}
+
+
+def encoder_of(shop: Shop) -> str:
+    return next(str(row["spec"]) for row in shop.cli("models", "list") if "catalogue_encoder" in row["roles"])
+
+
+def served_ids(tmp_path: Path) -> set[int]:
+    """Every picture that search can find now."""
+    reader = IndexReader(open_store(), get_settings().index_name, tmp_path / uuid.uuid4().hex)
+    generation = reader.generation()
+    query = np.ones((1, generation.manifest.dimension), np.float32)
+    return {hit.image_id for hit in generation.search(query, 2000)[0]}
+
+
+@pytest.fixture
+def kept_catalogue(shop: Shop) -> Iterator[Path]:
+    """The catalogue's folder; pictures and items are as they were again afterwards, embedded and published."""
+    folder = shop.folder / "catalogue"
+    shutil.copytree(folder, shop.folder / "kept")
+    yield folder
+    for path in (shop.folder / "kept" / "images").iterdir():
+        if (folder / "images" / path.name).read_bytes() != path.read_bytes():
+            shutil.copy(path, folder / "images" / path.name)
+    shutil.rmtree(shop.folder / "kept")
+    shop.cli("catalogue", "import", str(folder / "items.jsonl"))
+    shop.read_images()
+    refresh(shop)
+
+
+def test_second_views_find_their_first(shop: Shop, data: Path, record_property: Callable[[str, object], None]) -> None:
+    """All colour variants are in the gallery. 0.31 was measured for this network's features by another program."""
+    with connect() as connection:
+        rows = connection.execute(select(ItemImage.image_id, ItemImage.item_id, ItemImage.uri)).all()
+    with (data / "magento_luma" / "photos.csv").open() as file:
+        view_of = {row["file"]: row["view"] for row in csv.DictReader(file)}
+    own = vectors(encoder_of(shop))
+    assert set(own) == {row.image_id for row in rows}
+    main = [row for row in rows if view_of[Path(row.uri).name] == "main"]
+    second = [row for row in rows if view_of[Path(row.uri).name] in {"back", "alt"}]
+    gallery = np.stack([own[row.image_id] for row in main])
+    nearest = (np.stack([own[row.image_id] for row in second]) @ gallery.T).argmax(axis=1)
+    hits = [main[place].item_id == row.item_id for row, place in zip(second, nearest, strict=True)]
+    recall = sum(hits) / len(hits)
+    record_property("recall_at_1", round(recall, 3))
+    assert len(second) > 200
+    assert 0.25 < recall < 0.40
+
+
+def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(
+    shop: Shop, kept_catalogue: Path, tmp_path: Path
+) -> None:
+    again = refresh(shop)
+    total = sum(map(len, shop.images.values()))
+    assert (again["total"], again["done"], again["skipped"], again["counters"]["embedded"]) == (total, total, total, 0)
+    assert again["result"]["kind"] == "unchanged"
+
+    ids = list(shop.images)
+    removed, changed = ids[10:13], ids[20:25]
+    dropped = {image for item in removed for image in shop.images[item]}
+    changed_images = [shop.images[item][0] for item in changed]
+    with connect() as connection:
+        paths = connection.scalars(select(ItemImage.uri).where(ItemImage.image_id.in_(changed_images))).all()
+    former = shop.cli("index", "search", "--item", changed[0], "-k", "5")
+    before = served_ids(tmp_path)
+    for uri in paths:
+        path = Path(uri.removeprefix("file://"))
+        ImageOps.invert(ImageOps.flip(Image.open(path).convert("RGB"))).save(path, quality=90)
+    lines = (kept_catalogue / "items.jsonl").read_text().splitlines()
+    fewer = tmp_path / "items.jsonl"
+    fewer.write_text("\n".join(line for line in lines if json.loads(line)["item_id"] not in removed))
+    report = shop.cli("catalogue", "import", str(fewer), "--images", str(kept_catalogue), "--delete-missing")
+    assert report["deleted"] == 3
+
+    old = vectors(encoder_of(shop))
+    third = refresh(shop)
+    assert (third["total"], third["counters"]["embedded"]) == (total - len(dropped), 5)
+    assert third["skipped"] == third["total"] - 5
+    assert third["result"]["kind"] == "delta"
+    new = vectors(encoder_of(shop))
+    assert set(new) == before - dropped
+    assert [image for image in new if not np.array_equal(new[image], old[image])] == sorted(changed_images)
+    assert served_ids(tmp_path) == before - dropped
+    assert shop.cli("index", "search", "--item", changed[0], "-k", "5") != former
+
+    shop.cli("index", "rollback")
+    assert served_ids(tmp_path) == before
+    [best] = shop.cli(
+        "index", "search", "--image", str(shop.folder / "kept" / "images" / Path(paths[0]).name), "-k", "1"
+    )["items"]
+    assert best["score"] > 0.99
+    assert shop.cli("index", "search", "--item", changed[0], "-k", "5")["generation"] == former["generation"]
+
+
+def test_another_model_takes_over_only_when_it_has_seen_the_catalogue(shop: Shop, tmp_path: Path) -> None:
+    first = encoder_of(shop)
+    torch.manual_seed(1)
+    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=7), tmp_path / "tiny", safe_serialization=True)
+    second = shop.cli("models", "import", f"local-dir:{tmp_path / 'tiny'}")["spec"]
+
+    job_id = shop.begin_refresh()
+    shop.cli("models", "activate", "catalogue_encoder", second)
+    try:
+        shop.succeeds_exactly_once(job_id)  # its vectors are those of the model that it began with
+        assert job_progress(job_id).params["model"] == first
+        assert vectors(second) == {}
+
+        some = refresh(shop, f"item_ids={json.dumps(shop.some_items(40))}")
+        assert some["params"]["model"] == second
+        assert some["counters"]["embedded"] == len(vectors(second)) > 0
+        assert some["result"]["published"] is False
+        assert "search stays with that one" in some["result"]["reason"]
+        item = shop.some_items(1)[0]
+        assert shop.cli("index", "search", "--item", item)["model"] == first
+
+        whole = refresh(shop)
+        assert whole["skipped"] == some["counters"]["embedded"]
+        assert whole["result"]["kind"] == "full"
+        assert shop.cli("index", "search", "--item", item)["model"] == second
+        assert len(vectors(first)) == len(vectors(second))
+    finally:
+        shop.cli("models", "rollback", "catalogue_encoder")
+    back = refresh(shop)
+    assert back["params"]["model"] == first
+    assert back["counters"]["embedded"] == 0
+    assert shop.cli("index", "search", "--item", item)["model"] == first
+
+
+def test_a_producer_that_has_only_the_broker(shop: Shop) -> None:
+    items = shop.some_items(3)
+    producer = Celery("backend", broker=shop.redis.url)
+    for _ in range(2):
+        producer.send_task(
+            "tasks.refresh_embeddings", kwargs={"item_ids": items, "key": "from-backend"}, queue="control"
+        )
+    producer.close()
+    job = eventually(
+        lambda: next((job for job in recent_jobs(limit=5) if job.key == "from-backend"), None), "the job is there"
+    )
+    ended = shop.wait(job.job_id)
+    assert (ended.state, ended.source, ended.total) == (
+        "succeeded",
+        "task",
+        sum(len(shop.images[item]) for item in items),
+    )
+    time.sleep(0.5)
+    assert sum(job.key == "from-backend" for job in recent_jobs(limit=5)) == 1
+
+
+def test_a_job_that_fails_is_told_by_the_exit_status(shop: Shop) -> None:
+    failed = shop.cli("jobs", "submit", "refresh_embeddings", 'item_ids=["no such item"]', "--wait", status=1)
+    assert failed["state"] == "failed"
+    assert "'no such item' is not in the catalogue" in failed["error"]
+    assert shop.cli("jobs", "show", failed["job_id"], status=1)["state"] == "failed"
+
+
+def test_what_is_wrong_with_a_picture_is_told_and_can_be_retried(shop: Shop, kept_catalogue: Path) -> None:
+    """The others succeed; mended, only the failed ones are done again."""
+    items = shop.some_items(20)
+    bad = [shop.images[item][0] for item in items[:2]]
+    with connect() as connection:
+        uris = connection.scalars(select(ItemImage.uri).where(ItemImage.image_id.in_(bad))).all()
+    for uri in uris:
+        Path(uri.removeprefix("file://")).write_text("<html>404</html>")
+    ids = f"item_ids={json.dumps(items)}"
+    job = refresh(shop, ids, "publish=false")
+    assert (job["state"], job["failed"]) == ("succeeded", 2)
+    told = shop.cli("jobs", "failures", job["job_id"])
+    assert sorted(failure["item_key"] for failure in told["failures"]) == sorted(map(str, bad))
+    for uri in uris:
+        name = Path(uri).name
+        shutil.copy(shop.folder / "kept" / "images" / name, kept_catalogue / "images" / name)
+    retried = shop.cli("jobs", "retry-failed", job["job_id"], "--wait")
+    assert (retried["state"], retried["total"], retried["done"], retried["failed"]) == ("succeeded", 2, 2, 0)
