@@ -6,6 +6,7 @@ Each way runs in processes of its own: ``python -m benchmarks.baselines WAY MODE
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -135,9 +136,14 @@ def measure(way: str, paths: Sequence[Path], folder: Path) -> Rate:
 
 
 def _steady_rate(processes: Sequence[Sequence[tuple[float, int]]]) -> float:
-    """Images per second of all processes together while each was past its first tenth and none had ended."""
+    """Images per second of all processes together while each was past its first tenth and none had ended.
+
+    NaN where there was no such time: the run was too short.
+    """
     begin = max(marks[len(marks) // 10][0] for marks in processes)
     end = min(marks[-1][0] for marks in processes)
+    if end <= begin:
+        return math.nan
     done = sum(np.diff(np.interp([begin, end], *zip(*marks, strict=True)))[0] for marks in processes)
     return float(done / (end - begin))
 

@@ -49,7 +49,7 @@ CASES = (
     Case(LITE0, "large JPEGs", 4000, long=False),
     Case(SWIN, "224 px JPEGs", 2000, long=True),
 )
-QUICK_CASES = (Case(LITE0, "224 px JPEGs", 256, long=False), Case(LITE0, "large JPEGs", 64, long=False))
+QUICK_CASES = (Case(LITE0, "224 px JPEGs", 256, long=False), Case(LITE0, "large JPEGs", 160, long=False))
 REPETITIONS = 3
 MEMORY_SIZES, QUICK_MEMORY_SIZES = (1_000, 10_000), (100, 200)
 VERIFIED, QUICK_VERIFIED = 100_000, 2_000
