@@ -50,7 +50,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
     name = "refresh_embeddings"
     queue = "gpu.embed"
     finish_queue = "index"
-    chunk_size = 1000
+    chunk_size = 512  # whole batches; a larger one saves under 1 % and keeps a second worker waiting
     params = RefreshParams
 
     def pin(self, params: RefreshParams) -> RefreshParams:
