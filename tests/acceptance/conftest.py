@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from sqlalchemy import text
 
 from shopvision.database import connect, dispose_engine
 from shopvision.settings import get_settings
-from tests.acceptance.shop import BUCKET, REPOSITORY, SERVERS, Shop
+from tests.acceptance.shop import BUCKET, SERVERS, Shop
+from worker.stack.prepare import prepare
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +29,8 @@ def running_shop(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         try:
             shop.start(*SERVERS)
             boto3.client("s3", endpoint_url=shop.proxy.url).create_bucket(Bucket=BUCKET)
-            subprocess.run(
-                [sys.executable, "-m", "worker.stack.prepare"], env=shop.environment, cwd=REPOSITORY, check=True
-            )
+            prepare()
+            shop.start("gpu", "cpu")
             shutil.copytree(data / "magento_luma" / "images", folder / "catalogue" / "images")
             shutil.copy(data / "magento_luma" / "items.jsonl", folder / "catalogue")
             items = str(folder / "catalogue" / "items.jsonl")
@@ -40,7 +38,6 @@ def running_shop(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             with connect() as connection:
                 connection.execute(text("CREATE TABLE effects (key text)"))
             shop.read_images()
-            shop.start("gpu", "cpu")
             shop.cli("jobs", "submit", "refresh_embeddings", "--wait")
             yield shop
         finally:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,7 @@ from sqlalchemy import select
 
 from shopvision.database import connect
 from shopvision.database.tables import Embedding
-from shopvision.index import IndexReader, list_generations
+from shopvision.index import IndexReader, collect_garbage, list_generations
 from shopvision.settings import get_settings
 from shopvision.storage.s3 import S3Store
 from tests.acceptance.shop import BUCKET, COMMAND, REPOSITORY, Shop, eventually
@@ -37,9 +38,7 @@ class Watcher:
             get_settings().index_name,
             folder,
         )
-        # Another folder than the tests' own: pictures of the last items, which no test touches.
-        self.image_ids = [images[0] for images in list(shop.images.values())[-5:]]
-        self.vectors = vectors_of(self.image_ids)
+        self.vectors = vectors_of([images[0] for images in list(shop.images.values())[-5:]])
         self.generations: list[str] = []
         self.errors: list[BaseException] = []
         self.searches = 0
@@ -144,6 +143,7 @@ def test_two_publishers_a_rollback_and_garbage_collection_at_once(shop: Shop, tm
         assert current(shop) == newest
         assert shop.cli("index", "rollback")["current"] == second
         shop.cli("index", "compact")
+        assert collect_garbage(get_settings().index_name, 1, grace=timedelta(0)).objects > 0
         eventually(lambda: watcher.reader.generation().path == current(shop), "the reader follows")
     assert before in watcher.generations
     assert shop.cli("index", "verify")["problems"] == []
@@ -151,12 +151,7 @@ def test_two_publishers_a_rollback_and_garbage_collection_at_once(shop: Shop, tm
 
 def test_a_full_disk_under_the_cache(shop: Shop) -> None:
     """A worker whose cache lies on a disk too small for the model says so; another one completes the job."""
-    allowed = (
-        subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
-        if shutil.which("unshare")
-        else None
-    )
-    if allowed is None or allowed.returncode != 0:
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0:
         pytest.skip("mounting a small disk needs user namespaces; ENOSPC is simulated in the integration tests too")
     shop.stop("gpu")
     small = shop.folder / "small"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import time
 import uuid
@@ -73,27 +74,29 @@ def kept_catalogue(shop: Shop) -> Iterator[Path]:
 
 
 def test_second_views_find_their_first(shop: Shop, data: Path, record_property: Callable[[str, object], None]) -> None:
-    """All colour variants are in the gallery. 0.31 was measured for this network's features by another program."""
+    """Back views and details of clothes among the main photos of all clothes, every colour variant included."""
     with connect() as connection:
         rows = connection.execute(select(ItemImage.image_id, ItemImage.item_id, ItemImage.uri)).all()
     with (data / "magento_luma" / "photos.csv").open() as file:
-        view_of = {row["file"]: row["view"] for row in csv.DictReader(file)}
+        suffix_of = {Path(row["file"]).name: row["suffix"] for row in csv.DictReader(file)}
     own = vectors(encoder_of(shop))
     assert set(own) == {row.image_id for row in rows}
-    main = [row for row in rows if view_of[Path(row.uri).name] == "main"]
-    second = [row for row in rows if view_of[Path(row.uri).name] in {"back", "alt"}]
+    clothes = [(suffix_of[Path(row.uri).name], row) for row in rows if re.match(r"[MW][A-Z]", row.item_id)]
+    main = [row for suffix, row in clothes if suffix == "main"]
+    second = [row for suffix, row in clothes if suffix in {"back", "alt1"}]
+    assert (len(second), len(main)) == (242, 420)
     gallery = np.stack([own[row.image_id] for row in main])
     nearest = (np.stack([own[row.image_id] for row in second]) @ gallery.T).argmax(axis=1)
     hits = [main[place].item_id == row.item_id for row, place in zip(second, nearest, strict=True)]
     recall = sum(hits) / len(hits)
     record_property("recall_at_1", round(recall, 3))
-    assert len(second) > 200
-    assert 0.25 < recall < 0.40
+    assert 0.22 < recall < 0.40  # 0.256 in bfloat16, 0.273 in float32
 
 
 def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(
     shop: Shop, kept_catalogue: Path, tmp_path: Path
 ) -> None:
+    refresh(shop)
     again = refresh(shop)
     total = sum(map(len, shop.images.values()))
     assert (again["total"], again["done"], again["skipped"], again["counters"]["embedded"]) == (total, total, total, 0)
@@ -123,7 +126,7 @@ def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(
     assert third["result"]["kind"] == "delta"
     new = vectors(encoder_of(shop))
     assert set(new) == before - dropped
-    assert [image for image in new if not np.array_equal(new[image], old[image])] == sorted(changed_images)
+    assert {image for image in new if not np.array_equal(new[image], old[image])} == set(changed_images)
     assert served_ids(tmp_path) == before - dropped
     assert shop.cli("index", "search", "--item", changed[0], "-k", "5") != former
 
@@ -139,7 +142,8 @@ def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(
 def test_another_model_takes_over_only_when_it_has_seen_the_catalogue(shop: Shop, tmp_path: Path) -> None:
     first = encoder_of(shop)
     torch.manual_seed(1)
-    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=7), tmp_path / "tiny", safe_serialization=True)
+    network = timm.create_model("test_resnet", num_classes=7)
+    timm.models.save_for_hf(network, str(tmp_path / "tiny"), safe_serialization=True)
     second = shop.cli("models", "import", f"local-dir:{tmp_path / 'tiny'}")["spec"]
 
     job_id = shop.begin_refresh()
