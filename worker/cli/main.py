@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from shopvision.errors import ShopvisionError
 from worker.cli.output import error_console
+from worker.logs import log_warnings_to_stderr
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The batch system behind a shop's computer vision."
@@ -22,6 +23,7 @@ for module in ("run", "demo"):
 
 def main() -> None:
     """Entry point: errors made on purpose become one line on stderr and exit status 1."""
+    log_warnings_to_stderr()
     try:
         app()
     except ShopvisionError as error:
