@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.common import REPOSITORY, Table, machine, progress
 
-NAMES = ("embedding_refresh", "engine_overhead", "index", "catalogue_import")
+NAMES = ("embedding_refresh", "embedding_refresh_large_model", "engine_overhead", "index", "catalogue_import")
 
 
 def main() -> None:
