@@ -134,7 +134,7 @@ def test_two_beats_and_beat_killed_and_down_over_windows(shop: Shop) -> None:
     [first] = scheduled()
     assert shop.wait(first).state == "succeeded"
 
-    job_id = shop.begin_refresh()
+    job_id = shop.begin_refresh(pictures=120)
     shop.kill("beat-1")
     shop.kill("beat-2")
     shop.succeeds_exactly_once(job_id)
