@@ -220,7 +220,7 @@ class Shop:
             return jobs.submit(connection, kind, params)
 
     def begin_refresh(
-        self, *, pictures: int = 240, kind: str = "refresh_small_chunks", pause: float = 0.4, **params: Any
+        self, *, pictures: int = 200, kind: str = "refresh_small_chunks", pause: float = 0.4, **params: Any
     ) -> uuid.UUID:
         """A refresh over real pictures that have no vector, returned when it is midway: much done, much to do."""
         items = self.some_items(pictures)

@@ -80,7 +80,7 @@ def test_a_poison_picture_that_kills_the_process(shop: Shop) -> None:
 
 
 def test_cancel_mid_job_stops_at_a_batch_border_and_resume_does_the_rest(shop: Shop) -> None:
-    job_id = shop.begin_refresh(kind="refresh_one_chunk", pause=1.0)
+    job_id = shop.begin_refresh(pictures=160, kind="refresh_one_chunk", pause=1.0)
     time.sleep(2.0)
     shop.cli("jobs", "cancel", str(job_id))
     progress = shop.wait(job_id, 20)
@@ -96,7 +96,7 @@ def test_cancel_mid_job_stops_at_a_batch_border_and_resume_does_the_rest(shop: S
 
 
 def test_sigterm_mid_chunk_hands_the_rest_back(shop: Shop) -> None:
-    job_id = shop.begin_refresh(kind="refresh_one_chunk", pause=1.0)
+    job_id = shop.begin_refresh(pictures=160, kind="refresh_one_chunk", pause=1.0)
     time.sleep(2.0)
     assert shop.stop("gpu") < 10
     progress = job_progress(job_id)
