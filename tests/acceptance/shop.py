@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.exc import OperationalError
 
 from shopvision.database import connect
@@ -178,10 +178,7 @@ class Shop:
                     member.resume()
         self.start(*SERVERS, "gpu", "cpu")
         with connect() as connection:
-            running = connection.scalars(select(Job.job_id).where(Job.state == "running")).all()
-        for job_id in running:
-            jobs.cancel(job_id)
-            self.wait(job_id)
+            connection.execute(delete(Job).where(Job.state == "running"))
 
     def cli(self, *arguments: str, status: int = 0) -> Any:
         """Run a ``shopvision`` command; returns its JSON, or what it said where an error is expected."""
@@ -212,7 +209,7 @@ class Shop:
     def forget(self, image_ids: Sequence[int]) -> None:
         """Remove vectors, so that a refresh has to make them, and what was noted of former effects."""
         with connect() as connection:
-            connection.execute(Embedding.__table__.delete().where(Embedding.image_id.in_(image_ids)))  # type: ignore[attr-defined]
+            connection.execute(delete(Embedding).where(Embedding.image_id.in_(image_ids)))
             connection.execute(text("TRUNCATE effects"))
 
     def submit(self, kind: str, **params: Any) -> uuid.UUID:
