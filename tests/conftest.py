@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from shopvision.database import connect, dispose_engine
@@ -52,6 +53,7 @@ def isolated_settings(
     yield
     dispose_engine()
     get_settings.cache_clear()
+    structlog.reset_defaults()  # a command that ran in this test logs to its captured, now closed stderr
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_cancel_mid_job_stops_at_a_batch_border_and_resume_does_the_rest(shop: S
     job_id = shop.begin_refresh(pictures=160, kind="refresh_one_chunk", pause=1.0)
     time.sleep(2.0)
     shop.cli("jobs", "cancel", str(job_id))
-    progress = shop.wait(job_id, 20)
+    progress = shop.wait(job_id, 40)
     assert progress.state == "cancelled"
     assert progress.total is not None
     assert progress.finished_at is not None
@@ -98,7 +98,7 @@ def test_cancel_mid_job_stops_at_a_batch_border_and_resume_does_the_rest(shop: S
 def test_sigterm_mid_chunk_hands_the_rest_back(shop: Shop) -> None:
     job_id = shop.begin_refresh(pictures=160, kind="refresh_one_chunk", pause=1.0)
     time.sleep(2.0)
-    assert shop.stop("gpu") < 10
+    assert shop.stop("gpu") < 30  # under 10 s on a quiet machine; other tests may run beside this one
     progress = job_progress(job_id)
     assert progress.total is not None
     assert (progress.state, 0 < progress.done < progress.total) == ("running", True)

