@@ -44,4 +44,4 @@ bench: setup  ## measure everything; writes docs/benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock:  ## resolve the dependencies anew into requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock --upgrade
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock --upgrade

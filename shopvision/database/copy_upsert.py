@@ -36,7 +36,6 @@ def copy_upsert(
     rows: Iterable[Sequence[Any]],
     *,
     key: Sequence[str],
-    only_where_changed: str | None = None,
 ) -> int:
     """Insert rows or update those whose ``key`` exists; returns how many rows were inserted or updated.
 
@@ -44,7 +43,6 @@ def copy_upsert(
         table: the target; columns not listed in ``columns`` keep their values or take their defaults.
         columns: (name, Postgres type name) pairs in the order of each row.
         key: the columns of the unique constraint. Rows of one call must not repeat a key.
-        only_where_changed: a column; rows whose value in it is unchanged are left alone.
     """
     temporary = f"incoming_{table.name}"
     names = [sql.Identifier(name) for name, _ in columns]
@@ -61,21 +59,13 @@ def copy_upsert(
     updates = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name, _ in columns if name not in key
     )
-    condition = (
-        sql.SQL(" WHERE {0}.{1} IS DISTINCT FROM excluded.{1}").format(
-            sql.Identifier(table.name), sql.Identifier(only_where_changed)
-        )
-        if only_where_changed
-        else sql.SQL("")
-    )
     cursor.execute(
-        sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {2} ON CONFLICT ({3}) DO UPDATE SET {4}{5}").format(
+        sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {2} ON CONFLICT ({3}) DO UPDATE SET {4}").format(
             sql.Identifier(table.name),
             sql.SQL(", ").join(names),
             sql.Identifier(temporary),
             sql.SQL(", ").join(sql.Identifier(name) for name in key),
             updates,
-            condition,
         )
     )
     changed = int(cursor.rowcount)

@@ -45,7 +45,6 @@ class Lease:
     retry_of: uuid.UUID | None
     phase: Phase
     item_keys: list[str]
-    deaths: int
 
 
 def _lease_until() -> Any:
@@ -75,7 +74,6 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
                 Chunk.attempt,
                 Chunk.phase,
                 Chunk.item_keys,
-                Chunk.deaths,
                 Job.job_id,
                 Job.kind,
                 Job.params,
@@ -99,7 +97,6 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
         row.retry_of,
         Phase(row.phase),
         row.item_keys,
-        row.deaths,
     )
 
 
