@@ -163,6 +163,9 @@ def _from_wheel(name: str, folder: Path) -> Draft:
     load_strictly(full, {rename_lite0_tensor(name): tensor for name, tensor in stored.items()}, f"wheel:{name}")
     architecture = Architecture(name="tf_efficientnet_lite0", arguments={"num_classes": 0})
     fields = _save_encoder(full, architecture, folder, f"wheel:{name}")
+    # The whole product, not timm's centre crop, which cuts the ends off portrait photos: a second view of a garment
+    # finds its first one in 30 % of cases instead of 26 %.
+    fields["preprocessing"] = fields["preprocessing"].model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
     return Draft(
         "efficientnet-lite0",
         fields | {"licence": "Apache-2.0", "source": f"wheel:{name}", "training_data": "ImageNet-1k"},

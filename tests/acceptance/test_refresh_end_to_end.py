@@ -91,7 +91,7 @@ def test_second_views_find_their_first(shop: Shop, data: Path, record_property: 
     hits = [main[place].item_id == row.item_id for row, place in zip(second, nearest, strict=True)]
     recall = sum(hits) / len(hits)
     record_property("recall_at_1", round(recall, 3))
-    assert 0.22 < recall < 0.40  # 0.256 in bfloat16, 0.273 in float32
+    assert 0.26 < recall < 0.40  # 0.298 in bfloat16
 
 
 def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(

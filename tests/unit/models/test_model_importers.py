@@ -53,7 +53,7 @@ def test_lite0_gives_the_vectors_of_a_plain_timm_model(data: Path, tmp_path: Pat
     plain.load_state_dict(dict(zip(plain.state_dict(), stored.values(), strict=True)))
     plain.reset_classifier(0)
     transform = create_transform(
-        (3, 224, 224), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875
+        (3, 224, 224), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, crop_mode="squash"
     )
     photos = [data / "myntra_fashion/images/10001.jpg", *sorted((data / "magento_luma/images").glob("mb0*.jpg"))[:2]]
     with torch.inference_mode():
