@@ -14,6 +14,11 @@ _settings = get_settings()
 
 QUEUES = ("gpu.embed", "gpu.score", "gpu.rank", "io", "index", "control")
 
+# On Redis 0 goes first, and is what a message without a priority has: what producers send waits behind no chunk. The
+# steps (0, 3, 6, 9; one Redis list each) stay Celery's own, so that a producer's settings cannot miss them.
+URGENT_PRIORITY = 0
+ORDINARY_PRIORITY = 6
+
 visibility_timeout = 3600
 broker_url = _settings.broker_url.get_secret_value() if _settings.broker_url else "redis://127.0.0.1:6379/0"
 broker_transport_options = {

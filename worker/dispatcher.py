@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shopvision.database import dispose_engine, get_engine
 from shopvision.settings import get_settings
 from worker.app import app
+from worker.celery_config import ORDINARY_PRIORITY, URGENT_PRIORITY
 from worker.ledger.outbox import relay
 from worker.ledger.reaper import reap
 
@@ -38,16 +39,17 @@ class CeleryBroker:
         self._channel: Any = self._connection.channel()
 
     def depth(self, queue: str) -> int:
-        """Messages waiting in ``queue``; a queue that does not exist yet is empty."""
+        """Messages of every priority waiting in ``queue``; a queue that does not exist yet is empty."""
         try:
             _, waiting, _ = self._channel.queue_declare(queue=queue, passive=True)
         except ChannelError:
             return 0
         return int(waiting)
 
-    def send(self, task: str, chunk_id: int, queue: str) -> None:
-        """Publish one message."""
-        app.send_task(task, args=[chunk_id], queue=queue, connection=self._connection, retry=False)
+    def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
+        """Publish one message; workers take urgent ones first."""
+        priority = URGENT_PRIORITY if urgent else ORDINARY_PRIORITY
+        app.send_task(task, args=[chunk_id], queue=queue, priority=priority, connection=self._connection, retry=False)
 
     def close(self) -> None:
         """Let go of the broker connection."""

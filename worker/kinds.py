@@ -73,7 +73,7 @@ class ChunkResult:
         skipped: of ``done``, those where nothing had changed.
         failures: items that failed.
         remaining: keys not looked at because the chunk was asked to stop.
-        counters: numbers the kind wants summed over the job.
+        counters: numbers the kind wants summed over the job; read after ``write``, which may set some.
         write: stores the results; may be called again with a new connection if the commit was in doubt.
     """
 
@@ -93,6 +93,10 @@ class JobKind(ABC, Generic[P]):
     finish_queue: ClassVar[str] = "io"
     chunk_size: ClassVar[int] = 1000
     params: ClassVar[type[JobParams]]
+
+    def urgent(self, params: P) -> bool:  # noqa: ARG002 - for those that need it
+        """Whether somebody waits for this job: its messages go first, and running chunks of other jobs make room."""
+        return False
 
     def pin(self, params: P) -> P:
         """Fix at the start what must not change while the job runs, such as the model version."""

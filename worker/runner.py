@@ -21,7 +21,7 @@ from worker.ledger.context import StepContext
 
 log = structlog.get_logger(__name__)
 
-MAX_TRANSIENT_ATTEMPTS = 20  # with the delays below: over an hour of a dependency being away
+MAX_TRANSIENT_ATTEMPTS = 20  # in a row; with the delays below: over an hour of a dependency being away
 MAX_DELAY_SECONDS = 300.0
 COMMIT_PATIENCE_SECONDS = 120.0
 
@@ -118,11 +118,12 @@ def _settle(change: Callable[..., None], *args: Any, **kwargs: Any) -> None:
 
 def _wait_and_retry(lease: Lease, error: Exception) -> None:
     message = str(error.orig) if isinstance(error, OperationalError) else str(error)
-    if lease.attempt >= MAX_TRANSIENT_ATTEMPTS:
+    attempts = lease.postponed + 1
+    if attempts >= MAX_TRANSIENT_ATTEMPTS:
         log.error("job_failed", error=message)
-        _settle(chunks.fail_job, lease, f"Given up after {lease.attempt} attempts: {message}")
+        _settle(chunks.fail_job, lease, f"Given up after {attempts} attempts: {message}")
         return
-    delay = min(MAX_DELAY_SECONDS, 2.0 * 2.0 ** min(lease.attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    delay = min(MAX_DELAY_SECONDS, 2.0 * 2.0 ** min(attempts, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     log.warning("step_postponed", error=message, delay_seconds=round(delay, 1))
     try:
         _settle(chunks.give_back, lease, message, delay)

@@ -72,7 +72,10 @@ def test_only_vectors_of_superseded_models_go(set_environment: Callable[..., Non
         )
         versions = connection.scalars(
             insert(ModelVersion).returning(ModelVersion.model_version_id, sort_by_parameter_order=True),
-            [{"name": "m", "tag": tag, "card": {}} for tag in ("active", "previous", "forgotten", "young")],
+            [
+                {"name": "m", "tag": tag, "card": {"kind": "image_encoder"}}
+                for tag in ("active", "previous", "forgotten", "young")
+            ],
         ).all()
         connection.execute(
             insert(ModelRole).values(

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import aliased
 
 from shopvision.database import connect, copy_rows
 from shopvision.errors import ShopvisionError
@@ -45,6 +46,7 @@ class Lease:
     retry_of: uuid.UUID | None
     phase: Phase
     item_keys: list[str]
+    postponed: int  # attempts in a row that ended because a dependency was away
 
 
 def _lease_until() -> Any:
@@ -74,6 +76,7 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
                 Chunk.attempt,
                 Chunk.phase,
                 Chunk.item_keys,
+                Chunk.postponed,
                 Job.job_id,
                 Job.kind,
                 Job.params,
@@ -97,6 +100,7 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
         row.retry_of,
         Phase(row.phase),
         row.item_keys,
+        row.postponed,
     )
 
 
@@ -106,20 +110,35 @@ class Pulse:
 
     alive: bool
     cancelled: bool
+    outranked: bool  # an urgent job waits for a worker like this one
 
 
 def heartbeat(lease: Lease) -> Pulse:
-    """Extend the lease; says whether it is still ours and whether the job is to stop."""
+    """Extend the lease; says whether it is still ours, whether the job is to stop, and whether to make room."""
+    other_job, other_chunk = aliased(Job), aliased(Chunk)
+    urgent_waiting = (
+        select(other_chunk.chunk_id)
+        .join(other_job, other_job.job_id == other_chunk.job_id)
+        .where(
+            other_job.state == JobState.RUNNING,
+            other_job.urgent,
+            other_chunk.state == ChunkState.READY,
+            other_chunk.sent_at.is_not(None),
+            # The queues gpu.* are served by the same processes.
+            func.split_part(other_chunk.queue, ".", 1) == func.split_part(Chunk.queue, ".", 1),
+        )
+    )
     with connect() as connection:
         row = connection.execute(
             update(Chunk)
             .where(*_mine(lease), Job.job_id == Chunk.job_id)
             .values(lease_until=_lease_until())
-            .returning(Job.state, Job.cancel_requested_at)
+            .returning(Job.state, Job.cancel_requested_at, (~Job.urgent & urgent_waiting.exists()).label("outranked"))
         ).one_or_none()
     if row is None:
-        return Pulse(alive=False, cancelled=False)
-    return Pulse(alive=True, cancelled=row.cancel_requested_at is not None or row.state != JobState.RUNNING)
+        return Pulse(alive=False, cancelled=False, outranked=False)
+    cancelled = row.cancel_requested_at is not None or row.state != JobState.RUNNING
+    return Pulse(alive=True, cancelled=cancelled, outranked=row.outranked)
 
 
 def commit(lease: Lease, result: ChunkResult) -> None:
@@ -139,6 +158,7 @@ def commit(lease: Lease, result: ChunkResult) -> None:
                 item_keys=result.remaining,
                 item_count=len(result.remaining),
                 deaths=0,
+                postponed=0,
                 sent_at=None,
                 not_before=func.now(),
             )
@@ -228,6 +248,7 @@ def give_back(lease: Lease, error: str, delay_seconds: float) -> None:
             connection,
             lease,
             state=ChunkState.READY,
+            postponed=Chunk.postponed + 1,
             error=error[:MAX_ERROR_LENGTH],
             sent_at=None,
             not_before=func.now() + timedelta(seconds=delay_seconds),

@@ -27,7 +27,7 @@ class StepContext:
     def __init__(self, lease: Lease) -> None:
         self.job_id: uuid.UUID = lease.job_id
         self._lease = lease
-        self._cancelled = threading.Event()
+        self._told_to_stop = threading.Event()
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._deadline = time.monotonic() + get_settings().soft_time_limit_seconds
@@ -36,7 +36,9 @@ class StepContext:
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
     def should_stop(self) -> bool:
-        """True once the job is cancelled, the worker shuts down, or the chunk has had its time. Cheap: ask per batch.
+        """True once the job is cancelled, the worker shuts down, the chunk has had its time, or an urgent job waits.
+
+        Cheap: ask after each batch.
 
         Raises:
             LeaseLostError: another worker has the chunk now, so going on is pointless.
@@ -44,7 +46,7 @@ class StepContext:
         if self._lost.is_set():
             raise LeaseLostError(f"Chunk {self._lease.chunk_id} was given to another worker.")
         return (
-            self._cancelled.is_set()
+            self._told_to_stop.is_set()
             or time.monotonic() > self._deadline
             or (self._stop_file is not None and self._stop_file.exists())
         )
@@ -61,8 +63,8 @@ class StepContext:
             if not pulse.alive:
                 self._lost.set()
                 return
-            if pulse.cancelled:
-                self._cancelled.set()
+            if pulse.cancelled or pulse.outranked:
+                self._told_to_stop.set()
 
     def __enter__(self) -> StepContext:
         self._thread.start()

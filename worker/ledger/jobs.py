@@ -39,7 +39,8 @@ def submit(
     Raises:
         UserError: unknown kind or wrong parameters.
     """
-    checked = parse_params(get_kind(kind), params or {})
+    job_kind = get_kind(kind)
+    checked = parse_params(job_kind, params or {})
     job_id: uuid.UUID | None = session.scalar(
         upsert(Job)
         .values(
@@ -47,6 +48,7 @@ def submit(
             params=checked.model_dump(mode="json", exclude_defaults=True),
             idempotency_key=key,
             source=source,
+            urgent=job_kind.urgent(checked),
             retry_of=retry_of,
         )
         .on_conflict_do_nothing(index_elements=["kind", "idempotency_key"])
@@ -136,7 +138,9 @@ def resume(job_id: uuid.UUID) -> None:
         connection.execute(
             update(Chunk)
             .where(stopped)
-            .values(state=ChunkState.READY, deaths=0, finished_at=None, not_before=func.now(), sent_at=None)
+            .values(
+                state=ChunkState.READY, deaths=0, postponed=0, finished_at=None, not_before=func.now(), sent_at=None
+            )
         )
         enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.state == ChunkState.READY))
         if job.chunks_left == 0:

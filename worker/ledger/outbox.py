@@ -1,7 +1,8 @@
 """Messages to Celery: written with the state that makes them due, sent afterwards by a relay.
 
 A chunk's message never leaves before the transaction that made the chunk ready has committed, and never stays behind
-if it has. The relay fills each queue only to a limit, so that Redis stays small whatever the job's size.
+if it has. The relay fills each queue only to a limit, so that Redis stays small whatever the job's size. Messages of
+urgent jobs leave first, and a queue that is full of others has as much room again for them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Broker(Protocol):
     def depth(self, queue: str) -> int:
         """Messages waiting in ``queue``."""
 
-    def send(self, task: str, chunk_id: int, queue: str) -> None:
-        """Publish one message."""
+    def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
+        """Publish one message; workers take urgent ones first."""
 
 
 def enqueue_chunks(session: Session | Connection, which: ColumnElement[bool]) -> None:
@@ -35,9 +36,13 @@ def enqueue_chunks(session: Session | Connection, which: ColumnElement[bool]) ->
     )
     session.execute(
         insert(OutboxMessage).from_select(
-            ["chunk_id", "task", "queue", "not_before"],
+            ["chunk_id", "task", "queue", "urgent", "not_before"],
             select(
-                Chunk.chunk_id, literal("tasks.") + Job.kind + literal(".") + Chunk.phase, Chunk.queue, Chunk.not_before
+                Chunk.chunk_id,
+                literal("tasks.") + Job.kind + literal(".") + Chunk.phase,
+                Chunk.queue,
+                Job.urgent,
+                Chunk.not_before,
             )
             .join(Job, Job.job_id == Chunk.job_id)
             .where(which, Chunk.state == ChunkState.READY, ~waiting.exists())
@@ -56,16 +61,20 @@ def relay(broker: Broker, depth_limit: int) -> bool:
         True where a full queue kept messages back, so that the caller looks again soon.
     """
     with connect() as connection:
-        queues = connection.scalars(
-            select(OutboxMessage.queue)
+        waiting = connection.execute(
+            select(OutboxMessage.urgent, OutboxMessage.queue)
             .where(OutboxMessage.sent_at.is_(None), OutboxMessage.not_before <= func.now())
             .distinct()
+            .order_by(OutboxMessage.urgent.desc())
         ).all()
-    kept_back = [_relay_queue(broker, queue, depth_limit) for queue in queues]
+    kept_back = [
+        _relay_queue(broker, queue, 2 * depth_limit if urgent else depth_limit, urgent=urgent)
+        for urgent, queue in waiting
+    ]
     return any(kept_back)
 
 
-def _relay_queue(broker: Broker, queue: str, depth_limit: int) -> bool:
+def _relay_queue(broker: Broker, queue: str, depth_limit: int, *, urgent: bool) -> bool:
     room = depth_limit - broker.depth(queue)
     if room <= 0:
         return True
@@ -74,7 +83,10 @@ def _relay_queue(broker: Broker, queue: str, depth_limit: int) -> bool:
             select(OutboxMessage.message_id, OutboxMessage.task, OutboxMessage.chunk_id, Chunk.state)
             .join(Chunk, Chunk.chunk_id == OutboxMessage.chunk_id)
             .where(
-                OutboxMessage.queue == queue, OutboxMessage.sent_at.is_(None), OutboxMessage.not_before <= func.now()
+                OutboxMessage.queue == queue,
+                OutboxMessage.urgent == urgent,
+                OutboxMessage.sent_at.is_(None),
+                OutboxMessage.not_before <= func.now(),
             )
             .order_by(OutboxMessage.message_id)
             .limit(room)
@@ -83,7 +95,7 @@ def _relay_queue(broker: Broker, queue: str, depth_limit: int) -> bool:
         due = [message for message in messages if message.state == ChunkState.READY]
         moot = [message.message_id for message in messages if message.state != ChunkState.READY]
         for message in due:
-            broker.send(message.task, message.chunk_id, queue)
+            broker.send(message.task, message.chunk_id, queue, urgent=urgent)
         if due:
             connection.execute(
                 update(OutboxMessage)

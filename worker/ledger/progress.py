@@ -32,6 +32,7 @@ class JobProgress:
     eta_seconds: float | None
     seconds: float | None
     source: str
+    urgent: bool
     params: dict[str, Any]
     key: str | None
     retry_of: uuid.UUID | None
@@ -88,6 +89,7 @@ def _progress(row: Any) -> JobProgress:
         eta_seconds=left / rate if rate and row.state == JobState.RUNNING else None,
         seconds=seconds,
         source=row.source,
+        urgent=row.urgent,
         params=row.params,
         key=row.idempotency_key,
         retry_of=row.retry_of,

@@ -50,6 +50,7 @@ class Job(Base):
     source: Mapped[str] = mapped_column(
         comment="who asked: cli, task, schedule:<name>, retry, or the caller's own word"
     )
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"), comment="goes before jobs that are not")
     state: Mapped[str] = mapped_column(server_default=text("'running'"))
     phase: Mapped[str] = mapped_column(server_default=text("'split'"))
     items_total: Mapped[int | None]
@@ -92,6 +93,9 @@ class Chunk(Base):
     deaths: Mapped[int] = mapped_column(
         SmallInteger, server_default=text("0"), comment="attempts that ended without a word"
     )
+    postponed: Mapped[int] = mapped_column(
+        SmallInteger, server_default=text("0"), comment="how often in a row a dependency was away"
+    )
     half: Mapped[bool] = mapped_column(
         server_default=text("false"), comment="came from a chunk that killed its workers"
     )
@@ -126,6 +130,7 @@ class OutboxMessage(Base):
     chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.chunk_id", ondelete="CASCADE"), index=True)
     task: Mapped[str]
     queue: Mapped[str]
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]

@@ -32,7 +32,9 @@ def make_model(name: str = "toy", tag: str = "1") -> Any:
     """A row of ``model_versions``; has what ``publish`` asks of a reference."""
     with connect() as connection:
         identity = connection.scalar(
-            insert(ModelVersion).values(name=name, tag=tag, card={}).returning(ModelVersion.model_version_id)
+            insert(ModelVersion)
+            .values(name=name, tag=tag, card={"kind": "image_encoder"})
+            .returning(ModelVersion.model_version_id)
         )
     return SimpleNamespace(model_version_id=identity, name=name, tag=tag, spec=f"{name}:{tag}")
 

@@ -52,16 +52,17 @@ def effects() -> list[str]:
 
 
 class RememberingBroker:
-    """What was sent, first in first out; ``depth`` is what nobody has taken yet."""
+    """What was sent, urgent first, else first in first out; ``depth`` is what nobody has taken yet."""
 
     def __init__(self) -> None:
-        self.messages: deque[tuple[str, int, str]] = deque()
+        self.messages: deque[tuple[str, int, str, bool]] = deque()
 
     def depth(self, queue: str) -> int:
         return sum(1 for message in self.messages if message[2] == queue)
 
-    def send(self, task: str, chunk_id: int, queue: str) -> None:
-        self.messages.append((task, chunk_id, queue))
+    def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
+        place = sum(message[3] for message in self.messages) if urgent else len(self.messages)
+        self.messages.insert(place, (task, chunk_id, queue, urgent))
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def test_a_broken_broker_loses_nothing(drain: Drain, broker_memory: RememberingB
     job_id = submit(numbers=4)
 
     class Broken(RememberingBroker):
-        def send(self, task: str, chunk_id: int, queue: str) -> None:
+        def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
