@@ -1,0 +1,53 @@
+"""How sure a mean is: intervals by resampling, without any assumption on how the values are distributed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_LARGEST_BLOCK = 4_000_000
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile bootstrap of means (Efron 1979): the rows are drawn again with replacement, ``resamples`` times.
+
+    All columns see the same draws, so one call serves all metrics of an evaluation.
+
+    Args:
+        values: (n, metrics), a row per independent unit (an exhibition, not a picture). NaN: the row says nothing of
+            this metric, and neither mean nor draw counts it.
+        weights: (n, metrics) not negative, for means of units of different size; by default all equal.
+        confidence: share of the resampled means that lie inside.
+        resamples: how often to draw.
+        seed: of the draws; the same seed gives the same interval.
+
+    Returns:
+        (metrics,) lower and (metrics,) upper bound; NaN where fewer than two rows have a value, because one value says
+        nothing of its spread.
+    """
+    known = ~np.isnan(values)
+    shares = known.astype(np.float64) if weights is None else np.where(known, weights, 0.0)
+    weighted = np.where(known, values, 0.0) * shares
+    means = np.empty((resamples, values.shape[1]))
+    generator = np.random.default_rng(seed)
+    block = max(1, _LARGEST_BLOCK // len(values))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=size).astype(np.float64)
+        total = drawn @ shares
+        means[start : start + size] = np.divide(
+            drawn @ weighted, total, out=np.full(total.shape, np.nan), where=total > 0
+        )
+    enough = known.sum(axis=0) >= 2
+    means[:, ~enough] = 0.0
+    low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
