@@ -1,0 +1,85 @@
+"""One process, or one of several that ``torchrun`` started: its rank, its device, and what it exchanges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from shopvision.errors import UserError
+
+# The others wait while the main process looks at every picture; torchrun ends them where it dies.
+LONGEST_WAIT = timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """This process among ``world`` equal ones; rank 0 writes files."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of ``tensor`` over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over all processes, which have gradients for the same parameters."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        handles = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]
+        for gradient, handle in zip(gradients, handles, strict=True):
+            if handle is not None:
+                handle.wait()
+            gradient.div_(self.world)
+
+
+@contextmanager
+def joined(device: str | None = None) -> Iterator[Process]:
+    """Join the other processes where ``torchrun`` started several, and leave them at the end.
+
+    Args:
+        device: ``cpu`` or ``cuda``; by default the GPU where there is one, each process its own.
+
+    Raises:
+        UserError: more processes on this machine than GPUs.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Process(device=torch.device(kind))
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    place = torch.device(kind)
+    if kind == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{local_rank + 1} or more processes for {torch.cuda.device_count()} GPUs: lower --nproc-per-node."
+            )
+        place = torch.device("cuda", local_rank)
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    try:
+        yield Process(rank, world, place)
+    finally:
+        dist.destroy_process_group()

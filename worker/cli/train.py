@@ -1,0 +1,107 @@
+"""``shopvision train``: models from your own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from worker.cli.output import JsonFlag, emit, error_console, table
+
+if TYPE_CHECKING:
+    from shopvision.training.loop import Progress as LoopProgress
+
+app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
+
+ROLE = "plan_ranker"
+
+
+@app.callback()
+def train() -> None:
+    """Train models on your own data."""
+
+
+@app.command("clik")
+def clik(
+    *,
+    config: Annotated[Path, typer.Option("--config", help="TOML file; docs/examples/clik.toml explains every field.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/clik"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it rank plans.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a ranker of promotion plans' pictures. `torchrun --nproc-per-node N` before the command uses N GPUs."""
+    from shopvision.models import registry
+    from shopvision.ranking.config import ClikConfig
+    from shopvision.ranking.train import train_clik
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
+
+    settled = load_config(config, ClikConfig)
+    with joined(device) as process, _Bars(shown=process.is_main) as bars:
+        report = train_clik(settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage)
+    if report is None:
+        return
+    spec = None
+    if activate:
+        spec = registry.import_model(f"local-dir:{report.folder}").spec
+        registry.activate(ROLE, spec)
+    data = {
+        "model": str(report.folder),
+        "spec": report.card.spec,
+        "activated": spec is not None,
+        "best_epoch": report.best_epoch,
+        "metrics": report.metrics,
+        "exhibitions": report.exhibitions,
+        "unreadable_pictures": report.unreadable,
+        "seconds_per_epoch": round(report.seconds_per_epoch, 2),
+    }
+    rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
+    serves = f", ranks plans as {spec}" if spec else f": shopvision models import local-dir:{report.folder}"
+    title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
+    emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
+
+
+class _Bars:
+    """One bar for each stage of preparation, then one for each epoch, on stderr."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=error_console, disable=not shown,
+        )  # fmt: skip
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """``done`` of ``total`` of one stage."""
+        self._show(name, done, total, "")
+
+    def step(self, progress: LoopProgress) -> None:
+        """One training step."""
+        note = "  ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items())
+        self._show(f"epoch {progress.epoch}", progress.step, progress.steps_per_epoch, note)
+
+    def _show(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, note="")
+        self._progress.update(self._bars[name], completed=done, total=total)
+        if note:
+            self._progress.update(self._bars[name], note=note)
