@@ -31,7 +31,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shopvision.catalogue.records import Item, Plan
 from shopvision.errors import UserError
 
 GATHERED = {"images", "attributes", "sku_attributes", "kwds", "member_item_ids"}
@@ -64,7 +63,7 @@ class Mapping:
     image_prefix: str
 
     @classmethod
-    def load(cls, path: Path, model: type[Item | Plan]) -> Mapping:
+    def load(cls, path: Path, model: type[BaseModel]) -> Mapping:
         """Read a mapping file for records of ``model``.
 
         Raises:
