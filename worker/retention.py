@@ -8,13 +8,21 @@ import structlog
 from sqlalchemy import Delete, delete, func, or_, select
 
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, IndexChange, IndexGeneration, ModelRole, ModelVersion
+from shopvision.database.tables import (
+    Embedding,
+    IndexChange,
+    IndexGeneration,
+    ModelRole,
+    ModelVersion,
+    PlanRankingState,
+)
 from shopvision.settings import get_settings
 from worker.ledger.tables import Chunk, Job, JobState, OutboxMessage
 
 log = structlog.get_logger(__name__)
 
 BATCH_ROWS = 10_000  # short transactions: pruning never blocks the work
+BATCH_PLANS = 200  # with some fifty rankings each
 
 
 def prune() -> dict[str, int]:
@@ -42,14 +50,16 @@ def prune() -> dict[str, int]:
         "jobs": _in_batches(delete(Job).where(Job.job_id.in_(old_jobs))),
         "chunks": _in_batches(delete(Chunk).where(Chunk.chunk_id.in_(done_chunks))),
         "outbox": _in_batches(delete(OutboxMessage).where(OutboxMessage.message_id.in_(sent))),
-        "embeddings": _prune_superseded(settings.keep_superseded_days),
+        **_prune_superseded(settings.keep_superseded_days),
     }
     log.info("pruned", **deleted)
     return deleted
 
 
-def _prune_superseded(keep_days: float) -> int:
-    """Embeddings of model versions that serve no role, are no rollback target, and back no current index."""
+def _prune_superseded(keep_days: float) -> dict[str, int]:
+    """Results of model versions that serve no role, are no rollback target, and back no current index."""
+    long_ago = func.now() - timedelta(days=keep_days)
+    deleted = {"embeddings": 0, "plan_ranking_states": 0}
     with connect() as connection:
         unused = connection.scalars(
             select(ModelVersion.model_version_id).where(
@@ -66,18 +76,24 @@ def _prune_superseded(keep_days: float) -> int:
                 .exists(),
             )
         ).all()
-    total = 0
     for model_version_id in unused:
         old = (
             select(Embedding.image_id)
-            .where(
-                Embedding.model_version_id == model_version_id,
-                Embedding.embedded_at < func.now() - timedelta(days=keep_days),
-            )
+            .where(Embedding.model_version_id == model_version_id, Embedding.embedded_at < long_ago)
             .limit(BATCH_ROWS)
         )
-        total += _in_batches(
+        deleted["embeddings"] += _in_batches(
             delete(Embedding).where(Embedding.model_version_id == model_version_id, Embedding.image_id.in_(old))
+        )
+        old_plans = (
+            select(PlanRankingState.plan_id)
+            .where(PlanRankingState.model_version_id == model_version_id, PlanRankingState.ranked_at < long_ago)
+            .limit(BATCH_PLANS)
+        )
+        deleted["plan_ranking_states"] += _in_batches(
+            delete(PlanRankingState).where(
+                PlanRankingState.model_version_id == model_version_id, PlanRankingState.plan_id.in_(old_plans)
+            )
         )
         _in_batches(
             delete(IndexChange).where(
@@ -97,7 +113,7 @@ def _prune_superseded(keep_days: float) -> int:
                 ),
             )
         )
-    return total
+    return deleted
 
 
 def _in_batches(statement: Delete) -> int:

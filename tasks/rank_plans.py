@@ -1,0 +1,127 @@
+"""rank_plans: which of a promotion plan's pictures should represent it? Rankings to Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
+
+if TYPE_CHECKING:
+    from shopvision.models import ModelVersionRef
+    from shopvision.ranking.store import Scope
+    from worker.ledger.context import StepContext
+
+MOST_URGENT_PLANS = 20  # so many named plans are taken for urgent: they are ranked in seconds
+
+
+class RankParams(JobParams):
+    """Parameters of a ranking.
+
+    Attributes:
+        scope: ``changed`` ranks plans of which anything differs from what this model last ranked (text, members,
+            pictures, parameters), ``all`` ranks every plan.
+        plan_ids: only these plans, changed or not.
+        top_k: best pictures kept of each plan.
+        bottom_k: worst pictures kept, for the report.
+        min_candidates: a plan with fewer readable pictures fails.
+        pictures: ``leading`` ranks one picture of each member item, ``all`` every one.
+        model: ``name:tag``; by default the version that is active for the role ``plan_ranker`` at the start.
+        urgent: go before other jobs; by default where ``plan_ids`` names at most 20 plans.
+    """
+
+    scope: Literal["changed", "all"] = "changed"
+    plan_ids: list[str] | None = Field(None, min_length=1)
+    top_k: int = Field(50, ge=1, le=10_000)
+    bottom_k: int = Field(5, ge=0, le=10_000)
+    min_candidates: int = Field(1, ge=1)
+    pictures: Literal["leading", "all"] = "leading"
+    model: str | None = None
+    urgent: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> RankParams:
+        if self.plan_ids is not None and self.scope == "all":
+            raise ValueError("give either scope=all or plan_ids: plans that are named are ranked, changed or not")
+        return self
+
+
+class RankPlans(JobKind[RankParams]):
+    """See the module's docstring. Item keys are ``plan_id`` values."""
+
+    name = "rank_plans"
+    queue = "gpu.rank"
+    chunk_size = 64
+    params = RankParams
+
+    def urgent(self, params: RankParams) -> bool:
+        """A few plans that somebody names are waited for."""
+        if params.urgent is not None:
+            return params.urgent
+        return params.plan_ids is not None and len(params.plan_ids) <= MOST_URGENT_PLANS
+
+    def pin(self, params: RankParams) -> RankParams:
+        """Every chunk uses the model that was active when the job began.
+
+        The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
+        """
+        from shopvision.ranking import rank
+
+        routine = params.model is None and params.plan_ids is None and params.scope == "changed"
+        if routine and not rank.has_ranker():
+            return params
+        return params.model_copy(update={"model": rank.resolve_ranker(params.model).spec})
+
+    def split(self, params: RankParams) -> Iterable[str]:
+        """Ids of the plans to rank."""
+        from shopvision.ranking import store
+
+        if params.model is None:
+            return ()
+        if params.plan_ids is not None:
+            return store.require_plans(params.plan_ids)
+        return store.plans_to_rank(_model_and_scope(params)[1], only_changed=params.scope == "changed")
+
+    def run(self, params: RankParams, keys: list[str], context: StepContext) -> ChunkResult:
+        """Rank one chunk's plans."""
+        from shopvision.ranking import rank
+        from worker import metrics
+
+        ref, scope = _model_and_scope(params)
+        report = rank.rank_plans(ref, keys, scope, job_id=context.job_id, should_stop=context.should_stop)
+        metrics.observe_model_seconds(self.name, report.model_seconds, report.model_items)
+        return ChunkResult(
+            done=report.ranked,
+            failures=[ItemFailed(*failed) for failed in report.failed],
+            remaining=report.remaining,
+            counters=report.counters,
+            write=report.write,
+        )
+
+    def finish(self, params: RankParams, context: StepContext) -> dict[str, Any]:
+        """Say what came of it."""
+        from worker.ledger.progress import job_progress
+
+        if params.model is None:
+            return {
+                "plans": 0,
+                "reason": "No model serves the role plan_ranker, so no plan was ranked: "
+                "`shopvision models activate plan_ranker NAME:TAG` sets one.",
+            }
+        progress = job_progress(context.job_id)
+        return {"model": params.model, "plans": progress.done, "failed": progress.failed, **progress.counters}
+
+
+def _model_and_scope(params: RankParams) -> tuple[ModelVersionRef, Scope]:
+    from shopvision.ranking.rank import resolve_ranker
+    from shopvision.ranking.store import Scope
+
+    ref = resolve_ranker(params.model)
+    return ref, Scope(
+        ref.model_version_id, params.pictures == "all", params.top_k, params.bottom_k, params.min_candidates
+    )
+
+
+rank_plans = register(RankPlans())
