@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,3 +55,62 @@ def bootstrap_interval(
     means[:, ~enough] = 0.0
     low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's mean with its bootstrap interval, beside what chance alone would give.
+
+    Attributes:
+        value: mean over the units; NaN where none has a value.
+        low: lower bound of the interval; NaN where it is unknown.
+        high: upper bound.
+        random: expectation of an order (a guess) made at random.
+        units: how many units have a value.
+    """
+
+    value: float
+    low: float
+    high: float
+    random: float
+    units: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which knows no NaN: unknown ones are None."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def measure(
+    values: NDArray[np.float64],
+    random: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Measured]:
+    """The mean of each column, with interval and chance level.
+
+    Args:
+        values: (n, metrics), see ``bootstrap_interval``.
+        random: (n, metrics) expectations under chance; those of rows without a value are not counted.
+        weights: see ``bootstrap_interval``.
+        resamples: 0 leaves intervals out (NaN), which takes no time.
+        seed: of the resampling.
+    """
+    known = ~np.isnan(values)
+    shares = known.astype(np.float64) if weights is None else np.where(known, weights, 0.0)
+    total = shares.sum(axis=0)
+
+    def means(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        summed = (np.where(known, of, 0.0) * shares).sum(axis=0)
+        result = np.full(len(total), np.nan)
+        np.divide(summed, total, out=result, where=total > 0)
+        return result
+
+    unknown = np.full(values.shape[1], np.nan)
+    low, high = bootstrap_interval(values, weights, resamples=resamples, seed=seed) if resamples else (unknown, unknown)
+    columns = (column.tolist() for column in (means(values), low, high, means(random), known.sum(axis=0)))
+    return [Measured(*column) for column in zip(*columns, strict=True)]

@@ -3,9 +3,9 @@
 A *list* is what one query ranks: for a promotion plan its candidate pictures, with a score (higher is better) and a
 true label (higher is better) each. Lists may differ in length.
 
-**Ties are fair.** Items of equal score are taken to lie in random order, and so are items of equal label where a metric
-asks which is truly best. Every function returns the exact expected value over these orders, in closed form: a model that
-gives all items one score gets exactly the random expectation, and nothing depends on the order of the rows.
+**Ties are fair.** Items of equal score are taken to lie in random order, and so are items of equal label where a
+metric asks which is truly best. Every function returns the exact expected value over these orders, in closed form: a
+model that gives all items one score gets exactly the random expectation, and nothing depends on the order of rows.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def random_top_hit(counts: NDArray[np.int64], truly: int, predicted: int) -> Flo
 
 
 def ndcg(lists: RankedLists, k: int) -> Floats:
-    """Normalised discounted cumulative gain of the k best by score (Jarvelin and Kekalainen 2002; McSherry 2008 on ties).
+    """Normalised discounted cumulative gain of the k best by score (Jarvelin and Kekalainen 2002; ties: McSherry 2008).
 
     The gain is the label itself (a CTR, a count), the discount 1 / log2(rank + 1).
 
@@ -170,4 +170,6 @@ def _discounts(length: int, k: int) -> Floats:
 
 def _over_ideal(gain: Floats, gains: Floats, k: int) -> Floats:
     ideal = (-np.sort(-gains, axis=1) * _discounts(gains.shape[1], k)).sum(axis=1)
-    return np.divide(gain, ideal, out=np.full(len(gain), np.nan), where=ideal > 0)
+    result = np.full(len(gain), np.nan)
+    np.divide(gain, ideal, out=result, where=ideal > 0)
+    return result

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from shopvision.errors import UserError
-
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
 _ROWS = 1024
@@ -84,7 +82,7 @@ class LinearEvaluation:
 
 def linear_evaluation(
     vectors: Vectors, labels: NDArray[np.str_], *, held_out: float = 0.3, regularisation: float = 1.0, seed: int = 0
-) -> LinearEvaluation:
+) -> LinearEvaluation | None:
     """Accuracy of a logistic regression on frozen vectors, on held-out rows.
 
     The published protocol (10 epochs of stochastic descent, learning rate 1e-4, batches of 32) depends on how many rows
@@ -98,13 +96,13 @@ def linear_evaluation(
         regularisation: weight of half the squared weights beside the summed loss over rows (1 / C of scikit-learn).
         seed: of the choice of held-out rows.
 
-    Raises:
-        UserError: fewer than two classes with two rows or more.
+    Returns:
+        None where there are fewer than two classes of two rows or more: then there is nothing to tell apart.
     """
     names, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(sizes >= 2)
     if len(kept) < 2:
-        raise UserError(f"Linear evaluation needs two categories of two pictures or more, not {len(kept)}.")
+        return None
     new_class = np.full(len(names), -1)
     new_class[kept] = np.arange(len(kept))
     classes = new_class[classes]

@@ -83,12 +83,12 @@ def train_clik(
         JobError: the loss is not finite, or a picture vanished meanwhile.
     """
     require_fresh(output, resume=resume)
-    splits = _read(config)
+    splits = read_splits(config)
     sampler = _sampler(config, splits["train"], process)
     encoders = fetch_encoders(config, sampler.matching_batch)
     encoders.clik.to(process.device)
     with ExitStack() as stack:
-        settings = _allowing(get_settings(), config.data)
+        settings = allowing_pictures(get_settings(), config.data)
         door = stack.enter_context(PictureDoor(settings))
         preparation = Preparation(
             config, encoders, cache=settings.cache_dir, door=door, process=process, on_stage=on_stage
@@ -148,7 +148,12 @@ def train_clik(
     )
 
 
-def _read(config: ClikConfig) -> dict[str, RankingData]:
+def read_splits(config: ClikConfig) -> dict[str, RankingData]:
+    """The refined splits ``train``, ``valid`` and ``test`` of the data that the configuration names.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
     source = config.data
     if source.table is not None and source.label is not None:
         data = read_table(source.table, label=source.label, images=source.images, columns=source.columns)
@@ -174,7 +179,7 @@ def _sampler(config: ClikConfig, data: RankingData, process: Process) -> Ranking
     )
 
 
-def _allowing(settings: Settings, source: DataConfig) -> Settings:
+def allowing_pictures(settings: Settings, source: DataConfig) -> Settings:
     """Let this run read the folder of the table's pictures: its user named it."""
     if source.table is None or (source.images and "://" in source.images):
         return settings

@@ -118,9 +118,7 @@ def test_ties_give_the_mean_over_every_order(seed: int) -> None:
 @pytest.mark.parametrize("metric", ["rr", "hit", "ndcg"])
 def test_one_score_for_all_is_exactly_random(metric: str) -> None:
     generator = np.random.default_rng(1)
-    same = RankedLists.from_lists(
-        [np.zeros(n) for n in (50, 7, 1)], [generator.random(n) + 0.1 for n in (50, 7, 1)]
-    )
+    same = RankedLists.from_lists([np.zeros(n) for n in (50, 7, 1)], [generator.random(n) + 0.1 for n in (50, 7, 1)])
     value, expected = {
         "rr": (reciprocal_rank(same), random_reciprocal_rank(same.counts)),
         "hit": (top_hit(same, 5, 3), random_top_hit(same.counts, 5, 3)),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from shopvision.errors import UserError
 from shopvision.evaluation.retrieval_metrics import (
     fit_logistic_regression,
     linear_evaluation,
@@ -60,17 +58,19 @@ def test_linear_evaluation_reads_what_is_there_and_only_that() -> None:
     centres = np.repeat(generator.normal(size=(8, 16)), 50, axis=0)
     vectors = (centres + 0.3 * generator.normal(size=(400, 16))).astype(np.float32)
     clear = linear_evaluation(vectors, labels)
+    assert clear is not None
     assert clear.classes == 8
     assert np.isfinite(clear.correct).sum() == 8 * 15
     assert np.nanmean(clear.correct) > 0.98
     noise = linear_evaluation(generator.normal(size=(400, 16)).astype(np.float32), labels)
+    assert noise is not None
     assert np.nanmean(noise.correct) < 0.3
 
 
-def test_a_class_of_one_is_left_out_and_one_class_is_refused() -> None:
+def test_a_class_of_one_is_left_out_and_one_class_tells_nothing() -> None:
     vectors = np.eye(5, dtype=np.float32)
     found = linear_evaluation(vectors, np.array(["a", "a", "b", "b", "c"]))
+    assert found is not None
     assert found.classes == 2
     assert np.isnan(found.correct[4])
-    with pytest.raises(UserError, match="two categories of two pictures or more, not 1"):
-        linear_evaluation(vectors, np.array(["a", "a", "a", "b", "c"]))
+    assert linear_evaluation(vectors, np.array(["a", "a", "a", "b", "c"])) is None
