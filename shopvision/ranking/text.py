@@ -1,7 +1,7 @@
 """Topics to token ids, as CLIK reads them (iloveslowfood/CLIK, text preprocessing).
 
-``[CLS] name [SEP] desc [SEP] season [SEP] cat1 [SEP] cat2 [SEP] cat3 [SEP] cat4 [SEP] kwds [SEP] [PAD]...``: always nine
-special tokens, because an empty slot keeps its ``[SEP]``.
+``[CLS] name [SEP] desc [SEP] season [SEP] cat1 [SEP] cat2 [SEP] cat3 [SEP] cat4 [SEP] kwds [SEP] [PAD]...``: always
+nine special tokens, because an empty slot keeps its ``[SEP]``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ SEASONS: dict[SeasonLanguage, tuple[str, str, str, str]] = {
 _CUT_ORDER = tuple(SLOTS.index(slot) for slot in ("desc", "kwds", "name"))
 _WORD = re.compile(
     "["
-    "0-9０-９"
-    "A-Za-zＡ-Ｚａ-ｚªºÀ-ÖØ-öø-ɏḀ-ỿ\u0300-\u036f"  # Latin with accents, also those that have no composed letter
-    "가-힣\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\ud7b0-\ud7fb\uffa1-\uffdc"  # Hangul syllables and jamo
-    "ぁ-ゖゝ-ゟァ-ヺー-ヿㇰ-ㇿｦ-ﾟ"  # kana; its voiced sound marks are letters here
-    "々〆〇㐀-䶿一-鿿\uf900-\ufaff\U00020000-\U000323af"  # CJK ideographs
+    r"0-9\uff10-\uff19"  # digits, also full-width
+    r"A-Za-z\uff21-\uff3a\uff41-\uff5a"  # Latin letters, also full-width
+    r"\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff\u0300-\u036f"  # with accents, and loose accents
+    r"\uac00-\ud7a3"  # Hangul syllables
+    r"\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\ud7b0-\ud7fb\uffa1-\uffdc"  # jamo
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
+    r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # CJK ideographs
     "]+"
 )
 

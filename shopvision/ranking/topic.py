@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 import numbers
 import re
@@ -65,7 +65,7 @@ def _is_day(text: str) -> bool:
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         return False
     try:
-        datetime.date.fromisoformat(text)
+        dt.date.fromisoformat(text)
     except ValueError:
         return False
     return True
@@ -76,9 +76,9 @@ def _text(slot: str, value: object) -> str:
         return value.strip()
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
         return ""
-    if slot == "kwds" and isinstance(value, (list, tuple)):
-        return ",".join(_text("each of kwds", keyword) for keyword in value)
-    if slot == "date" and isinstance(value, datetime.date):
-        return f"{value:%Y-%m-%d}"
-    kind = "a list of texts or a text" if slot == "kwds" else "a text"
+    if slot == "kwds" and isinstance(value, (list, tuple)) and all(isinstance(keyword, str) for keyword in value):
+        return ",".join(value)
+    if slot == "date" and isinstance(value, dt.date):
+        return value.isoformat()[:10]  # a day with a time of day loses that
+    kind = "a text or a list of texts" if slot == "kwds" else "a text"
     raise UserError(f"The topic's slot '{slot}' must be {kind}, not {value!r}: put it in quotes.")
