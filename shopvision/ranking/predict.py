@@ -106,7 +106,9 @@ class PlanRanker:
         vectors = torch.empty(len(topics), self._image_tower.proj.linear_out.out_features)
         tokens = self._topic_tokenizer.encode(topics)
         # Topics of like length together, because each batch is padded to its longest.
-        for rows in torch.split(tokens.attention_mask.sum(1).argsort(stable=True), TOPICS_AT_ONCE):
+        order = tokens.attention_mask.sum(1).argsort(stable=True)
+        for start in range(0, len(topics), TOPICS_AT_ONCE):
+            rows = order[start : start + TOPICS_AT_ONCE]
             topic_vectors = self._clik.txt_encoder(tokens.rows(rows).to(self.device))
             vectors[rows] = self._clik.query_vectors(topic_vectors).cpu()
         queries: NDArray[np.float32] = vectors.numpy()
@@ -134,7 +136,8 @@ class PlanRanker:
             raise UserError(f"top_k is {top_k}: ask for at least 1 picture.")
         topic = plan if isinstance(plan, Topic) else Topic.from_mapping(plan)
         query = self.query_vectors([topic])[0]
-        scores = self._image_vectors(pictures) @ query
+        # Not a matrix product, whose rounding depends on the row: a picture given twice would get two scores.
+        scores = (self._image_vectors(pictures) * query).sum(axis=1)
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [RankedPicture(int(index), float(scores[index])) for index in order]
 
