@@ -15,6 +15,7 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
+from unicodedata import is_normalized
 
 from pydantic_core import from_json
 
@@ -134,7 +135,9 @@ def _json_object(line: bytes) -> dict[str, Any] | RecordError:
         return RecordError(f"not JSON ({reason}); correct the line")
     if not isinstance(record, dict):
         return RecordError("not a JSON object; write {...} with the record's keys")
-    return record if line.isascii() and b"\\u" not in line else _normalised(record)
+    if b"\\u" not in line and (line.isascii() or is_normalized("NFC", line.decode())):
+        return record
+    return _normalised(record)
 
 
 def _normalised(record: dict[str, Any]) -> dict[str, Any] | RecordError:
