@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shopvision.evaluation.ranking_metrics import RankedLists, ndcg, random_reciprocal_rank, reciprocal_rank, top_hit
-from shopvision.evaluation.retrieval_metrics import matching_accuracy
 from shopvision.ranking.config import ClikConfig
+from shopvision.ranking.evaluate import evaluate_vectors
 from shopvision.ranking.inputs import Inputs, Topics
 from shopvision.ranking.losses import (
     gather_with_local_gradients,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from shopvision.ranking.sampling import RankingSampler, Step
 
 EVALUATED_AT_ONCE = 256
-TOP_HITS = ((1, 1), (3, 1), (5, 1), (5, 5))
 
 
 @dataclass(frozen=True)
@@ -123,19 +121,23 @@ class ClikLearner:
         return prefetch(lambda numbered: self._load(epoch, *numbered), enumerate(self._sampler.epoch(epoch), start=1))
 
     def _load(self, epoch: int, number: int, step: Step) -> ClikBatch:
-        process = self._process
+        process, seed = self._process, (self._config.train.seed, epoch, number)
+        # Drawn for the whole step, so that more processes see the same crops.
+        share, whole = slice(process.rank, None, process.world), np.random.default_rng(seed)
+        matching_crops = whole.random((len(step.matching_products), 2))[share]
+        ranking_crops = whole.random((*step.ranking_products.shape, 2))[share].reshape(-1, 2)
+        generator = np.random.default_rng([*seed, process.rank])
         step = step.shard(process.rank, process.world)
-        generator = np.random.default_rng([self._config.train.seed, epoch, number, process.rank])
         matching_topics = matching_pictures = ranking_topics = ranking_pictures = None
         if self._config.needs_matching:
             matching_topics = self._train.topics(
                 step.matching_exhibitions, step.matching_products, step.augment, generator
             )
-            matching_pictures = self._train.pictures(step.matching_products, generator)
+            matching_pictures = self._train.pictures(step.matching_products, matching_crops)
         if len(step.ranking_exhibitions):
             never = np.zeros(len(step.ranking_exhibitions), bool)
             ranking_topics = self._train.topics(step.ranking_exhibitions, step.ranking_products[:, 0], never, generator)
-            ranking_pictures = self._train.pictures(step.ranking_products.ravel(), generator)
+            ranking_pictures = self._train.pictures(step.ranking_products.ravel(), ranking_crops)
         labels = torch.from_numpy(np.asarray(step.ranking_labels, np.float32))
         return ClikBatch(matching_topics, matching_pictures, ranking_topics, ranking_pictures, labels)
 
@@ -216,26 +218,18 @@ class ClikLearner:
             self._topic_vectors,
         )  # fmt: skip
         pictures = self._all_vectors(len(used), lambda rows: valid.pictures(used[rows], None), self._picture_vectors)
-        queries = self.clik.query_vectors(topics).cpu().numpy()
-        vectors = pictures.cpu().numpy()
-        places = [np.searchsorted(used, exhibition.products) for exhibition in data.exhibitions]
-        lists = RankedLists.from_lists(
-            [vectors[place] @ query for place, query in zip(places, queries, strict=True)],
-            [exhibition.labels for exhibition in data.exhibitions],
+        report = evaluate_vectors(
+            data,
+            topic_vectors=topics.cpu().numpy(),
+            query_vectors=self.clik.query_vectors(topics).cpu().numpy(),
+            image_vectors=pictures.cpu().numpy(),
+            matching_batch=self._config.train.matching_batch,
+            resamples=0,
+            linear=False,
+            seed=self._config.train.seed,
         )
-        best = vectors[[place[0] for place in places]]
-        forward, backward, _ = matching_accuracy(
-            topics.cpu().numpy(), best, self._config.train.matching_batch, seed=self._config.train.seed
-        )
-        values = {
-            "mrr": reciprocal_rank(lists),
-            "mrr_random": random_reciprocal_rank(lists.counts),
-            **{f"top{truly}_top{seen}": top_hit(lists, truly, seen) for truly, seen in TOP_HITS},
-            "ndcg_10": ndcg(lists, 10),
-            "topic_to_image": forward,
-            "image_to_topic": backward,
-        }
-        return {name: float(np.nanmean(value)) for name, value in values.items()}
+        values = {name: metric.value for name, metric in report.metrics.items()}
+        return {**values, "mrr_random": report.metrics["mrr"].random}
 
     def _all_vectors(self, count: int, load: Callable[[slice], Any], encoder: Callable[[Any], Tensor]) -> Tensor:
         """(count, h): every process embeds some rows, all get all."""

@@ -58,13 +58,13 @@ def ranker(
     if output is not None:
         _make(output)
     with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
-        task = bar.add_task("pictures", total=None)
+        task = bar.add_task("pictures", total=None, visible=False)
         report = evaluate_ranker(
             folder,
             data,
             door,
             device=device,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     if output is not None:
         values = json.dumps(report.as_dict(), ensure_ascii=False, indent=2, allow_nan=False)
