@@ -31,7 +31,7 @@ RESIZED_FOR_CROP = 1.15
 
 
 class Inputs(Protocol):
-    """Inputs of one split. With a generator they are those of training (dropout, crops), without it of evaluation."""
+    """Inputs of one split. With a generator or crops they are those of training, without them of evaluation."""
 
     data: RankingData
 
@@ -40,8 +40,11 @@ class Inputs(Protocol):
     ) -> Topics:
         """Texts of n topics: of ``exhibitions``, or where ``augment`` holds of ``products`` themselves."""
 
-    def pictures(self, products: Indices, generator: np.random.Generator | None) -> Tensor:
-        """Pictures of n products: features (n, d) float32, or pixels (n, H, W, 3) uint8."""
+    def pictures(self, products: Indices, crops: NDArray[np.float64] | None) -> Tensor:
+        """Pictures of n products: features (n, d) float32, or pixels (n, H, W, 3) uint8.
+
+        ``crops`` (n, 2) says where the crop lies between the top (left) edge, 0, and the bottom (right) one, 1.
+        """
 
 
 class FeatureInputs:
@@ -67,7 +70,7 @@ class FeatureInputs:
             features[torch.from_numpy(augment)] = self._product_texts.take(products[augment])
         return features
 
-    def pictures(self, products: Indices, generator: np.random.Generator | None) -> Tensor:  # noqa: ARG002
+    def pictures(self, products: Indices, crops: NDArray[np.float64] | None) -> Tensor:  # noqa: ARG002
         """(n, d) float32."""
         return self._pictures.take(products)
 
@@ -106,25 +109,23 @@ class RawInputs:
             return self._tokenizer.encode(topics)
         return self._tokenizer.encode(topics, word_dropout=self._word_dropout, generator=generator)
 
-    def pictures(self, products: Indices, generator: np.random.Generator | None) -> Tensor:
+    def pictures(self, products: Indices, crops: NDArray[np.float64] | None) -> Tensor:
         """(n, H, W, 3) uint8."""
-        shares: Sequence[NDArray[np.float64] | None] = (
-            [None] * len(products) if generator is None else list(generator.random((len(products), 2)))
-        )
-        return torch.from_numpy(np.stack(list(self._threads.map(self._pixels, products, shares))))
+        places: Sequence[NDArray[np.float64] | None] = [None] * len(products) if crops is None else list(crops)
+        return torch.from_numpy(np.stack(list(self._threads.map(self._pixels, products, places))))
 
-    def _pixels(self, product: int, share: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+    def _pixels(self, product: int, crop: NDArray[np.float64] | None) -> NDArray[np.uint8]:
         uri = self.data.products.image(product)
         try:
             data = self._door.fetch(uri).data
-            if share is None:
+            if crop is None:
                 return prepare(data, self._preprocessing, self._door.limits)
             pixels = prepare(data, self._larger, self._door.limits)
         except ItemError as error:
             raise JobError(f"{uri} was readable before training: restore it and give --resume ({error}).") from None
         height, width = self._preprocessing.size
-        top = math.floor(share[0] * (pixels.shape[0] - height + 1))
-        left = math.floor(share[1] * (pixels.shape[1] - width + 1))
+        top = math.floor(crop[0] * (pixels.shape[0] - height + 1))
+        left = math.floor(crop[1] * (pixels.shape[1] - width + 1))
         return pixels[top : top + height, left : left + width]
 
 

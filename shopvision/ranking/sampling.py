@@ -148,7 +148,7 @@ class RankingSampler:
             exhibitions = next(matching)
             products = self._products[self._starts[exhibitions] + self._one_each(exhibitions, generator)]
             augment = generator.random(len(exhibitions)) < self._text_augmentation
-            chosen = np.resize(self._rankable[next(ranking)], self.groups) if self.groups else self._rankable
+            chosen = np.resize(self._rankable[next(ranking)], self.groups) if self.groups else self._rankable[:0]
             yield Step(exhibitions, products, augment, chosen, *self._ranking_groups(chosen, generator))
 
     def _one_each(self, exhibitions: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int64]:
