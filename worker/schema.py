@@ -13,7 +13,8 @@ from shopvision.database import get_engine
 from shopvision.errors import UserError
 
 
-def _configuration() -> Config:
+def configuration() -> Config:
+    """What Alembic needs to find the migrations."""
     import migrations
 
     configuration = Config()
@@ -23,12 +24,12 @@ def _configuration() -> Config:
 
 def migrate() -> None:
     """Apply every migration that is missing. Safe to call from several processes at once."""
-    command.upgrade(_configuration(), "head")
+    command.upgrade(configuration(), "head")
 
 
 def require_current_schema() -> None:
     """Raise ``UserError`` where the database's schema is not the one this code was written for."""
-    wanted = ScriptDirectory.from_config(_configuration()).get_current_head()
+    wanted = ScriptDirectory.from_config(configuration()).get_current_head()
     with get_engine().connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != wanted:

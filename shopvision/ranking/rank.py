@@ -20,6 +20,7 @@ from shopvision.errors import UserError
 from shopvision.ranking import store
 from shopvision.ranking.results import PlanOutcome, write_outcomes
 from shopvision.ranking.store import PlanInput, Scope
+from shopvision.ranking.topic import Topic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,8 +190,6 @@ class _Vectors:
 
 
 def _rank_group(ranker: PlanRanker, plan_ids: Sequence[str], failed: dict[int, Failed], report: RankReport) -> None:
-    from shopvision.ranking.topic import Topic
-
     ready: list[tuple[PlanInput, Topic]] = []
     for plan in store.read_inputs(report.scope, plan_ids):
         if any(image_id not in failed for image_id in plan.without_vector):
@@ -200,16 +199,27 @@ def _rank_group(ranker: PlanRanker, plan_ids: Sequence[str], failed: dict[int, F
             ready.append((plan, Topic.from_mapping(plan.topic)))
         except UserError as error:
             report.outcomes.append(_failure(plan, "bad_topic", str(error)))
-    if not ready:
-        return
     started = time.perf_counter()
-    queries = ranker.query_vectors([topic for _, topic in ready])
+    queries = _queries(ranker, [topic for _, topic in ready])
     report.model_seconds += time.perf_counter() - started
     report.model_items += len(ready)
     for (plan, _), query in zip(ready, queries, strict=True):
+        if isinstance(query, UserError):
+            report.outcomes.append(_failure(plan, "bad_topic", str(query)))
+            continue
         report.outcomes.append(_outcome(plan, query, failed, report.scope))
         report.counters["candidates"] += plan.candidates
         report.counters["unreadable"] += len(report.outcomes[-1].unreadable)
+
+
+def _queries(ranker: PlanRanker, topics: Sequence[Topic]) -> Sequence[NDArray[np.float32] | UserError]:
+    """The query vector of each topic, or why the model takes no such topic; one by one only where one is refused."""
+    if not topics:
+        return []
+    try:
+        return list(ranker.query_vectors(topics))
+    except UserError as error:
+        return [error] if len(topics) == 1 else [query for topic in topics for query in _queries(ranker, [topic])]
 
 
 def _outcome(plan: PlanInput, query: NDArray[np.float32], failed: dict[int, Failed], scope: Scope) -> PlanOutcome:

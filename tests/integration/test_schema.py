@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
@@ -11,7 +12,7 @@ import worker.ledger.tables  # noqa: F401 - registers the ledger's tables
 from shopvision.database import connect, get_engine
 from shopvision.database.tables import Base
 from shopvision.errors import UserError
-from worker.schema import require_current_schema
+from worker.schema import configuration, migrate, require_current_schema
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -32,3 +33,22 @@ def test_an_old_schema_is_named_with_its_mend() -> None:
     finally:
         with connect() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :current"), {"current": current})
+
+
+def test_going_back_from_plan_rankings_and_forth_again() -> None:
+    """Back at the first schema every vector is noted for the index again."""
+    noted = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'note\\_%' ORDER BY proname"
+    with connect() as connection:
+        now = connection.scalars(text(noted)).all()
+    try:
+        command.downgrade(configuration(), "0001")
+        with connect() as connection:
+            before = connection.scalars(text(noted)).all()
+            assert connection.scalar(text("SELECT to_regclass('plan_rankings')")) is None
+    finally:
+        migrate()
+    assert len(before) == 3
+    assert not any("image_encoder" in definition for definition in before)
+    assert all("image_encoder" in definition for definition in now)
+    with connect() as connection:
+        assert connection.scalars(text(noted)).all() == now

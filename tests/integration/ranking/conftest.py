@@ -16,6 +16,7 @@ from sqlalchemy import insert, select
 from shopvision.catalogue import upsert_items, upsert_plans
 from shopvision.database import connect
 from shopvision.database.tables import Embedding, ItemImage, ModelVersion, PlanRanking, PlanRankingState
+from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.registry import activate
@@ -58,6 +59,8 @@ class ColourRanker:
         self.topics = 0
 
     def query_vectors(self, topics: Sequence[Topic]) -> NDArray[np.float32]:
+        if any(len(topic.cat1) > 100 for topic in topics):
+            raise UserError("The categories are too long.")
         self.topics += len(topics)
         return unit([COLOURS[topic.name.split()[0]] for topic in topics])
 

@@ -188,12 +188,13 @@ def test_plans_that_cannot_be_ranked_say_why_and_are_left_alone_until_something_
     shop.add_plan("5 date", "red", "good", date="next spring")
     shop.add_item("more", BLUE)
     shop.add_plan("6 good", "red", "good", "more")
+    shop.add_plan("7 long", "red", "good", "more", cat1="c" * 101)
     job = shop.run(min_candidates=2)
-    assert (job.state, job.done, job.failed) == ("succeeded", 1, 5)
+    assert (job.state, job.done, job.failed) == ("succeeded", 1, 6)
     found = {row["item_key"]: (row["code"], row["message"]) for row in list_failures(job.job_id, limit=10)}
     assert {key: code for key, (code, _) in found.items()} == {
         "1 empty": "no_candidates", "2 unknown": "no_candidates", "3 unreadable": "no_readable_candidates",
-        "4 few": "too_few_candidates", "5 date": "bad_topic",
+        "4 few": "too_few_candidates", "5 date": "bad_topic", "7 long": "bad_topic",
     }  # fmt: skip
     assert "the first: html: " in found["3 unreadable"][1]
     assert "1 readable" in found["4 few"][1]
