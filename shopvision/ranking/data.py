@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.catalogue.addresses import PictureRoot
 from shopvision.catalogue.seen import SeenKeys
@@ -92,9 +93,10 @@ def from_catalogue(connection: Connection, label: str | None = None) -> RankingD
     topics = {row.plan_id: _plan_topic(row) for row in connection.execute(select(Plan).order_by(Plan.plan_id))}
     collector = _ProductCollector()
     values: list[float] = []
-    for partition in _items(connection):
-        collector.codes(_item_columns(partition))
-        values += [1.0 if label is None else _number(label, row.item_id, row.extra.get(label)) for row in partition]
+    with connection.execute(_items(), execution_options={"yield_per": CATALOGUE_BATCH_ROWS}) as items:
+        for batch in items.partitions():
+            collector.codes(_item_columns(batch))
+            values += [1.0 if label is None else _number(label, row.item_id, row.extra.get(label)) for row in batch]
     if not topics or not values:
         what = "promotion plan" if not topics else "item"
         raise UserError(f"The catalogue has no {what}. Import plans with their items before training on them.")
@@ -229,20 +231,19 @@ def _plan_topic(plan: Row[Any]) -> Topic:
         raise UserError(f"Plan {plan.plan_id}: {error}") from None
 
 
-def _items(connection: Connection) -> Iterator[Sequence[Row[Any]]]:
-    """The items that are in a plan, with the address of their leading picture, a batch at a time."""
+def _items() -> Select[Any]:
+    """The items that are in a plan, with the address of their leading picture."""
     leading = (
         select(ItemImage.item_id, ItemImage.uri)
-        .distinct(ItemImage.item_id)
+        .ext(distinct_on(ItemImage.item_id))
         .order_by(ItemImage.item_id, ItemImage.position)
         .subquery()
     )
-    query = (
+    return (
         select(Item.item_id, Item.title, Item.category, Item.attributes, Item.extra, leading.c.uri)
         .join(leading, leading.c.item_id == Item.item_id)
         .where(Item.item_id.in_(select(PlanItem.item_id)))
     )
-    return connection.execute(query, execution_options={"yield_per": CATALOGUE_BATCH_ROWS}).partitions()
 
 
 def _item_columns(items: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def refine(data: RankingData, options: RefineOptions | None = None) -> tuple[dic
     splits, log = apply_rules(data, options)
     for name, fraction in zip(SPLITS, options.fractions, strict=True):
         if fraction and not splits[name].exhibitions:
-            emptied = next((rec for rec in log if rec.split in (name, None) and not rec.exhibitions_after), None)
+            own = (record for record in log if record.split in (name, None) and record.exhibitions_before)
+            emptied = next((record for record in own if not record.exhibitions_after), None)
             reason = f"'{emptied.rule}' dropped the last" if emptied else "there are too few to split"
             raise UserError(
                 f"No exhibition is left for {name}: {reason} ({len(data.exhibitions):,} were read). Lower the sizes of "

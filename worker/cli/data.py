@@ -1,0 +1,115 @@
+"""``shopvision data``: look at the exhibition table that a ranker is to be trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+
+from worker.cli.output import JsonFlag, emit, error_console, table
+
+app = typer.Typer(no_args_is_help=True, help="Look at training data.")
+
+CATEGORIES_SHOWN = 20
+
+
+@app.callback()
+def data() -> None:
+    """Look at training data."""
+
+
+@app.command()
+def describe(
+    file: Annotated[Path, typer.Argument(help="Exhibition table: .csv, .csv.gz or .parquet.")],
+    *,
+    label: Annotated[str, typer.Option(help="The numeric column that holds the labels.")] = "ctr",
+    images: Annotated[
+        str | None,
+        typer.Option(help="Picture folder (or s3://, https://); without it nobody looks for missing pictures."),
+    ] = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="TOML file: [columns] with our column = their column.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Training configuration whose [refine] section is applied.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what is in an exhibition table, and what each refinement rule drops of it."""
+    from pydantic import BaseModel
+
+    from shopvision.ranking.data import load_column_map, read_table
+    from shopvision.ranking.describe import describe as described
+    from shopvision.ranking.refine import RefineOptions
+    from shopvision.training.config import load_config
+
+    class RefineSection(BaseModel):
+        """The one section that matters here; the others are the trainer's."""
+
+        refine: RefineOptions = RefineOptions()
+
+    options = load_config(config, RefineSection).refine if config else RefineOptions()
+    columns = load_column_map(map_file) if map_file else None
+    with error_console.status(f"Reading {file.name}"):
+        read = read_table(file, label=label, images=images, columns=columns, look_for_pictures=images is not None)
+        report = {
+            "table": str(file),
+            "label": label,
+            "pictures_checked": images is not None,
+            **described(read, options),
+        }
+    emit(report, as_json, lambda: _rendered(report))
+
+
+def _rendered(report: dict[str, Any]) -> Group:
+    sizes, labels = report["products_per_exhibition"], report["labels"]
+    counts = f"{report['exhibitions']:,} exhibitions, {report['products']:,} products, {report['rows']:,} rows"
+    if not report["pictures_checked"]:
+        counts += "; pictures were not looked for (--images)"
+    shares = f"mean {labels['mean']:.6g}, {labels['zeros']:.1%} zeros"
+    names = list(sizes)
+    categories = report["categories"]
+    if len(categories) > CATEGORIES_SHOWN:
+        title = f"Categories (the {CATEGORIES_SHOWN} largest of {len(categories):,})"
+    else:
+        title = "Categories"
+    return Group(
+        f"{report['table']}: {counts}",
+        "",
+        table(
+            ["", *names],
+            [
+                ["products per exhibition", *(f"{sizes[name]:,.0f}" for name in names)],
+                [report["label"], *(f"{labels[name]:.6g}" for name in names)],
+            ],
+        ),
+        f"{report['label']}: {shares}",
+        "",
+        table(
+            ["category", "exhibitions", "rows"],
+            [
+                [entry["category"] or "(none)", f"{entry['exhibitions']:,}", f"{entry['rows']:,}"]
+                for entry in categories[:CATEGORIES_SHOWN]
+            ],
+            title,
+        ),
+        "",
+        table(["rule", "split", "exhibitions", "rows"], [_rule(record) for record in report["rules"]], "Rules"),
+        "",
+        table(
+            ["split", "exhibitions", "products", "rows"],
+            [[name, *(f"{count:,}" for count in split.values())] for name, split in report["splits"].items()],
+            "What is left",
+        ),
+    )
+
+
+def _rule(record: dict[str, Any]) -> list[Any]:
+    changes = [(record[f"{what}_before"], record[f"{what}_after"]) for what in ("exhibitions", "rows")]
+    return [record["rule"], record["split"], *(_change(*change) for change in changes)]
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
