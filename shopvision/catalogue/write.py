@@ -203,8 +203,8 @@ def _write_parts(
 def _incoming(
     connection: Connection, name: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """A temporary table with ``rows``; analysed, for the planner believes in an empty one otherwise."""
+    """A temporary table with ``rows``; its key is analysed, for the planner believes in an empty table otherwise."""
     declared = ", ".join(f"{column} {type_name}" for column, type_name in columns)
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} ({declared}) ON COMMIT DROP")
     copy_rows(connection, name, columns, rows)
-    connection.exec_driver_sql(f"ANALYZE {name}")
+    connection.exec_driver_sql(f"ANALYZE {name} ({columns[0][0]})")
