@@ -25,6 +25,7 @@ from shopvision.ranking.predict import PlanRanker
 from shopvision.ranking.text import TopicTokenizer
 from shopvision.ranking.train import TrainingReport, train_clik
 from shopvision.settings import get_settings
+from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.loop import MixedPrecision, Progress
 from tests.unit.ranking.clik_world import RANDOM_MRR, WORDS, World, make_world, write_picture
@@ -254,3 +255,12 @@ def test_the_published_values_are_the_defaults() -> None:
     train = config.train
     assert (train.matching_batch, train.groups, train.group_size, train.epochs) == (512, 12, 20, 10)
     assert (train.temperature, train.word_dropout, train.warmup_fraction, train.weight_decay) == (0.07, 0.1, 0.01, 0.01)
+
+
+def test_the_example_file_shows_every_field_with_its_default() -> None:
+    path = Path(__file__).parents[3] / "docs" / "examples" / "clik.toml"
+    config = load_config(path, ClikConfig)
+    shown = {line.lstrip("# ").split(" = ")[0] for line in path.read_text().splitlines() if " = " in line}
+    for section in (config.data, config.model, config.train):
+        assert set(type(section).model_fields) <= shown
+    assert config.train == ClikConfig.model_validate({"data": {"table": "t.csv", "label": "ctr"}}).train
