@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from tasks.rank_plans import RankParams, RankPlans
 from tasks.refresh_embeddings import RefreshEmbeddings, RefreshParams
 from worker.kinds import ChunkResult, JobKind, JobParams, register
 from worker.ledger.context import StepContext
@@ -114,5 +115,16 @@ class RefreshInOneChunk(RefreshInSmallChunks):
     chunk_size = 10_000
 
 
-for kind in (Noop(), Sleep(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk()):
+class RankSlowly(RankPlans):
+    """The real ranking in many small chunks of a second and more."""
+
+    name = "rank_slowly"
+    chunk_size = 2
+
+    def run(self, params: RankParams, keys: list[str], context: StepContext) -> ChunkResult:
+        time.sleep(1.0)
+        return super().run(params, keys, context)
+
+
+for kind in (Noop(), Sleep(), RankSlowly(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk()):
     register(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,29 +56,29 @@ def test_every_plan_is_ranked_once_and_shown(shop: Shop, ranker: str, tmp_path: 
         assert connection.scalar(select(func.count()).select_from(PlanRankingState)) == 19
 
 
-@pytest.mark.parametrize("kind", ["rank_plans", "refresh_one_chunk"])
+@pytest.mark.parametrize("kind", ["rank_slowly", "refresh_one_chunk"])
 def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranker: str, kind: str) -> None:
-    """Whichever kind keeps every GPU process busy, with a long queue behind it."""
-    shop.cli(
-        "jobs", "submit", "rank_plans", f"plan_ids={json.dumps(['eco-friendly'])}", "--wait"
-    )  # the model is loaded
+    """Every GPU process is busy, with many short chunks behind each other or with one that lasts for minutes."""
+    shop.cli("jobs", "submit", "rank_plans", "--wait")  # the model is loaded
     with connect() as connection:
         members = connection.scalars(select(ItemImage.item_id).distinct().order_by(ItemImage.item_id)).all()
-        if kind == "rank_plans":
-            plans = [
-                {"plan_id": f"bulk-{number}", "name": "dress", "member_item_ids": list(members)}
-                for number in range(3000)
-            ]
-            for start in range(0, len(plans), 500):
-                upsert_plans(connection, plans[start : start + 500])
-    if kind == "rank_plans":
-        bulk = [shop.submit("rank_plans", scope="all")]
+        if kind == "rank_slowly":
+            upsert_plans(
+                connection,
+                [
+                    {
+                        "plan_id": f"bulk-{number}",
+                        "name": "dress",
+                        "member_item_ids": list(members[number : number + 9]),
+                    }
+                    for number in range(200)
+                ],
+            )
+    if kind == "rank_slowly":
+        bulk = [shop.submit(kind, scope="all")]
     else:
-        bulk = []
-        for _ in range(2):
-            items = shop.some_items(10_000)
-            bulk.append(shop.submit(kind, item_ids=items, scope="all", publish=False, pause=0.5))
-    eventually(lambda: all(job_progress(job).phase == "chunk" for job in bulk), "the bulk is being worked on")
+        everything = shop.some_items(10_000)
+        bulk = [shop.submit(kind, item_ids=everything, scope="all", publish=False, pause=0.5) for _ in range(2)]
     for job in bulk:
         shop.holder(job)
     with connect() as connection:
@@ -92,7 +91,7 @@ def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranke
         assert shop.wait(urgent).state == "succeeded"
         unfinished = [job for job in bulk if job_progress(job).state == "running"]
         assert unfinished == bulk
-        assert seconds < 10
+        assert seconds < 10  # mostly the chunk in hand
         assert sum(shop.deaths(job) for job in bulk) == 0
     finally:
         for job in bulk:
@@ -101,7 +100,7 @@ def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranke
         for job in bulk:
             shop.wait(job)
         with connect() as connection:
-            delete_plans(connection, ["noon", *(f"bulk-{number}" for number in range(3000))])
+            delete_plans(connection, ["noon", *(f"bulk-{number}" for number in range(200))])
 
 
 def test_the_nightly_run_of_a_shop_without_a_ranker(shop: Shop) -> None:
