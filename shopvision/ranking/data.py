@@ -34,6 +34,7 @@ __all__ = [
 
 CATALOGUE_BATCH_ROWS = 20_000
 CATEGORY_DEPTH = 4
+SAMPLED_ROWS = 10_000
 SEPARATOR = "\x1f"  # ASCII's own unit separator: no text holds it
 
 
@@ -135,7 +136,9 @@ class _ProductCollector:
         if len(new):
             numbers[new] = len(self._seen) + 1 + np.arange(len(new))
             self._seen.add([ids[place] for place in new], numbers[new].tolist())
-            self._batches.append(pa.record_batch(dict(columns)).take(pa.array(first_rows[new])))
+            fresh = pa.record_batch(dict(columns)).take(pa.array(first_rows[new]))
+            texts = {name: _clean(name, fresh[name]) for name in fresh.column_names}
+            self._batches.append(pa.record_batch(texts))
         codes: NDArray[np.int32] = numbers[rows] - 1
         return codes
 
@@ -146,30 +149,28 @@ class _ProductCollector:
         order = pc.sort_indices(table["id"])
         places = np.empty(len(order), np.int32)
         places[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-        columns = {}
-        for name in table.column_names:
-            columns[name] = _compact(table[name], order, as_it_is=name in {"id", "image"})
-            table = table.drop_columns([name])
+        raw = dict(zip(table.column_names, table.columns, strict=True))
+        del table  # so that each column's memory is free once its compact form stands
+        columns = {name: _compact(raw.pop(name), order) for name in list(raw)}
         return places, Products(columns, root)
 
 
-def _compact(column: Any, order: Any, *, as_it_is: bool) -> Any:
-    """``column`` in this order, stripped and NFC, by dictionary where texts repeat enough for that to be smaller.
-
-    Names of files are left as they are: normalising would point to other ones.
-    """
+def _clean(name: str, texts: Any) -> Any:
+    """Stripped and NFC; names of files are left as they are, for normalising would point to other ones."""
     # large_string, because the texts of a big table may pass the 2 GiB of a plain text array
-    plain = column.cast(pa.large_string()).combine_chunks().take(order)
-    if as_it_is:
-        return plain
-    encoded = plain.dictionary_encode()
-    if encoded.nbytes < plain.nbytes:
-        return pa.DictionaryArray.from_arrays(encoded.indices, _clean(encoded.dictionary))
-    return _clean(plain)
+    texts = texts.cast(pa.large_string())
+    return texts if name in {"id", "image"} else pc.utf8_normalize(pc.utf8_trim_whitespace(texts), "NFC")
 
 
-def _clean(texts: Any) -> Any:
-    return pc.utf8_normalize(pc.utf8_trim_whitespace(texts), "NFC")
+def _compact(column: Any, order: Any) -> Any:
+    """``column`` in this order as one array, by dictionary where texts repeat.
+
+    A sample tells whether they do: building a dictionary takes several times the memory of a column that has none.
+    """
+    column = column.combine_chunks().take(order)
+    sample = column.take(pa.array(np.linspace(0, len(column) - 1, min(len(column), SAMPLED_ROWS)).astype(np.int64)))
+    repeats = pc.count_distinct(sample).as_py() <= len(sample) // 2
+    return column.dictionary_encode() if repeats else column
 
 
 def _product_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
