@@ -49,7 +49,7 @@ def clik(
     from shopvision.training.distributed import joined
 
     settled = load_config(config, ClikConfig)
-    with joined(device) as process, _Bars(shown=process.is_main) as bars:
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
         report = train_clik(settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage)
     if report is None:
         return
@@ -73,7 +73,7 @@ def clik(
     emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
 
 
-class _Bars:
+class Bars:
     """One bar for each stage of preparation, then one for each epoch, on stderr."""
 
     def __init__(self, *, shown: bool) -> None:
@@ -83,7 +83,7 @@ class _Bars:
         )  # fmt: skip
         self._bars: dict[str, TaskID] = {}
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> Bars:
         self._progress.start()
         return self
 
@@ -96,7 +96,7 @@ class _Bars:
 
     def step(self, progress: LoopProgress) -> None:
         """One training step."""
-        note = "  ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items())
+        note = f"loss {progress.metrics['loss']:.3f}" if progress.metrics else ""
         self._show(f"epoch {progress.epoch}", progress.step, progress.steps_per_epoch, note)
 
     def _show(self, name: str, done: int, total: int, note: str) -> None:
