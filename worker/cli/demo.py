@@ -1,7 +1,8 @@
-"""``shopvision demo``: the whole way once, from a catalogue of real photos to what looks alike."""
+"""``shopvision demo``: the whole way once, from real photos to what looks alike and what suits a promotion plan."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,12 +13,13 @@ import typer
 from rich.markup import escape
 
 from shopvision.errors import UserError
-from worker.cli.output import console, table
+from worker.cli.output import console, error_console, table
 
 TABLES = ("items", "products", "catalogue", "catalog")
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif"}
 SHOWN = 6
+FEWEST_PLANS = 2
 NEIGHBOURS = 3
 REPORT_ITEMS = 200
 REPORT_NEIGHBOURS = 6
@@ -34,10 +36,11 @@ def demo(
         Path | None,
         typer.Option(help="A folder with items.jsonl, .csv or .parquet and its pictures, or with pictures alone."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("demo-report.html"),
+    output: Annotated[Path, typer.Option(help="Where the page of look-alikes goes.")] = Path("demo-report.html"),
+    plans_output: Annotated[Path, typer.Option(help="Where the page of plans goes.")] = Path("demo-plans.html"),
     keep_running: Annotated[bool, typer.Option(help="Leave the stack running.")] = False,
 ) -> None:
-    """Start a stack, import a catalogue, embed its pictures, publish the index, and show what it finds."""
+    """Start a stack, import a catalogue, embed and index its pictures, train a ranker and rank pictures for plans."""
     from shopvision.settings import get_settings
     from worker.stack.detached import read_status, start_detached, stop
 
@@ -50,8 +53,11 @@ def demo(
     try:
         folder = catalogue or _sample()
         _import(folder)
-        job_id = _refresh()
-        _show_neighbours(output, job_id)
+        _show_neighbours(output, _run("refresh_embeddings"))
+        pages = [output]
+        if _train_ranker(folder):
+            _show_plans(plans_output, _run("rank_plans"))
+            pages.append(plans_output)
         state = read_status(home)
         if state is not None and state.flower_url:
             console.print(
@@ -61,7 +67,9 @@ def demo(
         if not was_running and not keep_running:
             console.print("stopping the stack ...")
             stop(home)
-    console.print(f"Done in {time.monotonic() - started:.0f} s. Report: {output.resolve()}")
+    console.print(
+        f"Done in {time.monotonic() - started:.0f} s. To look at: {', '.join(str(page.resolve()) for page in pages)}"
+    )
 
 
 def _sample() -> Path:
@@ -129,17 +137,17 @@ def _one_item_per_picture(folder: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _refresh() -> uuid.UUID:
+def _run(kind: str) -> uuid.UUID:
     from shopvision.database import connect
     from worker.cli.jobs import follow
     from worker.ledger.jobs import submit
 
     with connect() as connection:
-        job_id = submit(connection, "refresh_embeddings", source="demo")
+        job_id = submit(connection, kind, source="demo")
     progress = follow(job_id)
     console.print(progress.sentence())
     if progress.state != "succeeded":
-        raise UserError("The demo's job did not succeed; the reason stands above.")
+        raise UserError(f"The demo's {kind} job did not succeed; the reason stands above.")
     return job_id
 
 
@@ -167,3 +175,59 @@ def _show_neighbours(output: Path, job_id: uuid.UUID) -> None:
         for row in rows[::step][:SHOWN]
     ]
     console.print(table(("item", "looks most like"), shown))
+
+
+def _train_ranker(folder: Path) -> bool:
+    """Train a small CLIK and let it rank plans; False where there is nothing to learn from."""
+    from shopvision.catalogue.files import Source, open_source
+    from shopvision.models import registry
+    from shopvision.ranking.train import train_clik
+    from shopvision.training.distributed import joined
+    from worker.cli.train import Bars
+    from worker.demo_plans import category_plans, import_plans, ranker_config
+
+    own = next((folder / f"plans{suffix}" for suffix in SUFFIXES if (folder / f"plans{suffix}").is_file()), None)
+    plans = [] if own else category_plans()
+    if own is not None:
+        with open_source(str(own)) as source:
+            count = import_plans(source)
+    elif len(plans) >= FEWEST_PLANS:
+        count = import_plans(
+            Source("categories", enumerate((plan.record(plan.members) for plan in plans), start=1), lambda: 1.0)
+        )
+    else:
+        console.print(f"no plans to rank: {folder} has no plans.jsonl, and fewer than {FEWEST_PLANS} categories")
+        return False
+    console.print(f"training a ranker on {count} plans, with frozen encoders ...")
+    with tempfile.TemporaryDirectory() as scratch, joined() as process, Bars(shown=error_console.is_terminal) as bars:
+        report = train_clik(
+            ranker_config(count), Path(scratch, "run"), process=process, on_progress=bars.step, on_stage=bars.stage
+        )
+        if report is None:
+            raise UserError("The demo trains in one process: start it without torchrun.")
+        spec = registry.import_model(f"local-dir:{report.folder}").spec
+    registry.activate("plan_ranker", spec)
+    if plans:  # what a ranker is for: each plan may now choose from all that stands beside its category too
+        import_plans(
+            Source("categories", enumerate((plan.record(plan.candidates) for plan in plans), start=1), lambda: 1.0)
+        )
+    console.print(f"{spec} ranks plans now")
+    return True
+
+
+def _show_plans(output: Path, job_id: uuid.UUID) -> None:
+    from shopvision.ranking.report import plans_of, write_report
+    from worker.ledger.progress import job_progress, list_failures
+
+    plans = plans_of(job_id)
+    progress = job_progress(job_id)
+    facts = [
+        ("pictures compared", f"{progress.counters.get('candidates', 0):,}"),
+        ("model", str(progress.params.get("model")).partition(":")[0]),
+    ]
+    write_report(output, plans, facts=facts, failures=list_failures(job_id, limit=200))
+    shown = [
+        (plan.topic.name, ", ".join(f"{one.title or one.item_id} {one.score:.2f}" for one in plan.best[:NEIGHBOURS]))
+        for plan in plans[:SHOWN]
+    ]
+    console.print(table(("plan", "pictures that suit it best"), shown))
