@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
-from torch import Tensor
+from torch import Tensor, nn
 
 from shopvision.errors import JobError
-from shopvision.ranking.card import make_topic_tokenizer
 from shopvision.ranking.losses import (
     gather_with_local_gradients,
     image_ranking_loss,
     topic_matching_loss,
     total_loss,
 )
-from shopvision.ranking.model import Clik
+from shopvision.ranking.model import Clik, ImageTower, TextTower
 from shopvision.ranking.text import TokenBatch
-from shopvision.ranking.topic import Topic
-from tests.unit.ranking.tiny_clik import arguments, tiny_clik, tiny_tokenizer
 
 PAIRS, GROUPS, CANDIDATES, WORLD = 6, 4, 3, 2
-WORDS = ["summer", "autumn", "dress", "shoe", "linen", "sale", "women", "men"]
+WORDS, WIDTH, DIMENSION = 30, 16, 8
+
+
+class Words(nn.Module):
+    """Stands for a transformers encoder, which would take each new process ten seconds to import."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(type_vocab_size=2)
+        self.words, self.types, self.mix = nn.Embedding(WORDS, WIDTH), nn.Embedding(2, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> SimpleNamespace:
+        hidden = torch.tanh(self.mix(self.words(input_ids) + self.types(token_type_ids)))
+        return SimpleNamespace(last_hidden_state=hidden * attention_mask.unsqueeze(-1))
 
 
 def batch() -> tuple[TokenBatch, Tensor, TokenBatch, Tensor]:
     """All topics, their pictures, the groups' topics and pictures; float64 tells a wrong factor from rounding."""
     generator = torch.Generator().manual_seed(11)
-    topics = [Topic(f"{WORDS[number]} {WORDS[3 * number % 8]}", cat1=WORDS[-number]) for number in range(PAIRS)]
-    tokens = make_topic_tokenizer(arguments(), tiny_tokenizer()).encode(topics)
-    pictures = torch.randn(PAIRS, 3, 32, 32, generator=generator, dtype=torch.float64)
-    candidates = torch.randn(GROUPS, CANDIDATES, 3, 32, 32, generator=generator, dtype=torch.float64)
+    ids = torch.randint(1, WORDS, (PAIRS, 7), generator=generator)
+    mask = (torch.arange(7) < torch.randint(3, 8, (PAIRS, 1), generator=generator)).long()
+    tokens = TokenBatch(ids * mask, mask, torch.randint(0, 2, (PAIRS, 7), generator=generator) * mask)
+    pictures = torch.randn(PAIRS, 3, 8, 8, generator=generator, dtype=torch.float64)
+    candidates = torch.randn(GROUPS, CANDIDATES, 3, 8, 8, generator=generator, dtype=torch.float64)
     return tokens, pictures, tokens.rows(torch.tensor([1, 4, 0, 2])), candidates
 
 
 def model() -> Clik:
-    return tiny_clik(arguments(bank_size=PAIRS)).double()
+    torch.manual_seed(1)
+    eye = nn.Sequential(nn.Conv2d(3, WIDTH, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Clik(
+        TextTower(Words(), WIDTH, DIMENSION, pooling="mean"), ImageTower(eye, WIDTH, DIMENSION), bank_size=PAIRS
+    ).double()
 
 
 def step(clik: Clik, pairs: slice, groups: slice, world: int) -> None:

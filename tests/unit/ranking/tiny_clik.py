@@ -56,7 +56,8 @@ def tiny_clik(wanted: ClikArguments, seed: int = 1) -> Clik:
     return clik
 
 
-def save_tiny(folder: Path, wanted: ClikArguments, seed: int = 1) -> ModelCard:
-    return save_clik(
-        folder, tiny_clik(wanted, seed), wanted, tiny_tokenizer(), PREPROCESSING, name="tiny", source="test"
-    )
+def save_tiny(
+    folder: Path, wanted: ClikArguments, seed: int = 1, tokenizer: PreTrainedTokenizerFast | None = None
+) -> ModelCard:
+    tokenizer = tokenizer or tiny_tokenizer()
+    return save_clik(folder, tiny_clik(wanted, seed), wanted, tokenizer, PREPROCESSING, name="tiny", source="test")
