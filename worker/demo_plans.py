@@ -78,7 +78,7 @@ def _items() -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
             select(Item.item_id, Item.category, Item.attributes)
             .where(Item.category.is_not(None), Item.item_id.in_(select(ItemImage.item_id)))
             .order_by(Item.item_id)
-        )  # type: ignore[misc] # rows are tuples
+        )
 
 
 def import_plans(source: Source) -> int:
