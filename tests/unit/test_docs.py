@@ -17,7 +17,9 @@ from typer.main import get_command
 from shopvision.catalogue.mapping import Mapping
 from shopvision.catalogue.records import Item
 from shopvision.images.reasons import REASONS
+from shopvision.ranking.config import ClikConfig
 from shopvision.settings import Settings
+from shopvision.training.config import load_config
 from worker.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -90,10 +92,13 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
     for lines in blocks(TEXTS[page], "json"):
         for line in lines.splitlines():
             Item.model_validate(json.loads(line))
-    for number, mapping in enumerate(blocks(TEXTS[page], "toml")):
+    for number, text in enumerate(blocks(TEXTS[page], "toml")):
         file = tmp_path / f"{number}.toml"
-        file.write_text(mapping)
-        assert Mapping.load(file, Item).columns["item_id"] == "sku"
+        file.write_text(text)
+        if "[train]" in text:
+            load_config(file, ClikConfig)
+        else:
+            assert Mapping.load(file, Item).columns["item_id"] == "sku"
 
 
 @every_page

@@ -30,10 +30,10 @@ def describe(
         typer.Option(help="Picture folder (or s3://, https://); without it nobody looks for missing pictures."),
     ] = None,
     map_file: Annotated[
-        Path | None, typer.Option("--map", help="TOML file: [columns] with our column = their column.")
+        Path | None, typer.Option("--map", help="TOML file: \\[columns] with our column = their column.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Training configuration whose [refine] section is applied.")
+        Path | None, typer.Option(help="Training configuration whose \\[refine] section is applied.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
