@@ -19,7 +19,14 @@ from pathlib import Path
 
 from benchmarks.common import REPOSITORY, Table, machine, progress
 
-NAMES = ("embedding_refresh", "embedding_refresh_large_model", "engine_overhead", "index", "catalogue_import")
+NAMES = (
+    "ranking",
+    "embedding_refresh",
+    "embedding_refresh_large_model",
+    "engine_overhead",
+    "index",
+    "catalogue_import",
+)
 
 
 def main() -> None:
