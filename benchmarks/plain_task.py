@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker.app import app
 
-# Chunks last for seconds, so their processes may be replaced every few hundred; tasks this small would mostly pay for that.
+# Chunks last for seconds, so their processes may be replaced now and then; tasks this small would mostly pay for that.
 app.conf.worker_max_tasks_per_child = None
 
 
