@@ -28,7 +28,7 @@ PUBLISHED = "published: every plan encodes its pictures"
 COLD, WARM = "shopvision, no vectors yet", "shopvision, vectors kept"
 REPETITIONS = 2
 BANK = 512
-SAME_SCORE = 0.05  # bfloat16 networks and float16 vectors against float32
+SAME_SCORE = 0.01  # bfloat16 networks and float16 vectors differ from float32 by 0.002
 
 
 @dataclass(frozen=True)
