@@ -6,6 +6,7 @@ done stays done whatever becomes of the chunk. Where no picture is new, only the
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ROLE = "plan_ranker"
 KIND = "plan_ranker"
+BATCHES_AHEAD = 4  # between looks at what others have done
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
 
 
@@ -174,18 +176,25 @@ class _Vectors:
         from shopvision.embeddings.store import select_tasks
         from shopvision.embeddings.store import write_outcomes as write_vectors
 
-        version = self._report.scope.model_version_id
-        with connect() as connection:
-            tasks = select_tasks(connection, version, image_ids)
+        scope = self._report.scope
         self._looked_at.update(image_ids)
-        for batch in self.pipeline.stream(tasks):
-            if batch:
-                with connect() as connection:
-                    write_vectors(connection, version, batch)
-            self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
-            self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
-            if should_stop():
-                return False
+        # Other processes rank plans with the same pictures at the same time. Each begins at another one, and leaves out
+        # what has been done meanwhile.
+        start = random.randrange(len(image_ids))  # noqa: S311 - no secret
+        turned = [*image_ids[start:], *image_ids[:start]]
+        step = BATCHES_AHEAD * self.pipeline.batch_size
+        for first in range(0, len(turned), step):
+            open_ids = store.still_stale(scope, turned[first : first + step])
+            with connect() as connection:
+                tasks = select_tasks(connection, scope.model_version_id, open_ids)
+            for batch in self.pipeline.stream(tasks):
+                if batch:
+                    with connect() as connection:
+                        write_vectors(connection, scope.model_version_id, batch)
+                self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
+                self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
+                if should_stop():
+                    return False
         return True
 
 

@@ -55,6 +55,14 @@ _STALE_PICTURES = f"""
     ORDER BY image.image_id
     """
 
+_STILL_STALE = """
+    SELECT image.image_id FROM item_images AS image
+    LEFT JOIN embeddings AS own ON own.image_id = image.image_id AND own.model_version_id = :version
+    LEFT JOIN embeddings AS seen ON seen.image_id = image.image_id
+        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+    WHERE image.image_id = ANY(:image_ids) AND (own.image_id IS NULL OR own.image_sha256 <> seen.image_sha256)
+    """
+
 # The lock keeps the pictures in place until the commit.
 _SHARE_VECTORS = """
     INSERT INTO embeddings (model_version_id, image_id, image_sha256, source_fingerprint, vector)
@@ -181,6 +189,12 @@ def stale_pictures(scope: Scope, plan_ids: Sequence[str]) -> dict[int, bytes | N
     with connect() as connection:
         rows = connection.execute(text(_STALE_PICTURES), scope.sql(plan_ids=list(plan_ids)))
         return {image_id: None if sha256 is None else bytes(sha256) for image_id, sha256 in rows}
+
+
+def still_stale(scope: Scope, image_ids: Sequence[int]) -> list[int]:
+    """Those of some pictures that nobody else has embedded meanwhile."""
+    with connect() as connection:
+        return list(connection.scalars(text(_STILL_STALE), scope.sql(image_ids=list(image_ids))))
 
 
 def share_vectors(scope: Scope, image_ids: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shopvision.catalogue import delete_items, delete_plans
 from shopvision.database import connect
@@ -286,6 +287,33 @@ def test_a_stopped_chunk_keeps_its_vectors_and_hands_back_the_rest(
     assert shop.seen == 30  # nothing twice
     assert asked[:2] == [4, 6]
     assert len(asked) > 10
+
+
+def test_what_another_process_embeds_meanwhile_is_left_out(shop: RankingShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [f"i{number}" for number in range(40)]
+    for number, item in enumerate(items):
+        shop.add_item(item, (number * 6, 10, 10))
+    shop.add_plan("p", "red", *items)
+
+    def meanwhile(self: StepContext) -> bool:
+        with connect() as connection:
+            version = connection.scalars(
+                select(ModelRole.model_version_id).where(ModelRole.role == "plan_ranker")
+            ).one()
+            for image_id in connection.scalars(select(ItemImage.image_id)).all():
+                vector = unit([[1, 1, 1]]).astype("<f2").tobytes()
+                row = {"image_sha256": b"", "source_fingerprint": "", "vector": vector}
+                connection.execute(
+                    upsert(Embedding)
+                    .values(model_version_id=version, image_id=image_id, **row)
+                    .on_conflict_do_nothing()
+                )
+        return False
+
+    monkeypatch.setattr(StepContext, "should_stop", meanwhile)
+    job = shop.run()
+    assert (job.state, job.counters["candidates"], len(shop.ranking("p"))) == ("succeeded", 40, 40)
+    assert shop.seen == job.counters["embedded"] == rank.BATCHES_AHEAD * shop.ranker.image_encoder.batch_size
 
 
 def test_ten_thousand_candidates(shop: RankingShop) -> None:
