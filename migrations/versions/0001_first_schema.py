@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("item_id", name=op.f("pk_items")),
+        postgresql_with={"fillfactor": 80},
     )
     op.create_index(op.f("ix_items_category"), "items", ["category"], unique=False)
     op.create_table(

@@ -32,11 +32,45 @@ Numbered = tuple[int, dict[str, Any] | RecordError]
 
 @dataclass(frozen=True)
 class Source:
-    """An opened catalogue file."""
+    """An opened catalogue file, or records from elsewhere; ``file`` lets another process open the same."""
 
     name: str
     records: Iterator[Numbered]
     fraction_read: Callable[[], float]
+    file: CatalogueFile | None = None
+
+
+@dataclass(frozen=True)
+class CatalogueFile:
+    """A file on this machine.
+
+    Attributes:
+        name: what the user calls it.
+        path: where it, or its copy, is.
+        file_format: ``jsonl``, ``csv`` or ``parquet``.
+    """
+
+    name: str
+    path: Path
+    file_format: str
+    gzipped: bool
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size
+
+    @contextmanager
+    def opened(self) -> Iterator[Source]:
+        """Its records, see :func:`open_source`."""
+        with self.path.open("rb") as raw:
+            if self.file_format == "parquet":
+                yield _parquet(self, raw)
+                return
+            size = max(self.size, 1)
+            stream: BinaryIO = GzipFile(fileobj=raw) if self.gzipped else raw  # type: ignore[assignment]  # is one in all but name
+            read = _jsonl if self.file_format == "jsonl" else _csv
+            yield Source(self.name, _whole(self.name, read(self.name, stream)), lambda: raw.tell() / size, self)
 
 
 @contextmanager
@@ -48,21 +82,16 @@ def open_source(location: str, file_format: str | None = None) -> Iterator[Sourc
         file_format: ``jsonl``, ``csv`` or ``parquet``, where the suffix does not tell.
 
     Raises:
-        UserError: the file is missing, of unknown format, damaged, or has no readable header.
+        UserError: the file is missing or of unknown format; while its records are read: it is damaged, or has no
+            readable header.
     """
     suffixes = Path(location).suffixes
     gzipped = suffixes[-1:] == [".gz"]
     file_format = file_format or FORMATS.get((suffixes[:-1] if gzipped else suffixes)[-1:][0] if suffixes else "")
     if file_format not in set(FORMATS.values()):
         raise UserError(f"{location}: unknown format. Name it .jsonl, .csv or .parquet (also .gz), or give --format.")
-    with _local(location) as path, path.open("rb") as raw:
-        size = max(path.stat().st_size, 1)
-        if file_format == "parquet":
-            yield _parquet(location, raw)
-            return
-        stream: BinaryIO = GzipFile(fileobj=raw) if gzipped else raw  # type: ignore[assignment]  # is one in all but name
-        read = _jsonl if file_format == "jsonl" else _csv
-        yield Source(location, _whole(location, read(location, stream)), lambda: raw.tell() / size)
+    with _local(location) as path, CatalogueFile(location, path, file_format, gzipped).opened() as source:
+        yield source
 
 
 @contextmanager
@@ -192,27 +221,29 @@ def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _parquet(location: str, raw: BinaryIO) -> Source:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(raw)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{location}: not a Parquet file ({str(error).splitlines()[0]}). Write it again.") from None
-    progress = 0
+def _parquet(catalogue_file: CatalogueFile, raw: BinaryIO) -> Source:
+    name = catalogue_file.name
+    read, total = 0, 1
 
     def records() -> Iterator[Numbered]:
-        nonlocal progress
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        nonlocal read, total
+        try:
+            file = parquet.ParquetFile(raw)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{name}: not a Parquet file ({str(error).splitlines()[0]}). Write it again.") from None
+        total = max(file.metadata.num_rows, 1)
         try:
             for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
                 for row in batch.to_pylist():
-                    progress += 1
-                    yield progress, _normalised({key: value for key, value in row.items() if not _absent(value)})
+                    read += 1
+                    yield read, _normalised({key: value for key, value in row.items() if not _absent(value)})
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
-                f"{location}: cannot be read beyond row {progress} ({str(error).splitlines()[0]}). The rows before it "
-                "may be in; repeat the import with a whole file."
+                f"{name}: cannot be read beyond row {read} ({str(error).splitlines()[0]}). The rows before it may be "
+                "in; repeat the import with a whole file."
             ) from None
 
-    return Source(location, records(), lambda: progress / max(file.metadata.num_rows, 1))
+    return Source(name, records(), lambda: read / total, catalogue_file)

@@ -1,20 +1,19 @@
 """Importing a whole file: streaming, in small transactions, one error line per bad row while good rows go in.
 
-Checking and writing overlap: while Postgres takes one batch, the next one is parsed. Stopping half way leaves whole
-batches behind, and the same import again does the rest.
+Checking and writing overlap: while Postgres takes one batch, the next one is read and checked, for a large file by
+another process. Stopping half way leaves whole batches behind, and the same import again does the rest.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from typing import Any, TextIO, TypeVar
 
 import psycopg
@@ -22,20 +21,19 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, text
 
 from shopvision.catalogue.addresses import PictureRoot
+from shopvision.catalogue.checking import BATCH_ROWS, Batch, Checker, Refusal, Row
 from shopvision.catalogue.files import Source
 from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.rows import ItemRow, PlanRow, RecordError, item_row, plan_row
+from shopvision.catalogue.rows import item_row, plan_row
 from shopvision.catalogue.seen import SeenKeys
 from shopvision.catalogue.write import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
 from shopvision.database import connect, get_engine
 from shopvision.errors import TransientError
 
-BATCH_ROWS = 5_000
 ERRORS_KEPT = 1_000
 DEADLOCK_TRIES = 5
 MAX_DELETED_SHARE = 0.5
 
-Row = ItemRow | PlanRow
 T = TypeVar("T")
 
 
@@ -80,7 +78,7 @@ class ImportReport:
 
 @dataclass(frozen=True)
 class Kind:
-    """What distinguishes an import of items from one of plans."""
+    """What distinguishes an import of items from one of plans; ``to_row`` must be picklable."""
 
     target: Target
     key: str
@@ -89,7 +87,7 @@ class Kind:
 
 def items_kind(root: PictureRoot | None) -> Kind:
     """Items whose ``file`` pictures start from ``root``."""
-    return Kind(ITEMS, "item_id", lambda record: item_row(record, root))
+    return Kind(ITEMS, "item_id", partial(item_row, root=root))
 
 
 PLANS_KIND = Kind(PLANS, "plan_id", plan_row)
@@ -106,7 +104,7 @@ class Importer:
         mapping: Mapping | None = None,
         dry_run: bool = False,
         error_log: TextIO | None = None,
-        on_progress: Callable[[ImportReport], None] = lambda _: None,
+        on_progress: Callable[[ImportReport, float], None] = lambda _report, _fraction: None,
     ) -> None:
         """Prepare an import.
 
@@ -116,11 +114,11 @@ class Importer:
             mapping: foreign column names.
             dry_run: check and count everything, write nothing.
             error_log: gets every refused row as one line; the report keeps the first 1,000.
-            on_progress: called after each batch.
+            on_progress: called after each batch with the report so far and the fraction of the file that has been read.
         """
         self._kind = kind
         self._source = source
-        self._mapping = mapping
+        self._checker = Checker(kind.to_row, kind.key, mapping)
         self._error_log = error_log
         self._on_progress = on_progress
         self._seen = SeenKeys()
@@ -138,44 +136,35 @@ class Importer:
 
         Raises:
             UserError: the file cannot be read to its end; nothing is deleted then.
-            TransientError: the database went away; run the import again.
+            TransientError: the database or the reading process went away; run the import again.
         """
         started = time.monotonic()
-        with _without_cycle_search(), ThreadPoolExecutor(1) as writer:
+        with (
+            _without_cycle_search(),
+            ThreadPoolExecutor(1) as writer,
+            self._checker.batches(self._source) as batches,
+        ):
             writing: Future[None] | None = None
-            for batch in self._batches():
+            for batch in batches:
+                rows = self._to_write(batch)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(self._write, batch)
-                self._on_progress(self.report)
+                writing = writer.submit(self._write, rows)
+                self._on_progress(self.report, batch.fraction_read)
             if writing is not None:
                 writing.result()
         self._note_refused()
         if delete_missing:
             self._delete_missing(force=force)
         self.report.seconds = time.monotonic() - started
-        self._on_progress(self.report)
+        self._on_progress(self.report, 1.0)
         return self.report
 
-    def _batches(self) -> Iterator[list[tuple[int, Row]]]:
-        good = self._good()
-        while batch := list(islice(good, BATCH_ROWS)):
-            yield self._without_repeated(batch)
-
-    def _good(self) -> Iterator[tuple[int, Row]]:
-        to_row, mapping = self._kind.to_row, self._mapping
-        for line, record in self._source.records:
-            self.report.rows += 1
-            if isinstance(record, RecordError):
-                self._refuse(line, str(record), None)
-                continue
-            mapped = mapping.apply(record) if mapping else record
-            try:
-                row = to_row(mapped)
-            except RecordError as error:
-                self._refuse(line, str(error), mapped.get(self._kind.key))
-            else:
-                yield line, row
+    def _to_write(self, batch: Batch) -> list[tuple[int, Row]]:
+        self.report.rows += len(batch.good) + len(batch.refused)
+        for refusal in batch.refused:
+            self._refuse(refusal)
+        return self._without_repeated(batch.good)
 
     def _without_repeated(self, rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """The first row of each key, in this batch and in the file so far."""
@@ -188,7 +177,7 @@ class Importer:
                 message = (
                     f"{self._kind.key}: {row[0]!r} stands on line {before} already; that one counts, remove one of them"
                 )
-                self._refuse(line, message, row[0])
+                self._refuse(Refusal(line, message, row[0]))
             else:
                 first[row[0]] = line
                 good.append((line, row))
@@ -202,16 +191,16 @@ class Importer:
         new = [name for name, seen in zip(names, self._refused_keys.lines(names), strict=True) if not seen]
         self._refused_keys.add(new, [1] * len(new))
 
-    def _refuse(self, line: int, message: str, key: Any) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         self.report.refused += 1
-        if isinstance(key, str | int) and str(key).strip():
-            self._refused.append(unicodedata.normalize("NFC", str(key).strip()))
-        else:
+        if refusal.key is None:
             self._nameless += 1
+        else:
+            self._refused.append(refusal.key)
         if len(self.report.errors) < ERRORS_KEPT:
-            self.report.errors.append(RowError(line, message))
+            self.report.errors.append(RowError(refusal.line, refusal.message))
         if self._error_log is not None:
-            self._error_log.write(f"{self._source.name}:{line}: {message}\n")
+            self._error_log.write(f"{self._source.name}:{refusal.line}: {refusal.message}\n")
 
     def _write(self, batch: Sequence[tuple[int, Row]]) -> None:
         if not batch:
@@ -221,7 +210,8 @@ class Importer:
         except _IndigestibleError as error:
             if len(batch) == 1:
                 line, row = batch[0]
-                self._refuse(line, f"refused by the database ({error}); correct or leave it out", row[0])
+                message = f"refused by the database ({error}); correct or leave it out"
+                self._refuse(Refusal(line, message, row[0]))
                 return
             middle = len(batch) // 2
             self._write(batch[:middle])

@@ -114,9 +114,9 @@ def run_import(
         )
         task = bar.add_task(Path(file).name, total=1.0)
 
-        def show(report: ImportReport) -> None:
+        def show(report: ImportReport, fraction_read: float) -> None:
             rows = f"{report.rows:,} rows" + (f", {report.refused:,} refused" if report.refused else "")
-            bar.update(task, completed=source.fraction_read(), description=f"{Path(file).name}: {rows}")
+            bar.update(task, completed=fraction_read, description=f"{Path(file).name}: {rows}")
 
         importer = Importer(kind, source, mapping=mapping, dry_run=dry_run, error_log=error_log, on_progress=show)
         return importer.run(delete_missing=delete_missing, force=force)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import psycopg
 import pytest
 from pydantic_core import from_json
 from sqlalchemy import text
 
-from shopvision.catalogue import delete_items, delete_plans, importing, upsert_items, upsert_plans
+from shopvision.catalogue import checking, delete_items, delete_plans, importing, upsert_items, upsert_plans
 from shopvision.catalogue.addresses import PictureRoot
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.importing import PLANS_KIND, Importer, ImportReport, Kind, items_kind
@@ -115,13 +117,52 @@ def test_bad_rows_are_named_and_good_rows_go_in(tmp_path: Path) -> None:
 
 
 def test_repeated_ids_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "BATCH_ROWS", 2)
+    monkeypatch.setattr(checking, "BATCH_ROWS", 2)
     report = run(tmp_path / "items.jsonl", [item("1"), item("2"), item("3"), item("2"), item("4"), item("4")])
     assert [(error.line, error.message[:36]) for error in report.errors] == [
         (4, "item_id: '2' stands on line 2 alread"),
         (6, "item_id: '4' stands on line 5 alread"),
     ]
     assert counts(report) == (4, 0, 0, 2, 0)
+
+
+def test_a_large_file_is_imported_as_a_small_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "items.jsonl"
+    run(path, [item(str(number)) for number in range(8_000)])
+    records = [item(str(number), price=number) for number in range(6_000)]
+    records[5_500] = item("17", title="again")
+    records[5_600] = item("5600", price=-1)
+    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0)
+    progress: list[tuple[int, float]] = []
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    log = io.StringIO()
+    with open_source(str(path)) as source:
+        importer = Importer(
+            items_kind(PictureRoot("s3://shop/")),
+            source,
+            error_log=log,
+            on_progress=lambda report, fraction: progress.append((report.rows, fraction)),
+        )
+        report = importer.run(delete_missing=True)
+    assert counts(report) == (0, 5_998, 0, 2, 2_001)  # 5500 is no longer in the file, 5600 is, though refused
+    assert sorted(error.line for error in report.errors) == [5_501, 5_601]
+    assert [line.split(":")[1] for line in log.getvalue().splitlines()] == ["5601", "5501"]
+    assert [rows for rows, _ in progress] == [5_000, 6_000, 6_000]
+    assert 0 < progress[0][1] < progress[1][1] == progress[2][1] == 1.0
+    assert query("SELECT count(*), sum(price) FROM items") == [(5_999, sum(range(6_000)) - 5_500 - 5_600)]
+
+
+def test_a_failing_import_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0)
+    before = psutil.Process().children()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise TransientError("away")
+
+    monkeypatch.setattr(importing, "write_rows", broken)
+    with pytest.raises(TransientError, match="away"):
+        run(tmp_path / "items.jsonl", [item(str(number)) for number in range(12_000)])
+    assert psutil.Process().children() == before
 
 
 def test_what_postgres_refuses_costs_its_own_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +232,7 @@ def test_a_plan_follows_its_members(tmp_path: Path) -> None:
 
 
 def test_two_imports_at_once_end_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "BATCH_ROWS", 20)
+    monkeypatch.setattr(checking, "BATCH_ROWS", 20)
     one = [item(str(number), f"s3://shop/{number}", "s3://shop/one", title="one") for number in range(200)]
     two = [item(str(number), f"s3://shop/{number}", "s3://shop/two", title="two") for number in reversed(range(200))]
     reports: list[ImportReport] = []
