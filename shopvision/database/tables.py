@@ -55,7 +55,7 @@ class Item(Base):
     """A sellable item of the catalogue."""
 
     __tablename__ = "items"
-    # Room for the next versions of rows on their own pages: an import of new prices then leaves most index entries (HOT).
+    # Room for the next versions of rows on their own pages: new prices then leave many index entries alone (HOT).
     __table_args__ = {"postgresql_with": {"fillfactor": 80}}  # noqa: RUF012 - as SQLAlchemy reads it
 
     item_id: Mapped[str] = mapped_column(primary_key=True)

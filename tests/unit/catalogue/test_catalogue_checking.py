@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -112,8 +113,18 @@ def test_damage_is_told_in_the_same_words(tmp_path: Path, each_process: None) ->
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, apart: None) -> None:
     with pytest.raises(TypeError) as raised:
-        read(write(tmp_path / "a.jsonl", 10), Checker(partial(item_row, number=1), "item_id"))
+        read(write(tmp_path / "a.jsonl", 10), Checker(partial(item_row, unknown=1), "item_id"))
     assert "checking.py" in raised.value.__notes__[0]
+
+
+def noisy(record: dict[str, Any]) -> ItemRow:
+    os.write(1, b"noise")
+    return item_row(record, PictureRoot("s3://shop/"))
+
+
+def test_what_a_library_prints_does_not_get_among_the_rows(tmp_path: Path, apart: None) -> None:
+    (batch,) = read(write(tmp_path / "a.jsonl", 10), Checker(noisy, "item_id"))
+    assert len(batch.good) == 8
 
 
 def test_small_files_and_other_records_stay_here(tmp_path: Path) -> None:
@@ -146,6 +157,7 @@ def test_leaving_early_ends_the_process_at_once(tmp_path: Path, apart: None, err
         with open_source(str(path)) as source, CHECKER.batches(source) as batches:
             next(batches)
             started.extend(helpers())
+            assert os.getpgid(started[0].pid) != os.getpgid(0)  # a Ctrl-C at the terminal goes to a whole group
             raise error
 
     started: list[psutil.Process] = []
