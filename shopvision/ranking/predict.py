@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias
 
@@ -147,6 +148,7 @@ class PlanRanker:
             return vectors
         size = self.image_encoder.batch_size
         settings = get_settings()
+        first: dict[bytes, int] = {}
         with PictureDoor(settings) as door, ThreadPoolExecutor(THREADS) as threads:
 
             def pixels(index: int) -> NDArray[np.uint8]:
@@ -156,7 +158,14 @@ class PlanRanker:
 
             for start in range(0, len(pictures), size):
                 batch = list(threads.map(pixels, range(start, min(start + size, len(pictures)))))
-                vectors[start : start + size] = self.image_encoder.encode(np.stack(batch))
+                # Equal pictures share a vector: its last bits depend on the place in the batch, and they must tie.
+                places = [first.setdefault(blake2b(one).digest(), start + row) for row, one in enumerate(batch)]
+                new = [row for row, place in enumerate(places) if place == start + row]
+                if new:
+                    vectors[[start + row for row in new]] = self.image_encoder.encode(
+                        np.stack([batch[row] for row in new])
+                    )
+                vectors[start : start + len(batch)] = vectors[places]
         # NaN compares false.
         for index in np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 0.01)).tolist():
             with _naming(index, pictures[index]):
