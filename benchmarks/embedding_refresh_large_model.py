@@ -1,4 +1,4 @@
-"""``embedding_refresh`` with Swin-B, where the model is nearly everything and compiling it pays: ours and the limits."""
+"""``embedding_refresh`` with Swin-B, where the model is nearly everything and compiling pays: ours and the limits."""
 
 from __future__ import annotations
 
