@@ -159,7 +159,7 @@ class PlanRanker:
             for start in range(0, len(pictures), size):
                 batch = list(threads.map(pixels, range(start, min(start + size, len(pictures)))))
                 # Equal pictures share a vector: its last bits depend on the place in the batch, and they must tie.
-                places = [first.setdefault(blake2b(one).digest(), start + row) for row, one in enumerate(batch)]
+                places = [first.setdefault(blake2b(one.data).digest(), start + row) for row, one in enumerate(batch)]
                 new = [row for row, place in enumerate(places) if place == start + row]
                 if new:
                     vectors[[start + row for row in new]] = self.image_encoder.encode(
