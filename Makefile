@@ -35,7 +35,7 @@ lint: setup  ## style, types and import contract
 	$(BIN)/lint-imports
 
 test: lint  ## lint and every test but the slow ones
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadscope -m "not slow" $(ARGS)
 
 test-quality: setup  ## the slow tests: real metrics on real data
 	$(BIN)/pytest -m slow $(ARGS)

@@ -12,12 +12,32 @@ from pathlib import Path
 import pytest
 import structlog
 from sqlalchemy import text
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from shopvision.database import connect, dispose_engine
 from shopvision.settings import get_settings
 from worker.stack.embedded import PostgresServer, RedisServer, free_port
 
 DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+class OneShopScheduling(LoadScopeScheduling):
+    """Tests that share the running shop stay in one process; all others go to whoever is free.
+
+    The shop comes first because it is the longest unit of work, and it waits a lot, so that the other process has a
+    core and a half for the rest. (The plugin's own groups are lost with this version of pytest.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        in_shop = nodeid.startswith("tests/acceptance/") and "test_stack.py" not in nodeid
+        return "shop" if in_shop else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneShopScheduling:
+    """How tests are shared out among processes."""
+    return OneShopScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from shopvision.ranking.losses import (
     pairwise_loss,
     pointwise_loss,
     topic_matching_loss,
+    total_loss,
     triplet_loss,
 )
 from shopvision.ranking.model import Clik
@@ -145,7 +146,7 @@ class ClikLearner:
         """Add the gradients of one step; returns the losses and the in-batch matching accuracy both ways."""
         cache = GradientCache(precision.autocast)
         world = self._process.world
-        total = torch.zeros((), device=self._process.device)
+        matching = ranking = torch.zeros((), device=self._process.device)
         metrics: dict[str, Tensor] = {}
         if batch.matching_topics is not None and batch.matching_pictures is not None:
             topics = gather_with_local_gradients(self._cached(cache, self._topic_vectors, batch.matching_topics))
@@ -154,16 +155,15 @@ class ClikLearner:
                 self.clik.replace_bank(pictures.detach())
             matching = topic_matching_loss(topics, pictures, self._config.train.temperature)
             metrics |= {"matching_loss": matching.detach(), **_accuracy(topics.detach(), pictures.detach())}
-            # Every process has the whole loss and the gradient of its own rows: averaging would divide by the world.
-            total = total + self._config.matching_weight * world * matching
         if batch.ranking_topics is not None and batch.ranking_pictures is not None:
             topics = self._cached(cache, self._topic_vectors, batch.ranking_topics)
             pictures = self._cached(cache, self._picture_vectors, batch.ranking_pictures)
             pictures = pictures.view(*batch.labels.shape, -1)
             ranking = self._ranking_loss(topics, pictures, batch.labels.to(self._process.device))
             metrics["ranking_loss"] = ranking.detach()
-            # A sum over groups, unlike the other losses.
-            total = total + (world * ranking if self._config.train.method == "triplet" else ranking)
+            if self._config.train.method == "triplet":
+                ranking = world * ranking  # a sum over groups, unlike the other losses
+        total = total_loss(matching, ranking, weight=self._config.matching_weight, world_size=world)
         cache.backward(precision.scale(total))
         weights = {"matching_loss": self._config.matching_weight, "ranking_loss": 1.0}
         parts = [weight * metrics[name] for name, weight in weights.items() if name in metrics]

@@ -26,7 +26,7 @@ from tests.acceptance.shop import BUCKET, COMMAND, REPOSITORY, Shop, eventually
 from worker.ledger.progress import job_progress
 from worker.ledger.tables import Chunk
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+pytestmark = pytest.mark.acceptance
 
 
 class Watcher:

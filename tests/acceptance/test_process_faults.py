@@ -17,7 +17,7 @@ from tests.acceptance.shop import Shop, eventually
 from worker.ledger.progress import job_progress, list_failures
 from worker.ledger.tables import Chunk, Job, ScheduleWindow
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+pytestmark = pytest.mark.acceptance
 
 
 def test_kill_9_the_pool_child_mid_chunk(shop: Shop) -> None:

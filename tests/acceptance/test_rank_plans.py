@@ -17,7 +17,7 @@ from tests.unit.ranking.tiny_clik import arguments, save_tiny
 from worker.ledger import jobs
 from worker.ledger.progress import job_progress, recent_jobs
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from shopvision.storage import open_store
 from tests.acceptance.shop import Shop, eventually
 from worker.ledger.progress import job_progress, recent_jobs
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+pytestmark = pytest.mark.acceptance
 
 
 def refresh(shop: Shop, *parameters: str) -> dict[str, Any]:

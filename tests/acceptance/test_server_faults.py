@@ -11,7 +11,7 @@ import redis
 from tests.acceptance.shop import Shop
 from worker.ledger.progress import job_progress
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("shop")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.parametrize("how", ["kill -9", "orderly"])
