@@ -22,22 +22,22 @@ from worker.stack.embedded import PostgresServer, RedisServer, free_port
 DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-class OneShopScheduling(LoadScopeScheduling):
-    """Tests that share the running shop stay in one process; all others go to whoever is free.
+class ShopScheduling(LoadScopeScheduling):
+    """The tests of a running shop in two halves, each in one process and first; all others go to whoever is free.
 
-    The shop comes first because it is the longest unit of work, and it waits a lot, so that the other process has a
-    core and a half for the rest. (The plugin's own groups are lost with this version of pytest.)
+    Starting a shop is dear, and its tests mostly wait. (The plugin's own groups are lost with this version of pytest.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        in_shop = nodeid.startswith("tests/acceptance/") and "test_stack.py" not in nodeid
-        return "shop" if in_shop else nodeid
+        if not nodeid.startswith("tests/acceptance/") or "test_stack.py" in nodeid:
+            return nodeid
+        return "first shop" if "test_process_faults.py" in nodeid else "second shop"
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneShopScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ShopScheduling:
     """How tests are shared out among processes."""
-    return OneShopScheduling(config, log)
+    return ShopScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
