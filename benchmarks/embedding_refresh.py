@@ -52,7 +52,7 @@ CASES = (
     Case(LITE0, "224 px JPEGs", 2000, long=False),
     Case(LITE0, "large JPEGs", 600, long=False),
 )
-LARGE_MODEL_CASE = Case(SWIN, "224 px JPEGs", 400, long=True, ways=LIMITS)
+LARGE_MODEL_CASE = Case(SWIN, "224 px JPEGs", 256, long=True, ways=LIMITS)
 QUICK_CASES = (Case(LITE0, "large JPEGs", 256, long=False),)
 REPETITIONS = 2
 MEMORY_SIZES, QUICK_MEMORY_SIZES = (1_000, 10_000), (100, 200)
