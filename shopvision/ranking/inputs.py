@@ -14,9 +14,10 @@ from torch import Tensor
 
 from shopvision.errors import ItemError, JobError
 from shopvision.images.preprocessing import Preprocessing, prepare
+from shopvision.models.tokens import TokenBatch
 from shopvision.ranking.exhibitions import RankingData
 from shopvision.ranking.features import Features, OnProgress
-from shopvision.ranking.text import TokenBatch, TopicTokenizer
+from shopvision.ranking.text import TopicTokenizer
 from shopvision.ranking.topic import Topic
 
 if TYPE_CHECKING:

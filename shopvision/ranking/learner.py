@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shopvision.models.tokens import TokenBatch
 from shopvision.ranking.config import ClikConfig
 from shopvision.ranking.evaluate import evaluate_vectors
 from shopvision.ranking.inputs import Inputs, Topics
@@ -23,7 +24,6 @@ from shopvision.ranking.losses import (
     triplet_loss,
 )
 from shopvision.ranking.model import Clik
-from shopvision.ranking.text import TokenBatch
 from shopvision.training.distributed import Process
 from shopvision.training.gradient_cache import GradientCache, micro_batches
 from shopvision.training.loop import MixedPrecision

@@ -18,7 +18,7 @@ from shopvision.errors import JobError
 from shopvision.models.text_backbone import Pooling, pool
 
 if TYPE_CHECKING:
-    from shopvision.ranking.text import TokenBatch
+    from shopvision.models.tokens import TokenBatch
 
 Query = Literal["group", "virtual", "topic"]
 

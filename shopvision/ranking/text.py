@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from shopvision.errors import UserError
+from shopvision.models.tokens import TokenBatch
 from shopvision.ranking.topic import SLOTS, Topic
 
 if TYPE_CHECKING:
@@ -57,34 +56,6 @@ def clean(text: str) -> str:
 def season(date: str, language: SeasonLanguage) -> str:
     """``"2021-08-30"`` -> ``"가을"`` (``ko``): the word of the quarter; no date, no word."""
     return SEASONS[language][(int(date[5:7]) - 1) // 3] if date else ""
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Input of a text encoder for n topics, as long as the longest of them.
-
-    Attributes:
-        input_ids: (n, L) int64.
-        attention_mask: (n, L) int64, 1 on tokens, 0 on padding.
-        token_type_ids: (n, L) int64: 0 on ``[CLS] name [SEP]`` and padding, 1 on all others.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """The batch on another device."""
-        return TokenBatch(self.input_ids.to(device), self.attention_mask.to(device), self.token_type_ids.to(device))
-
-    def rows(self, index: slice | Tensor) -> TokenBatch:
-        """Some of the topics, without the padding that only the others needed."""
-        mask = self.attention_mask[index]
-        length = int(mask.sum(1).max()) if len(mask) else 0
-        return TokenBatch(self.input_ids[index, :length], mask[:, :length], self.token_type_ids[index, :length])
 
 
 class TopicTokenizer:

@@ -12,6 +12,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from shopvision.errors import JobError
+from shopvision.models.tokens import TokenBatch
 from shopvision.ranking.losses import (
     gather_with_local_gradients,
     image_ranking_loss,
@@ -19,7 +20,6 @@ from shopvision.ranking.losses import (
     total_loss,
 )
 from shopvision.ranking.model import Clik, ImageTower, TextTower
-from shopvision.ranking.text import TokenBatch
 
 PAIRS, GROUPS, CANDIDATES, WORLD = 6, 4, 3, 2
 WORDS, WIDTH, DIMENSION = 30, 16, 8

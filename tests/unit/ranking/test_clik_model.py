@@ -12,9 +12,9 @@ import torch
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, sha256_of
 from shopvision.models.importers import fetch
+from shopvision.models.tokens import TokenBatch
 from shopvision.models.weights import read_tensors
 from shopvision.ranking.card import load_clik, make_topic_tokenizer
-from shopvision.ranking.text import TokenBatch
 from shopvision.ranking.topic import Topic
 from tests.unit.ranking.tiny_clik import BERT, arguments, save_tiny, tiny_clik, tiny_tokenizer
 

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from shopvision.errors import UserError
-from shopvision.ranking.text import TokenBatch, TopicTokenizer, clean, season
+from shopvision.models.tokens import TokenBatch
+from shopvision.ranking.text import TopicTokenizer, clean, season
 from shopvision.ranking.topic import SLOTS, Topic
 
 WORDS = ["summer", "dress", "linen", "봄", "여름", "가을", "겨울", "힐", "힙", "원피스", "sale", "women", "shoe"]
