@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,28 @@ CONFIDENCE = 0.95
 _LARGEST_BLOCK = 4_000_000
 
 
+def resampled(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """Draw ``count`` rows with replacement, ``resamples`` times (Efron 1979).
+
+    Yields:
+        (draws, count) how often each row was drawn, in blocks of bounded size that add up to ``resamples`` draws. The
+        same seed gives the same draws.
+    """
+    generator = np.random.default_rng(seed)
+    block = max(1, _LARGEST_BLOCK // count)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        yield generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+
+
+def percentiles(
+    draws: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(metrics,) bounds between which ``confidence`` of the (resamples, metrics) values lie; NaN is left out."""
+    low, high = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return low, high
+
+
 def bootstrap_interval(
     values: NDArray[np.float64],
     weights: NDArray[np.float64] | None = None,
@@ -22,7 +45,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile bootstrap of means (Efron 1979): the rows are drawn again with replacement, ``resamples`` times.
+    """Percentile bootstrap of means: the rows are drawn again with replacement, ``resamples`` times.
 
     All columns see the same draws, so one call serves all metrics of an evaluation.
 
@@ -42,18 +65,16 @@ def bootstrap_interval(
     shares = known.astype(np.float64) if weights is None else np.where(known, weights, 0.0)
     weighted = np.where(known, values, 0.0) * shares
     means = np.empty((resamples, values.shape[1]))
-    generator = np.random.default_rng(seed)
-    block = max(1, _LARGEST_BLOCK // len(values))
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=size).astype(np.float64)
+    done = 0
+    for drawn in resampled(len(values), resamples=resamples, seed=seed):
         total = drawn @ shares
-        means[start : start + size] = np.divide(
+        means[done : done + len(drawn)] = np.divide(
             drawn @ weighted, total, out=np.full(total.shape, np.nan), where=total > 0
         )
+        done += len(drawn)
     enough = known.sum(axis=0) >= 2
     means[:, ~enough] = 0.0
-    low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    low, high = percentiles(means, confidence)
     return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
 
 
