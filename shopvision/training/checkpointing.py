@@ -27,13 +27,19 @@ STATE_FILE = "state.pt"
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *, keep_tensors: bool = False) -> None:
+        """Checkpoints in ``output``; with ``keep_tensors`` every epoch's tensors stay, beside the newest's state."""
         self.folder = output / "checkpoints"
+        self._keep_tensors = keep_tensors
 
     @property
     def best(self) -> Path:
         """The tensors of the best epoch so far."""
         return self.folder / "best.safetensors"
+
+    def epochs(self) -> list[Path]:
+        """The tensors of every epoch that is kept, in order."""
+        return [folder / MODEL_FILE for folder in sorted(self.folder.glob("epoch-*"))]
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint; None before the first epoch has ended."""
@@ -51,7 +57,11 @@ class Checkpoints:
         finished = self.folder / f"epoch-{epoch:04d}"
         unfinished.replace(finished)
         for older in self.folder.glob("epoch-*"):
-            if older != finished:
+            if older == finished:
+                continue
+            if self._keep_tensors:
+                (older / STATE_FILE).unlink(missing_ok=True)
+            else:
                 shutil.rmtree(older)
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:

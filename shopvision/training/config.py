@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shopvision.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
+Decay = Literal["cosine", "linear"]
 
 
 class FitConfig(BaseModel):
@@ -18,8 +19,10 @@ class FitConfig(BaseModel):
 
     Attributes:
         epochs: passes over the training data.
-        weight_decay: of AdamW, on every parameter.
-        warmup_fraction: share of all steps in which the learning rates rise linearly from 0; a cosine to 0 follows.
+        weight_decay: of AdamW, on every parameter whose group names no other.
+        warmup_fraction: share of all steps in which the learning rates rise linearly from 0.
+        decay: how they fall to 0 afterwards: by half a ``cosine``, or ``linear``.
+        clip_norm: longest gradient, over all weights together; longer ones are shortened to it. None: as they are.
         precision: ``auto`` is bfloat16 (else float16) on a GPU and float32 on a CPU. Weights stay float32.
         seed: of everything that is drawn.
         select_by: the validation metric of the best epoch; ``last`` keeps the last epoch whatever it measures.
@@ -30,6 +33,8 @@ class FitConfig(BaseModel):
     epochs: int = Field(10, ge=1)
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.01, ge=0, le=1)
+    decay: Decay = "cosine"
+    clip_norm: float | None = Field(None, gt=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = Field(27, ge=0)
     select_by: str = "last"

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with a rate per parameter group, warm-up and cosine, mixed precision, checkpoints, resume.
+"""The training loop: AdamW with a rate per parameter group, warm-up and decay, mixed precision, checkpoints, resume.
 
 Nothing random outlives a step: every step seeds its generators from (seed, epoch, step, rank), so a run that is
 interrupted and resumed draws what it would have drawn, and on a CPU ends with the same bytes.
@@ -22,7 +22,7 @@ from shopvision.errors import JobError, UserError
 from shopvision.models.image_encoder import best_precision
 from shopvision.models.weights import read_tensors
 from shopvision.training.checkpointing import Checkpoints, load_checkpoint, require_fresh
-from shopvision.training.config import FitConfig
+from shopvision.training.config import Decay, FitConfig
 from shopvision.training.distributed import Process
 from shopvision.training.metrics_log import MetricsLog
 
@@ -41,7 +41,10 @@ class Learner(Protocol[Batch]):
     steps_per_epoch: int
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """AdamW's groups: each with ``name``, ``params`` and ``lr``."""
+        """AdamW's groups: each with ``name``, ``params`` and ``lr``, and where it has its own with ``weight_decay``.
+
+        Groups of one name have one rate, which is logged once.
+        """
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This process's share of every batch of an epoch (from 1 on); the same in every run."""
@@ -82,11 +85,12 @@ class FitResult:
     seconds_per_epoch: float
 
 
-def learning_rate_factor(step: int, total: int, warmup: int) -> float:
-    """Of step 0, 1, ...: a linear rise that ends with 1 in ``warmup`` steps, then half a cosine to 0 at ``total``."""
+def learning_rate_factor(step: int, total: int, warmup: int, decay: Decay = "cosine") -> float:
+    """Of step 0, 1, ...: a linear rise that ends with 1 in ``warmup`` steps, then a fall to 0 at ``total``."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    done = (step - warmup) / max(1, total - warmup)
+    return 1.0 - done if decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def step_seed(*parts: int) -> int:
@@ -116,9 +120,9 @@ class MixedPrecision:
 class _Run:
     """The state of one call of ``fit``."""
 
-    def __init__(self, learner: Learner[Any], config: FitConfig, output: Path, process: Process) -> None:
+    def __init__(self, learner: Learner[Any], config: FitConfig, checkpoints: Checkpoints, process: Process) -> None:
         self.learner, self.config, self.process = learner, config, process
-        self.checkpoints = Checkpoints(output)
+        self.checkpoints = checkpoints
         self.optimizer = torch.optim.AdamW(
             [{**group, "initial_lr": group["lr"]} for group in learner.parameter_groups()],
             weight_decay=config.weight_decay,
@@ -161,7 +165,8 @@ class _Run:
 
     def _set_rates(self, step: int) -> dict[str, float]:
         total = self.config.epochs * self.learner.steps_per_epoch
-        factor = learning_rate_factor(step, total, math.ceil(self.config.warmup_fraction * total))
+        warmup = math.ceil(self.config.warmup_fraction * total)
+        factor = learning_rate_factor(step, total, warmup, self.config.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
@@ -169,9 +174,11 @@ class _Run:
     def _step(self, batch: Any) -> dict[str, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self.learner.gradients(batch, self.precision)
-        self.process.average_gradients(
-            parameter for group in self.optimizer.param_groups for parameter in group["params"]
-        )
+        weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.process.average_gradients(weights)
+        if self.config.clip_norm is not None:
+            self.precision.scaler.unscale_(self.optimizer)
+            metrics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
         return metrics
@@ -212,6 +219,7 @@ def fit(
     process: Process,
     identity: Mapping[str, Any],
     resume: bool = False,
+    keep_epochs: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> FitResult:
     """Train; afterwards ``learner`` holds the best epoch.
@@ -223,13 +231,14 @@ def fit(
         process: this process.
         identity: JSON values that must not change between an interrupted run and its continuation.
         resume: continue after the last complete epoch, if there is one.
+        keep_epochs: keep the tensors of every epoch in ``Checkpoints(output).epochs()``.
         on_progress: called after every step.
 
     Raises:
         UserError: ``output`` holds another run, or ``select_by`` names no metric.
         JobError: the loss is not finite.
     """
-    run = _Run(learner, config, output, process)
+    run = _Run(learner, config, Checkpoints(output, keep_tensors=keep_epochs), process)
     text = json.dumps(identity, sort_keys=True)
     require_fresh(output, resume=resume)
     if latest := run.checkpoints.latest():

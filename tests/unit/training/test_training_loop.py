@@ -121,6 +121,53 @@ def test_learning_rates_rise_and_follow_a_cosine(tmp_path: Path) -> None:
     assert train[-1]["lr_last"] == pytest.approx(0.1 * factors[-1])
 
 
+def test_learning_rates_can_fall_in_a_line() -> None:
+    factors = [learning_rate_factor(step, 12, 3, "linear") for step in range(12)]
+    np.testing.assert_allclose(factors, [1 / 3, 2 / 3, 1, *(1 - k / 9 for k in range(9))])
+
+
+def test_long_gradients_are_shortened_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    step = torch.optim.AdamW.step
+
+    def spy(optimizer: torch.optim.AdamW, *arguments: Any) -> Any:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        lengths.append(math.sqrt(sum(weight.grad.double().square().sum().item() for weight in weights)))
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(Regression(), tmp_path, epochs=1, clip_norm=0.01)
+    assert lengths == pytest.approx([0.01] * 3, rel=1e-3)
+    assert lines(tmp_path)[0]["gradient_norm"] > 0.1  # as long as they were
+
+
+def test_a_group_may_have_its_own_weight_decay(tmp_path: Path) -> None:
+    class Still(Regression):
+        """Its gradients are zero, so that only the decay moves the weights."""
+
+        def parameter_groups(self) -> list[dict[str, Any]]:
+            first, last = super().parameter_groups()
+            return [{**first, "weight_decay": 0.0}, last]
+
+        def gradients(self, batch: Tensor, precision: MixedPrecision) -> dict[str, Tensor]:
+            loss = 0.0 * self.network(batch).sum()
+            loss.backward()
+            return {"loss": loss.detach()}
+
+    learner, before = Still(), Still()
+    run(learner, tmp_path, epochs=1, weight_decay=0.5)
+    assert torch.equal(learner.network[0].weight, before.network[0].weight)
+    assert learner.network[2].weight.norm() < before.network[2].weight.norm()
+
+
+def test_every_epoch_can_be_kept(tmp_path: Path) -> None:
+    fit(Regression(), FitConfig(epochs=3), tmp_path, process=Process(), identity={}, keep_epochs=True)
+    kept = Checkpoints(tmp_path).epochs()
+    assert [path.parent.name for path in kept] == ["epoch-0001", "epoch-0002", "epoch-0003"]
+    assert len({path.read_bytes() for path in kept}) == 3
+    assert [path.name for path in sorted(kept[0].parent.iterdir())] == ["model.safetensors"]
+
+
 def test_seeds_of_neighbouring_places_differ() -> None:
     seeds = {step_seed(27, epoch, step, rank) for epoch in range(4) for step in range(4) for rank in range(4)}
     assert len(seeds) == 64
@@ -165,7 +212,8 @@ def test_a_crash_while_saving_leaves_the_former_checkpoint(tmp_path: Path, monke
     ("text", "message"),
     [
         ("epochs = 0", "epochs: Input should be greater than or equal to 1."),
-        ("epoch = 3", "epoch is unknown; there are epochs, weight_decay, warmup_fraction, precision, seed, select_by."),
+        ("epoch = 3", "epoch is unknown; there are epochs, weight_decay, warmup_fraction, decay, clip_norm, precision, seed, "
+            "select_by."),
         ("epochs = ", "is not TOML: Invalid value"),
     ],
 )
