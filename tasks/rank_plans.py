@@ -74,7 +74,7 @@ class RankPlans(JobKind[RankParams]):
             return params
         return params.model_copy(update={"model": rank.resolve_ranker(params.model).spec})
 
-    def split(self, params: RankParams) -> Iterable[str]:
+    def split(self, params: RankParams, context: StepContext) -> Iterable[str]:  # noqa: ARG002 - has one round
         """Ids of the plans to rank."""
         from shopvision.ranking import store
 

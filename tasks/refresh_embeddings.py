@@ -61,7 +61,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
         publish = spec == refresh.resolve_model(None).spec if params.publish is None else params.publish
         return params.model_copy(update={"model": spec, "publish": publish})
 
-    def split(self, params: RefreshParams) -> Iterator[str]:
+    def split(self, params: RefreshParams, context: StepContext) -> Iterator[str]:  # noqa: ARG002 - has one round
         """Ids of the pictures to look at."""
         from shopvision.embeddings import refresh
         from worker.ledger.progress import recently_failed

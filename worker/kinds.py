@@ -92,6 +92,7 @@ class JobKind(ABC, Generic[P]):
     queue: ClassVar[str]
     finish_queue: ClassVar[str] = "io"
     chunk_size: ClassVar[int] = 1000
+    rounds: ClassVar[int] = 1
     params: ClassVar[type[JobParams]]
 
     def urgent(self, params: P) -> bool:  # noqa: ARG002 - for those that need it
@@ -103,8 +104,12 @@ class JobKind(ABC, Generic[P]):
         return params
 
     @abstractmethod
-    def split(self, params: P) -> Iterable[str]:
-        """Every item key of the job, streamed; the ledger cuts chunks of at most ``chunk_size``."""
+    def split(self, params: P, context: StepContext) -> Iterable[str]:
+        """Every item key of the job, streamed; the ledger cuts chunks of at most ``chunk_size``.
+
+        A kind with several ``rounds`` is asked again once every chunk of a round is done, so that its next keys may
+        depend on what they made; ``context.round`` counts from 1.
+        """
 
     @abstractmethod
     def run(self, params: P, keys: list[str], context: StepContext) -> ChunkResult:

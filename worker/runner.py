@@ -75,10 +75,10 @@ def _attempt(lease: Lease) -> ChunkResult | None:
     return None
 
 
-def _split(lease: Lease, context: StepContext) -> ChunkResult:  # noqa: ARG001 - every step has the same signature
+def _split(lease: Lease, context: StepContext) -> ChunkResult:
     kind = get_kind(lease.kind)
     params = kind.pin(parse_params(kind, lease.params))
-    keys = kind.split(params) if lease.retry_of is None else jobs.failed_keys(lease.retry_of)
+    keys = kind.split(params, context) if lease.retry_of is None else jobs.failed_keys(lease.retry_of)
     chunks.commit_split(lease, params.model_dump(mode="json", exclude_defaults=True), keys, kind.chunk_size, kind.queue)
     return ChunkResult()
 

@@ -31,7 +31,7 @@ class Noop(JobKind[NoopParams]):
     queue = "gpu.embed"
     params = NoopParams
 
-    def split(self, params: NoopParams) -> Iterator[str]:
+    def split(self, params: NoopParams, context: StepContext) -> Iterator[str]:
         return (str(number) for number in range(params.items))
 
     def run(self, params: NoopParams, keys: list[str], context: StepContext) -> ChunkResult:
@@ -51,7 +51,7 @@ class Sleep(JobKind[SleepParams]):
     chunk_size = 20
     params = SleepParams
 
-    def split(self, params: SleepParams) -> Iterator[str]:
+    def split(self, params: SleepParams, context: StepContext) -> Iterator[str]:
         return (str(number) for number in range(params.items))
 
     def run(self, params: SleepParams, keys: list[str], context: StepContext) -> ChunkResult:

@@ -22,7 +22,7 @@ class Toy(JobKind[ToyParams]):
     queue = "io"
     params = ToyParams
 
-    def split(self, params: ToyParams) -> Iterator[str]:
+    def split(self, params: ToyParams, context: StepContext) -> Iterator[str]:
         yield from "ab"
 
     def run(self, params: ToyParams, keys: list[str], context: StepContext) -> ChunkResult:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from itertools import islice, repeat
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import aliased
 
@@ -47,6 +47,7 @@ class Lease:
     phase: Phase
     item_keys: list[str]
     postponed: int  # attempts in a row that ended because a dependency was away
+    round: int = 1  # of a split: how often the job has been split, this time included
 
 
 def _lease_until() -> Any:
@@ -55,6 +56,8 @@ def _lease_until() -> Any:
 
 def claim(chunk_id: int, worker: str) -> Lease | None:
     """Take a ready chunk for ``worker``; None where it is not to be had (a duplicate message, a cancelled job)."""
+    sibling = aliased(Chunk)
+    splits = select(func.count()).where(sibling.job_id == Job.job_id, sibling.phase == Phase.SPLIT).scalar_subquery()
     with connect() as connection:
         row = connection.execute(
             update(Chunk)
@@ -82,6 +85,8 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
                 Job.params,
                 Job.retry_of,
                 Job.started_at,
+                # Counted for splits only: an ordinary chunk may have many thousand siblings.
+                case((Chunk.phase == Phase.SPLIT, splits), else_=1).label("round"),
             )
         ).one_or_none()
     if row is None:
@@ -101,6 +106,7 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
         Phase(row.phase),
         row.item_keys,
         row.postponed,
+        row.round,
     )
 
 
@@ -183,7 +189,7 @@ def commit(lease: Lease, result: ChunkResult) -> None:
 
 
 def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chunk_size: int, queue: str) -> None:
-    """Store the chunks of a job, streamed, in one fenced transaction.
+    """Store the chunks of a job's round, streamed, in one fenced transaction.
 
     Args:
         lease: of the split chunk.
@@ -217,7 +223,11 @@ def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chun
             ("item_count", "int4"),
         ]
         copy_rows(connection, Chunk.__tablename__, columns, rows())
-        connection.execute(update(Job).where(Job.job_id == lease.job_id).values(params=params, items_total=total))
+        connection.execute(
+            update(Job)
+            .where(Job.job_id == lease.job_id)
+            .values(params=params, items_total=func.coalesce(Job.items_total, 0) + total)
+        )
         _count_down(connection, lease.job_id)
 
 

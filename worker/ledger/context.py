@@ -26,6 +26,7 @@ class StepContext:
 
     def __init__(self, lease: Lease) -> None:
         self.job_id: uuid.UUID = lease.job_id
+        self.round = lease.round
         self._lease = lease
         self._told_to_stop = threading.Event()
         self._lost = threading.Event()

@@ -16,6 +16,8 @@ from worker.kinds import Phase, get_kind, parse_params
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
 
+SPLIT_QUEUE = "control"
+
 
 def submit(
     session: Session | Connection,
@@ -61,7 +63,7 @@ def submit(
         if existing is None:  # the other submission was rolled back or pruned between the two statements
             raise UserError(f"The job with key {key!r} vanished while it was looked up: submit again.")
         return existing
-    session.execute(insert(Chunk).values(job_id=job_id, phase=Phase.SPLIT, queue="control"))
+    session.execute(insert(Chunk).values(job_id=job_id, phase=Phase.SPLIT, queue=SPLIT_QUEUE))
     enqueue_chunks(session, Chunk.job_id == job_id)
     return job_id
 
@@ -173,9 +175,9 @@ def failed_keys(job_id: uuid.UUID) -> Iterator[str]:
 def advance(connection: Connection, job_id: uuid.UUID) -> None:
     """Move a job whose phase is complete to the next one. The caller holds the job's row lock."""
     job = connection.execute(
-        select(Job.kind, Job.phase, Job.state, Job.cancel_requested_at, Job.items_total, Job.items_failed).where(
-            Job.job_id == job_id
-        )
+        select(
+            Job.kind, Job.phase, Job.state, Job.cancel_requested_at, Job.retry_of, Job.items_total, Job.items_failed
+        ).where(Job.job_id == job_id)
     ).one()
     if job.state != JobState.RUNNING or job.cancel_requested_at is not None:
         return
@@ -183,15 +185,24 @@ def advance(connection: Connection, job_id: uuid.UUID) -> None:
         _succeed(connection, job_id, job.items_total, job.items_failed)
         return
     if job.phase == Phase.SPLIT:
-        waiting = connection.scalar(select(func.count()).where(Chunk.job_id == job_id, Chunk.phase == Phase.CHUNK))
+        waiting = connection.scalar(
+            select(func.count()).where(
+                Chunk.job_id == job_id, Chunk.phase == Phase.CHUNK, Chunk.state == ChunkState.READY
+            )
+        )
         if waiting:
             connection.execute(update(Job).where(Job.job_id == job_id).values(phase=Phase.CHUNK, chunks_left=waiting))
             enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.phase == Phase.CHUNK))
             return
-    connection.execute(update(Job).where(Job.job_id == job_id).values(phase=Phase.FINISH, chunks_left=1))
-    queue = get_kind(job.kind).finish_queue
-    connection.execute(insert(Chunk).values(job_id=job_id, phase=Phase.FINISH, queue=queue))
-    enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.phase == Phase.FINISH))
+    kind = get_kind(job.kind)
+    splits = connection.scalar(select(func.count()).where(Chunk.job_id == job_id, Chunk.phase == Phase.SPLIT))
+    if job.retry_of is None and splits < kind.rounds:
+        phase, queue = Phase.SPLIT, SPLIT_QUEUE
+    else:
+        phase, queue = Phase.FINISH, kind.finish_queue
+    connection.execute(update(Job).where(Job.job_id == job_id).values(phase=phase, chunks_left=1))
+    connection.execute(insert(Chunk).values(job_id=job_id, phase=phase, queue=queue))
+    enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.phase == phase))
 
 
 def _succeed(connection: Connection, job_id: uuid.UUID, total: int | None, failed: int) -> None:

@@ -29,7 +29,7 @@ class CountKind(JobKind[CountParams]):
     chunk_size = 4
     params = CountParams
 
-    def split(self, params: CountParams) -> Iterator[str]:
+    def split(self, params: CountParams, context: StepContext) -> Iterator[str]:
         return (str(number) for number in range(params.numbers))
 
     def run(self, params: CountParams, keys: list[str], context: StepContext) -> ChunkResult:

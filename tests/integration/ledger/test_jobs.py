@@ -11,9 +11,10 @@ from sqlalchemy import func, select, text, update
 
 from shopvision.database import connect, transaction
 from shopvision.errors import JobError, TransientError, UserError
-from tests.integration.ledger.conftest import CountKind, RememberingBroker, effects
+from tests.integration.ledger.conftest import CountKind, CountParams, RememberingBroker, effects
 from worker.ledger import chunks, jobs
 from worker.ledger.chunks import LeaseLostError
+from worker.ledger.context import StepContext
 from worker.ledger.outbox import relay
 from worker.ledger.progress import failure_counts, find_job, job_progress, list_failures, recent_jobs
 from worker.ledger.reaper import reap
@@ -369,3 +370,39 @@ def test_the_outbox_keeps_one_unsent_message_per_chunk() -> None:
         jobs.enqueue_chunks(connection, Chunk.job_id == job_id)
         assert connection.scalar(select(func.count()).select_from(OutboxMessage)) == 1
         assert connection.scalar(select(Job.chunks_left)) == 1
+
+
+def test_a_kind_may_look_again_once_its_first_round_is_done(
+    count_kind: CountKind, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second round's items depend on what the first one wrote; counters and totals go on."""
+
+    def split(params: CountParams, context: StepContext) -> list[str]:
+        return ["1", "2", "3"] if context.round == 1 else [str(10 + int(key)) for key in effects()]
+
+    monkeypatch.setattr(CountKind, "rounds", 2)
+    monkeypatch.setattr(count_kind, "split", split)
+    job_id = submit(bad=[2])
+    assert drain() == 2 + 2 + 1
+    progress = job_progress(job_id)
+    assert (progress.state, progress.total, progress.done, progress.failed) == ("succeeded", 5, 4, 1)
+    assert progress.counters == {"sum": 1 + 3 + 11 + 13}
+    assert effects() == ["1", "3", "11", "13"]
+    retry_id = jobs.retry_failed(job_id)
+    assert drain() == 1 + 1 + 1  # what failed, and no second look
+    assert job_progress(retry_id).total == 1
+
+
+def test_a_cancelled_first_round_goes_on_to_the_second_when_resumed(
+    count_kind: CountKind, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CountKind, "rounds", 2)
+    monkeypatch.setattr(count_kind, "split", lambda params, context: [str(10 * context.round)])
+    job_id = submit()
+    assert len(split(job_id, drain)) == 1
+    jobs.cancel(job_id)
+    drain()
+    assert effects() == []
+    jobs.resume(job_id)
+    drain()
+    assert (job_progress(job_id).state, effects()) == ("succeeded", ["10", "20"])
