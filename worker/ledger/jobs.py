@@ -196,7 +196,7 @@ def advance(connection: Connection, job_id: uuid.UUID) -> None:
             return
     kind = get_kind(job.kind)
     splits = connection.scalar(select(func.count()).where(Chunk.job_id == job_id, Chunk.phase == Phase.SPLIT))
-    if job.retry_of is None and splits < kind.rounds:
+    if job.retry_of is None and (splits or 0) < kind.rounds:
         phase, queue = Phase.SPLIT, SPLIT_QUEUE
     else:
         phase, queue = Phase.FINISH, kind.finish_queue
