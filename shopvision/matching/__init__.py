@@ -1,0 +1,1 @@
+"""Same-item matching: which items of a catalogue are the same product."""

@@ -1,0 +1,81 @@
+"""Items and reviewed pairs from the shop's database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Text, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from shopvision.database.tables import Item as ItemRow
+from shopvision.database.tables import ItemImage, PairReview
+from shopvision.matching.attributes import merge_attributes
+from shopvision.matching.records import Item
+from shopvision.matching.table import PairTable
+
+IDS_A_QUERY = 10_000
+
+_ITEMS = (
+    select(
+        ItemRow.item_id,
+        ItemRow.title,
+        ItemRow.category,
+        ItemRow.brand,
+        ItemRow.price,
+        ItemRow.currency,
+        ItemRow.description,
+        ItemRow.attributes,
+        ItemRow.sku_attributes,
+        ItemImage.uri,
+    )
+    .outerjoin(ItemImage, (ItemImage.item_id == ItemRow.item_id) & (ItemImage.position == 0))
+    .where(ItemRow.item_id == any_(bindparam("ids", type_=ARRAY(Text))))
+)
+
+
+def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]:
+    """Items by id, in the order asked for; those that are not in the catalogue are missing.
+
+    The currency, which says what a price means, is an attribute, as it is in flat records of files.
+    """
+    wanted = list(dict.fromkeys(item_ids))
+    found: dict[str, Item] = {}
+    for start in range(0, len(wanted), IDS_A_QUERY):
+        ids = wanted[start : start + IDS_A_QUERY]
+        rows = {row.item_id: row for row in connection.execute(_ITEMS, {"ids": ids})}
+        found |= {item_id: _item(rows[item_id]) for item_id in ids if item_id in rows}
+    return found
+
+
+def reviewed_pairs(connection: Connection) -> PairTable:
+    """What people decided about pairs, by ids, with the items as they are in the catalogue now."""
+    query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
+    reviews = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
+    items = items_from_catalogue(connection, [item_id for review in reviews for item_id in review[:2]])
+    row = {item_id: number for number, item_id in enumerate(items)}
+    return PairTable(
+        tuple(items.values()),
+        np.array([row[review.left_item_id] for review in reviews], np.int32),
+        np.array([row[review.right_item_id] for review in reviews], np.int32),
+        np.array([review.verdict == "same" for review in reviews], np.int8),
+    )
+
+
+def _item(row: Any) -> Item:
+    currency = [("currency", row.currency)] if row.currency else []
+    return Item(
+        row.item_id,
+        title=row.title or "",
+        category=row.category or "",
+        brand=row.brand or "",
+        price="" if row.price is None else f"{row.price:f}",
+        description=row.description or "",
+        attributes=merge_attributes(_pairs(row.attributes), _pairs(row.sku_attributes), currency),
+        picture=row.uri or "",
+    )
+
+
+def _pairs(attributes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(entry["key"], entry["value"]) for entry in attributes]

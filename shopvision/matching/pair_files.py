@@ -1,0 +1,148 @@
+"""Pair files: pairs of ids, or pairs with both items written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shopvision.catalogue.files import open_source
+from shopvision.catalogue.rows import RecordError
+from shopvision.errors import ItemError, UserError
+from shopvision.matching.item_records import item_from_record, record_id
+from shopvision.matching.records import Item, pair_key
+from shopvision.matching.table import UNKNOWN, OnFailure, PairCollector, PairTable
+
+LEFT_KEYS = ("left_item_id", "src_item_id", "left_id", "id_left", "ltable_id")
+RIGHT_KEYS = ("right_item_id", "tgt_item_id", "right_id", "id_right", "rtable_id")
+LABEL_KEYS = ("label", "item_label", "is_match", "gold")
+LABELS = {"": UNKNOWN, "0": 0, "1": 1, "false": 0, "true": 1, "0.0": 0, "1.0": 1}
+
+
+def read_pairs(
+    path: str | Path,
+    items: Mapping[str, Item] | None = None,
+    *,
+    strict: bool = True,
+    on_failure: OnFailure | None = None,
+) -> PairTable:
+    """The pairs of a file, in its order.
+
+    A side is an id (``left_item_id``, ``src_item_id``, ``left_id``...), or an item written out: an object under
+    ``left`` and ``right``, or columns ``left_title``, ``left_brand``..., as ``shopvision.matching.item_records``
+    explains. Labels are 0 and 1 under ``label``, ``item_label``, ``is_match`` or ``gold``.
+
+    Pairs of the same two ids, in whichever order, are merged. An item written out without an id of its own is known by
+    its content: it is one item in however many pairs it is, but its pairs are never merged, because other offers may
+    look alike; a pair of two that look alike stays a pair of two items.
+
+    Args:
+        path: ``.jsonl``, ``.csv`` or ``.parquet``, also ``.gz``, also ``s3://``.
+        items: what ids stand for. Without it they stand for items of which nothing is known but the id.
+        strict: False leaves out pairs that cannot be used, where True raises.
+        on_failure: is told of each one left out.
+
+    Raises:
+        UserError: the file cannot be read; or, if strict, a pair is broken, names an unknown item or the same item
+            twice, or is labelled both ways.
+    """
+    location = str(path)
+
+    def fail(error: ItemError) -> None:
+        if strict:
+            raise UserError(f"{error.message}.")
+        if on_failure is not None:
+            on_failure(error)
+
+    reader = _Reader(location, items)
+    with open_source(location) as source:
+        for line, record in source.records:
+            try:
+                reader.add(line, record)
+            except ItemError as error:
+                fail(ItemError(error.code, f"{location}: line {line}: {error.message}"))
+    return reader.collector.finish(fail)
+
+
+class _Reader:
+    """Items are kept once; of a pair only row numbers stay."""
+
+    def __init__(self, location: str, items: Mapping[str, Item] | None) -> None:
+        self.collector = PairCollector(location)
+        self._known = items
+        self._rows: dict[str, int] = {}
+
+    def add(self, line: int, record: dict[str, Any] | RecordError) -> None:
+        if isinstance(record, RecordError):
+            raise ItemError("broken_record", str(record))
+        label = _label(record)
+        left, left_is_anonymous = self._side(record, "left", LEFT_KEYS)
+        right, right_is_anonymous = self._side(record, "right", RIGHT_KEYS)
+        anonymous = left_is_anonymous or right_is_anonymous
+        if anonymous and left.item_id == right.item_id:
+            right = replace(right, item_id=f"{right.item_id}#2")
+        pair_key(left.item_id, right.item_id)
+        self.collector.add(line, self._row(left), self._row(right), label, anonymous=anonymous)
+
+    def _side(self, record: Mapping[str, Any], side: str, id_keys: tuple[str, ...]) -> tuple[Item, bool]:
+        """The item on one side, and whether it goes by its content for want of an id."""
+        item_id = record_id(record, id_keys)
+        written = _written_out(record, side, id_keys)
+        if written is None:
+            if not item_id:
+                raise ItemError("broken_record", f"no {side} item; give {id_keys[0]}, or the item under {side!r}")
+            return self._by_id(item_id), False
+        item_id = item_id or record_id(written)
+        try:
+            item = item_from_record(written, item_id)
+        except ItemError as error:
+            raise ItemError(error.code, f"{side} item {item_id!r}: {error.message}") from None
+        if item_id:
+            return item, False
+        return replace(item, item_id=item.content_hash().hex()[:32]), True
+
+    def _by_id(self, item_id: str) -> Item:
+        row = self._rows.get(item_id)
+        if row is not None:
+            return self.collector.items[row]
+        if self._known is None:
+            return Item(item_id)
+        try:
+            return self._known[item_id]
+        except KeyError:
+            raise ItemError(
+                "unknown_item", f"item {item_id[:80]!r} is unknown; add it to the items, or leave the pair out"
+            ) from None
+
+    def _row(self, item: Item) -> int:
+        row = self._rows.setdefault(item.item_id, len(self.collector.items))
+        if row == len(self.collector.items):
+            self.collector.items.append(item)
+        elif self.collector.items[row] is not item and self.collector.items[row] != item:
+            raise ItemError("contradiction", f"item {item.item_id!r} was described otherwise before; keep one form")
+        return row
+
+
+def _written_out(record: Mapping[str, Any], side: str, id_keys: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The record of an item that the pair itself holds; None where it only holds an id."""
+    inner = record.get(side)
+    if isinstance(inner, Mapping):
+        return inner
+    prefix = f"{side}_"
+    return {
+        key.removeprefix(prefix): value
+        for key, value in record.items()
+        if key.startswith(prefix) and key not in id_keys
+    } or None
+
+
+def _label(record: Mapping[str, Any]) -> int:
+    for key in LABEL_KEYS:
+        value = record.get(key)
+        if value is not None:
+            label = LABELS.get(str(value).strip().lower())
+            if label is None:
+                raise ItemError("broken_record", f"{key} is {str(value)[:40]!r}; write 0 or 1")
+            return label
+    return UNKNOWN
