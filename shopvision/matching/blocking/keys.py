@@ -1,0 +1,96 @@
+"""What two items may share: words of the title, model codes, attribute values.
+
+The keys of an item are a set of texts; equal texts are equal keys, so everything that people write in several ways
+(case, width, dashes, blanks) is taken out of them here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from shopvision.matching.normalisation import normalise
+from shopvision.matching.records import Item
+
+LONGEST_VALUE = 200  # characters of an attribute's value: longer ones are descriptions
+CODE_LENGTH = range(4, 25)
+NUMBER_LENGTH = range(6, 15)  # digits alone: short article numbers up to GTIN-14
+
+# Chinese, Japanese and Korean scripts, which put no blanks between words (or, in Korean, endings behind them).
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_RUNS = re.compile(f"[{_CJK}]+|[^\\W_{_CJK}]+")
+_IS_CJK = re.compile(f"[{_CJK}]")
+_CHUNKS = re.compile(r"[A-Z0-9](?:[A-Z0-9_./\-]*[A-Z0-9])?")
+_NOT_CODE = re.compile(r"[_./\-]")
+_ENDS_IN_LETTERS = re.compile(r"(.*[0-9])[A-Z]+")
+
+
+def words(text: str) -> set[str]:
+    """Words in lower case; runs of Chinese, Japanese or Korean by pairs of neighbouring characters."""
+    found: set[str] = set()
+    for run in _RUNS.findall(normalise(text).casefold()):
+        if len(run) > 1 and _IS_CJK.match(run):
+            found.update(run[start : start + 2] for start in range(len(run) - 1))
+        else:
+            found.add(run)
+    return found
+
+
+def codes(text: str) -> set[str]:
+    """Tokens that look like a model code, an article number or a GTIN, in capitals, without dashes and blanks.
+
+    ``DSC-W300``, ``dsc w300`` and ``DSCW300`` give the same code: chunks are also joined with the one that follows
+    after a blank. Codes mix letters and digits (4 to 24 characters), or are 6 to 14 digits.
+    """
+    found: set[str] = set()
+    text = normalise(text).upper()
+    before, end = "", -1
+    for match in _CHUNKS.finditer(text):
+        chunk = _NOT_CODE.sub("", match[0])
+        if _is_code(chunk):
+            found.add(chunk)
+        if match.start() == end + 1 and text[end].isspace() and _is_code(before + chunk) and not before.isdigit():
+            found.add(before + chunk)
+        before, end = chunk, match.end()
+    return found
+
+
+def stems(found: set[str]) -> set[str]:
+    """Codes without the letters at their end, which often name a colour or a market: ``KDL46XBRB`` is ``KDL46``."""
+    matches = (_ENDS_IN_LETTERS.fullmatch(code) for code in found)
+    return {match[1] for match in matches if match and _is_code(match[1])}
+
+
+def title_keys(item: Item) -> set[str]:
+    """Words of title and brand, and the title's codes with their stems."""
+    found = codes(item.title)
+    return words(f"{item.title} {item.brand}") | found | stems(found)
+
+
+def code_keys(item: Item) -> set[str]:
+    """Codes of the title and of all attribute values, with their stems, whatever the attribute is called."""
+    found = codes(item.title)
+    for values in item.attributes.values():
+        for value in values:
+            if len(value) <= LONGEST_VALUE:
+                found |= codes(value)
+    return found | stems(found)
+
+
+def attribute_keys(item: Item) -> set[str]:
+    """Attribute and value together, both in lower case without blanks and punctuation at their ends."""
+    return {
+        f"{_folded(name)}={_folded(value)}"
+        for name, values in item.attributes.items()
+        for value in values
+        if len(value) <= LONGEST_VALUE and _folded(value)
+    }
+
+
+def _folded(text: str) -> str:
+    return " ".join(normalise(text).casefold().split()).strip(" .,;:-_/")
+
+
+def _is_code(text: str) -> bool:
+    if text.isdigit():
+        return len(text) in NUMBER_LENGTH
+    return len(text) in CODE_LENGTH and not text.isalpha()

@@ -1,0 +1,162 @@
+"""Items whose vectors are near: texts of a two-tower, or pictures where there is no published index of them.
+
+Memory: 2 bytes for each number of a vector up to 50,000 vectors, which are compared exactly; beyond that one byte
+(FAISS IVF with 8-bit scalar quantisation), and 12 bytes of ids. The vectors themselves stay on disk.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, select
+
+from shopvision.database.tables import ItemVector
+from shopvision.errors import JobError
+from shopvision.index.build import ADD_ROWS, available_memory, exact_index
+from shopvision.index.faiss_library import faiss
+from shopvision.matching.blocking.inverted import Found, firsts, strongest
+from shopvision.matching.blocking.options import BlockingOptions, Source
+from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
+
+EXACT_UP_TO = 50_000
+TRAINING_PER_CELL = 64
+PROBED_CELLS = 16  # where all of them may be answered; more where categories leave few
+KEPT_MASKS = 64
+READ_ROWS = 5_000
+
+Vectors = NDArray[np.float16]
+
+
+class VectorIndex:
+    """The nearest rows of a row, by the vectors that each has."""
+
+    def __init__(
+        self, source: Source, vectors: Vectors, owners: Rows, options: BlockingOptions, categories: Categories
+    ) -> None:
+        """Index ``vectors``, shape (n, d), float16 of unit length, that belong to the rows ``owners``, shape (n,).
+
+        Raises:
+            JobError: the index would not fit in memory.
+        """
+        self._source: Source = source
+        self._vectors, self._owners = vectors, owners
+        self._options, self._categories = options, categories
+        self._by_owner = np.argsort(owners, kind="stable")
+        self._ascending = owners[self._by_owner]
+        self._cells = 0 if len(vectors) <= EXACT_UP_TO else round(4 * len(vectors) ** 0.5)
+        self._index = self._build()
+        self._per_item = -(-len(owners) // max(1, len(np.unique(owners))))
+        self._allowed = lru_cache(maxsize=KEPT_MASKS)(self._mask)
+
+    def _build(self) -> Any:
+        rows, dimension = self._vectors.shape
+        needed = rows * (dimension + 12 if self._cells else 2 * dimension) + 8 * ADD_ROWS * dimension
+        if needed > available_memory():
+            raise JobError(
+                f"Comparing {rows:,} vectors of dimension {dimension} needs {needed / 2**30:.1f} GiB of memory, "
+                f"{available_memory() / 2**30:.1f} GiB are free: run it on a larger machine, or without this source."
+            )
+        if not self._cells:
+            index = exact_index(dimension)
+        else:
+            index = faiss.index_factory(dimension, f"IVF{self._cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+            sample = np.random.default_rng(0).choice(rows, min(rows, self._cells * TRAINING_PER_CELL), replace=False)
+            index.train(self._vectors[np.sort(sample)].astype(np.float32))
+        for start in range(0, rows, ADD_ROWS):
+            index.add(self._vectors[start : start + ADD_ROWS].astype(np.float32))
+        return index
+
+    def find(self, rows: Rows) -> list[Found]:
+        """The nearest other rows that may be compared with ``rows``; rows without a vector find none."""
+        first, last = np.searchsorted(self._ascending, rows), np.searchsorted(self._ascending, rows, side="right")
+        counts = last - first
+        mine = np.repeat(first, counts) + np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = self._by_owner[mine]
+        roots = self._categories.roots[self._owners[places]]
+        found = [self._nearest(places[roots == root], int(root)) for root in np.unique(roots)]
+        if not found:
+            return []
+        query, other, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
+        everything = Found(self._source, query, other, similarity)
+        return [neighbours(everything, self._options.neighbours, self._categories)]
+
+    def _nearest(self, places: NDArray[np.int64], root: int) -> tuple[Rows, Rows, NDArray[np.float32]]:
+        """Rows asked for, rows found, and their cosine, of one root category."""
+        selector, count = self._allowed(root)
+        wanted = min((self._options.neighbours + 1) * self._per_item, count)
+        chosen = {} if selector is None else {"sel": selector}
+        if self._cells:
+            probes = min(self._cells, -(-PROBED_CELLS * len(self._owners) // max(1, count)))
+            parameters = faiss.SearchParametersIVF(nprobe=probes, **chosen)
+        else:
+            parameters = faiss.SearchParameters(**chosen)
+        scores, hits = self._index.search(self._vectors[places].astype(np.float32), wanted, params=parameters)
+        near = (hits >= 0) & (scores >= self._options.min_similarity)
+        query = np.repeat(self._owners[places], near.sum(1))
+        return query, self._owners[hits[near]], scores[near].astype(np.float32)
+
+    def _mask(self, root: int) -> tuple[Any | None, int]:
+        """Which vectors an item of a root category may be compared with, and how many that are."""
+        if root < 0:
+            return None, len(self._owners)
+        roots = self._categories.roots[self._owners]
+        allowed = (roots == root) | (roots < 0)
+        if allowed.all():
+            return None, len(self._owners)
+        return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")), int(allowed.sum())
+
+
+def unit_vectors(vectors: NDArray[np.floating[Any]]) -> tuple[Vectors, NDArray[np.intp]]:
+    """Vectors (n, d) at unit length in half precision, and their places; without those of no length or not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    places = np.flatnonzero(np.isfinite(lengths) & (lengths > 0))
+    return (vectors[places] / lengths[places, None]).astype(np.float16), places
+
+
+def read_text_vectors(
+    connection: Connection, model_version_id: int, rows: ItemRows, folder: Path
+) -> tuple[Vectors, Rows]:
+    """The item vectors of a model version at unit length, mapped from a file in ``folder``, and their rows.
+
+    Raises:
+        JobError: they differ in length.
+    """
+    query = select(ItemVector.item_id, ItemVector.vector).where(ItemVector.model_version_id == model_version_id)
+    found = connection.execute(query.order_by(ItemVector.item_id).execution_options(yield_per=READ_ROWS))
+    path, size, owners = folder / "texts.f16", 0, [np.empty(0, np.int32)]
+    with path.open("wb") as file, closing(found):
+        for batch in found.partitions():
+            size = size or len(batch[0].vector)
+            for item_id, vector in batch:
+                if len(vector) != size:
+                    raise JobError(
+                        f"Item {item_id!r} has a vector of {len(vector) // 2} numbers, others have {size // 2}: delete "
+                        f"the item vectors of model version {model_version_id} and compute them again."
+                    )
+            mine = rows.find(item_id for item_id, _ in batch)
+            vectors = np.frombuffer(b"".join(vector for _, vector in batch), "<f2").reshape(len(batch), -1)
+            units, places = unit_vectors(vectors[mine >= 0])
+            file.write(units.tobytes())
+            owners.append(mine[mine >= 0][places])
+    rows_of = np.concatenate(owners)
+    if not len(rows_of):
+        return np.empty((0, max(1, size // 2)), np.float16), rows_of
+    return np.memmap(path, np.float16, "r", shape=(len(rows_of), size // 2)), rows_of
+
+
+def neighbours(found: Found, limit: int, categories: Categories) -> Found:
+    """The ``limit`` nearest rows of each query that it may be compared with, each once, itself excepted."""
+    keep = (found.query != found.found) & categories.compatible(found.query, found.found)
+    query, other, similarity = found.query[keep], found.found[keep], np.clip(found.similarity[keep], 0, 1)
+    order = np.lexsort((-similarity, other, query))
+    query, other, similarity = query[order], other[order], similarity[order]
+    first = firsts(query, other)
+    query, other, similarity = query[first], other[first], similarity[first]
+    best = strongest(query, similarity, other, limit)
+    return Found(found.source, query[best], other[best], similarity[best])
