@@ -22,7 +22,7 @@ SAME_PRECISION = 0.95
 DIFFERENT_POSITIVES = 0.02
 # Nothing is certain: with 0 and 1 out of reach, also in float32, the thresholds 0 and 1 mean "never".
 SURENESS = 1e-7
-_SMALLEST_SCALE = 1e-3
+_SMALLEST_SCALE = 1e-3  # per standard deviation of the logits
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
 
     found = minimize(
         loss_and_gradient,
-        np.array([spread, centre]),
+        np.array([1.0, 0.0]),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(_SMALLEST_SCALE * spread, None), (None, None)],
+        bounds=[(_SMALLEST_SCALE, None), (None, None)],
         options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     ).x
     scale = float(found[0] / spread)
