@@ -1,0 +1,240 @@
+"""Groups of equal items from scored pairs: connected components that no confident difference runs through.
+
+Plain connected components settle almost all items at once (vectorised). Only where a component holds two items that
+must stay apart, or is too large, its edges are joined one by one, the surest first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from shopvision.errors import UserError
+
+Numbers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+
+BLOCK = 1 << 16  # edges that are Python objects at one time
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """How careful grouping is.
+
+    Attributes:
+        max_size: items of a group at most.
+        different_below: a pair with verdict "different" of at most this probability keeps its two items apart; one
+            with a higher probability is outvoted by the equal pairs around it.
+
+    Raises:
+        UserError: a value that makes no sense.
+    """
+
+    max_size: int = 50
+    different_below: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.max_size < 2:
+            raise UserError(f"max_size is {self.max_size}: a group has 2 items at least.")
+        if not 0 <= self.different_below <= 1:
+            raise UserError(f"different_below is {self.different_below}: a probability is between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class SameEdges:
+    """Pairs that a model or a person calls the same; items are numbers, arrays of shape (pairs,).
+
+    Attributes:
+        probability: float32.
+        reviewed: a person said so.
+    """
+
+    left: Numbers
+    right: Numbers
+    probability: NDArray[np.float32]
+    reviewed: Mask
+
+    def select(self, rows: Mask | NDArray[np.int64]) -> SameEdges:
+        """These rows."""
+        return SameEdges(self.left[rows], self.right[rows], self.probability[rows], self.reviewed[rows])
+
+
+@dataclass(frozen=True)
+class DifferentEdges:
+    """Pairs that must stay apart; shape (pairs,). A person's word (``reviewed``) is above that of a model."""
+
+    left: Numbers
+    right: Numbers
+    reviewed: Mask
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What became of the items and of the pairs.
+
+    Attributes:
+        groups: (items,) number of the item's group, -1 for an item without equals. Groups are numbered in the order of
+            their smallest items.
+        refused: (conflicts,) int64, ascending rows of ``same`` whose items ended in two groups.
+        too_large: (conflicts,) whether that was for the size alone; otherwise two of their members differ.
+    """
+
+    groups: Numbers
+    refused: NDArray[np.int64]
+    too_large: Mask
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return int(self.groups.max(initial=-1)) + 1
+
+
+def group_items(items: int, same: SameEdges, different: DifferentEdges, max_size: int) -> Grouping:
+    """Constrained connected components; the order of the rows does not matter.
+
+    A union is refused that would bring together two items of ``different``, or more than ``max_size`` items. What
+    people called the same is joined first, and only another person's "different" stands against it; then the models'
+    pairs follow by falling probability, ties by item number.
+
+    Args:
+        items: how many there are; numbers in the edges are below it.
+        same: no pair twice.
+        different: as it is.
+        max_size: at least 2.
+    """
+    ends = (same.left, same.right)
+    graph = coo_array((np.ones(len(same.left), np.int8), ends), shape=(items, items))
+    components, labels = connected_components(graph, directed=False)
+    hard = np.bincount(labels, minlength=components) > max_size
+    hard[labels[different.left[labels[different.left] == labels[different.right]]]] = True
+    rows = np.flatnonzero(hard[labels[same.left]])
+    members = np.flatnonzero(hard[labels])
+    if not len(rows):
+        return Grouping(_numbered(labels), rows, np.zeros(0, bool))
+    rows = rows[_surest_first(same.select(rows))]
+    inside = hard[labels[different.left]] & (labels[different.left] == labels[different.right])
+    place = np.full(items, -1, np.int32)  # among the items of hard components
+    place[members] = np.arange(len(members), dtype=np.int32)
+    chosen = same.select(rows)
+    forest = _Forest(len(members), max_size)
+    reasons = np.empty(len(rows), np.int8)
+    by_people = int(chosen.reviewed.sum())
+    for reviewed, span in ((True, slice(0, by_people)), (False, slice(by_people, len(rows)))):
+        apart = inside & (different.reviewed == reviewed)
+        forest.keep_apart(place[different.left[apart]], place[different.right[apart]])
+        reasons[span] = forest.join(place[chosen.left[span]], place[chosen.right[span]])
+    labels = labels.astype(np.int64)
+    labels[members] = components + forest.roots()
+    order = np.argsort(rows)
+    order = order[reasons[order] != JOINED]
+    return Grouping(_numbered(labels), rows[order], reasons[order] == TOO_LARGE)
+
+
+def assign_ids(groups: Numbers, former: Numbers) -> Numbers:
+    """Which former group each group continues: the one with which it shares most members.
+
+    Each former group is continued once: of the parts of a split the largest keeps the id, and a merged group bears the
+    id of its largest part. Ties go to the smaller number of the former group, then of the group.
+
+    Args:
+        groups: (items,) number of the item's group, -1 for none.
+        former: (items,) number of its former group, the oldest first; -1 for none.
+
+    Returns:
+        (groups,) int32: number of the former group, -1 for a group that is new.
+    """
+    result = np.full(int(groups.max(initial=-1)) + 1, -1, np.int32)
+    both = (groups >= 0) & (former >= 0)
+    width = int(former.max(initial=-1)) + 1
+    cells, shared = np.unique(groups[both].astype(np.int64) * width + former[both], return_counts=True)
+    news, olds = cells // max(width, 1), cells % max(width, 1)
+    taken = np.zeros(width, bool)
+    for index in np.lexsort((news, olds, -shared)):
+        new, old = news[index], olds[index]
+        if result[new] < 0 and not taken[old]:
+            result[new] = old
+            taken[old] = True
+    return result
+
+
+def _surest_first(edges: SameEdges) -> NDArray[np.int64]:
+    left, right = np.minimum(edges.left, edges.right), np.maximum(edges.left, edges.right)
+    return np.lexsort((right, left, -edges.probability, ~edges.reviewed))
+
+
+def _numbered(labels: NDArray[np.integer]) -> Numbers:
+    """Labels as group numbers by first member; -1 where a label occurs once."""
+    _, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    several = sizes > 1
+    numbers = np.full(len(first), -1, np.int32)
+    ordered = np.flatnonzero(several)[np.argsort(first[several])]
+    numbers[ordered] = np.arange(len(ordered), dtype=np.int32)
+    return numbers[inverse]
+
+
+JOINED, DIFFERENT, TOO_LARGE = 0, 1, 2
+
+
+class _Forest:
+    """Disjoint sets that refuse some unions. Each set knows the sets that it must stay apart from."""
+
+    def __init__(self, items: int, max_size: int) -> None:
+        self._parent = list(range(items))
+        self._size = [1] * items
+        self._enemies: defaultdict[int, set[int]] = defaultdict(set)
+        self._max_size = max_size
+
+    def keep_apart(self, left: Numbers, right: Numbers) -> None:
+        """From now on; items that are together already stay so."""
+        for start in range(0, len(left), BLOCK):
+            end = start + BLOCK
+            for one, other in zip(left[start:end].tolist(), right[start:end].tolist(), strict=True):
+                a, b = self._root(one), self._root(other)
+                if a != b:
+                    self._enemies[a].add(b)
+                    self._enemies[b].add(a)
+
+    def join(self, left: Numbers, right: Numbers) -> NDArray[np.int8]:
+        """One union after the other; returns JOINED, DIFFERENT or TOO_LARGE for each."""
+        reasons = bytearray(len(left))
+        root, size, enemies, max_size = self._root, self._size, self._enemies, self._max_size
+        for start in range(0, len(left), BLOCK):
+            end = start + BLOCK
+            pairs = zip(left[start:end].tolist(), right[start:end].tolist(), strict=True)
+            for row, (one, other) in enumerate(pairs, start):
+                a, b = root(one), root(other)
+                if a == b:
+                    continue
+                if a in enemies and b in enemies[a]:
+                    reasons[row] = DIFFERENT
+                elif size[a] + size[b] > max_size:
+                    reasons[row] = TOO_LARGE
+                else:
+                    self._unite(a, b)
+        return np.frombuffer(reasons, np.int8)
+
+    def roots(self) -> NDArray[np.int64]:
+        """The set of each item."""
+        return np.fromiter(map(self._root, range(len(self._parent))), np.int64, len(self._parent))
+
+    def _root(self, item: int) -> int:
+        parent = self._parent
+        while parent[item] != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    def _unite(self, a: int, b: int) -> None:
+        enemies = self._enemies
+        if self._size[a] < self._size[b]:
+            a, b = b, a
+        self._parent[b] = a
+        self._size[a] += self._size[b]
+        for other in enemies.pop(b, ()):
+            enemies[other].discard(b)
+            enemies[other].add(a)
+            enemies[a].add(other)

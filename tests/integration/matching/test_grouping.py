@@ -1,0 +1,246 @@
+"""Groups in Postgres: what scores and reviews make of them, what stays when things change, and how much is written."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import delete, func, insert, select, text
+
+from shopvision.catalogue import delete_items
+from shopvision.database import connect
+from shopvision.database.tables import (
+    GroupConflict,
+    Item,
+    ItemGroup,
+    ItemGroupMember,
+    ModelVersion,
+    PairReview,
+    PairScore,
+)
+from shopvision.matching import grouping
+from shopvision.matching.groups import GroupOptions, group_items
+
+JOB, LATER = uuid.UUID(int=1), uuid.UUID(int=2)
+
+
+class Catalogue:
+    """Items and the pairs that a model scored."""
+
+    def __init__(self) -> None:
+        with connect() as connection:
+            rows = [{"name": "matcher", "tag": tag, "card": {}} for tag in ("1", "2")]
+            connection.execute(insert(ModelVersion), rows)
+
+    def add(self, items: str) -> None:
+        with connect() as connection:
+            connection.execute(insert(Item), [{"item_id": item, "content_hash": b""} for item in items])
+
+    def score(self, *pairs: tuple[str, str, float], model: int = 1) -> None:
+        """``("ab", "same", 0.9)``."""
+        rows = [
+            {
+                "left_item_id": pair[0], "right_item_id": pair[1], "model_version_id": model, "verdict": verdict,
+                "probability": probability, "input_hash": b"", "job_id": JOB,
+            }
+            for pair, verdict, probability in pairs
+        ]  # fmt: skip
+        with connect() as connection:
+            connection.execute(insert(PairScore), rows)
+
+    def review(self, pair: str, verdict: str) -> None:
+        with connect() as connection:
+            connection.execute(insert(PairReview).values(left_item_id=pair[0], right_item_id=pair[1], verdict=verdict))
+
+    def forget(self, *pairs: str) -> None:
+        with connect() as connection:
+            for left, right in pairs:
+                connection.execute(
+                    delete(PairScore).where(PairScore.left_item_id == left, PairScore.right_item_id == right)
+                )
+
+
+def groups() -> dict[str, uuid.UUID]:
+    """``{"abc": its id}``."""
+    members = func.string_agg(ItemGroupMember.item_id, text("'' ORDER BY item_id"))
+    with connect() as connection:
+        rows = connection.execute(select(members, ItemGroupMember.group_id).group_by(ItemGroupMember.group_id))
+        found = dict(rows.all())
+        sizes = dict(connection.execute(select(ItemGroup.group_id, ItemGroup.size)).all())
+    assert sizes == {group_id: len(items) for items, group_id in found.items()}
+    return found
+
+
+def conflicts() -> list[tuple[str, str, float]]:
+    with connect() as connection:
+        rows = connection.execute(
+            select(GroupConflict).with_only_columns(
+                GroupConflict.left_item_id + GroupConflict.right_item_id, GroupConflict.reason,
+                GroupConflict.probability,
+            ).order_by(GroupConflict.left_item_id, GroupConflict.right_item_id)
+        )  # fmt: skip
+        return [(pair, reason, round(probability, 3)) for pair, reason, probability in rows]
+
+
+def versions() -> Sequence[object]:
+    """The transaction that wrote each row last."""
+    statement = "SELECT xmin::text, ctid::text FROM {} ORDER BY 1, 2"
+    with connect() as connection:
+        return [
+            tuple(row)
+            for table in ("item_groups", "item_group_members", "group_conflicts")
+            for row in connection.execute(text(statement.format(table)))
+        ]
+
+
+@pytest.fixture
+def catalogue(database: None) -> Catalogue:
+    return Catalogue()
+
+
+def test_equal_items_become_groups_and_a_second_run_writes_nothing(catalogue: Catalogue) -> None:
+    catalogue.add("abcdefgh")
+    catalogue.score(
+        ("ab", "same", 0.99), ("bc", "same", 0.95), ("ac", "review", 0.5), ("de", "same", 0.99), ("ef", "same", 0.97),
+        ("df", "different", 0.01), ("gh", "different", 0.01),
+    )  # fmt: skip
+    counts = grouping.update_groups(1, JOB)
+    assert counts == {"groups": 2, "grouped_items": 5, "new": 2, "changed": 0, "dissolved": 0, "conflicts": 1}
+    assert set(groups()) == {"abc", "de"}
+    assert conflicts() == [("ef", "different", 0.97)]
+    before = versions()
+    counts = grouping.update_groups(1, LATER)
+    assert counts == {"groups": 2, "grouped_items": 5, "new": 0, "changed": 0, "dissolved": 0, "conflicts": 1}
+    assert versions() == before
+
+
+def test_a_doubtful_difference_is_outvoted(catalogue: Catalogue) -> None:
+    catalogue.add("abc")
+    catalogue.score(("ab", "same", 0.99), ("bc", "same", 0.98), ("ac", "different", 0.04))
+    grouping.update_groups(1, JOB, GroupOptions(different_below=0.03))
+    assert set(groups()) == {"abc"}
+    grouping.update_groups(1, JOB)
+    assert set(groups()) == {"ab"}
+
+
+def test_people_stand_above_the_model(catalogue: Catalogue) -> None:
+    catalogue.add("abcdef")
+    catalogue.score(("ab", "same", 0.99), ("cd", "different", 0.001))
+    catalogue.review("ab", "different")
+    catalogue.review("cd", "same")
+    catalogue.review("ef", "same")  # never scored
+    grouping.update_groups(1, JOB)
+    assert set(groups()) == {"cd", "ef"}
+    assert conflicts() == []
+
+
+def test_groups_keep_their_ids_while_items_join_leave_merge_and_split(catalogue: Catalogue) -> None:
+    catalogue.add("abcdefgh")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9), ("de", "same", 0.9), ("gh", "same", 0.9))
+    grouping.update_groups(1, JOB)
+    first = groups()
+    catalogue.score(("cd", "same", 0.9), ("fg", "same", 0.9))
+    counts = grouping.update_groups(1, LATER)
+    assert groups() == {"abcde": first["abc"], "fgh": first["gh"]}
+    assert (counts["changed"], counts["dissolved"], counts["new"]) == (2, 1, 0)
+    catalogue.forget("bc", "gh")
+    counts = grouping.update_groups(1, LATER)
+    second = groups()
+    assert second["cde"] == first["abc"]
+    assert second["fg"] == first["gh"]
+    assert second["ab"] not in first.values()
+    assert (counts["changed"], counts["dissolved"], counts["new"]) == (2, 0, 1)
+
+
+def test_only_what_changed_is_written(catalogue: Catalogue) -> None:
+    catalogue.add("abcdef")
+    catalogue.score(("ab", "same", 0.9), ("cd", "same", 0.9))
+    grouping.update_groups(1, JOB)
+    catalogue.score(("de", "same", 0.9))
+    grouping.update_groups(1, LATER)
+    with connect() as connection:
+        jobs = dict(connection.execute(select(ItemGroup.size, ItemGroup.job_id)).all())
+        touched = connection.scalars(
+            select(ItemGroupMember.item_id).where(text("xmin = (SELECT xmin FROM item_groups WHERE size = 3)"))
+        ).all()
+    assert jobs == {2: JOB, 3: LATER}
+    assert touched == ["e"]
+
+
+def test_an_item_that_leaves_the_catalogue(catalogue: Catalogue) -> None:
+    catalogue.add("abcde")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9), ("de", "same", 0.9))
+    grouping.update_groups(1, JOB)
+    first = groups()
+    with connect() as connection:
+        delete_items(connection, ["c", "d"])
+    counts = grouping.update_groups(1, LATER)
+    assert groups() == {"ab": first["abc"]}
+    assert (counts["changed"], counts["dissolved"], counts["grouped_items"]) == (1, 1, 2)
+
+
+def test_another_model_version_continues_the_groups(catalogue: Catalogue) -> None:
+    catalogue.add("abcd")
+    catalogue.score(("ab", "same", 0.9), ("cd", "same", 0.9))
+    grouping.update_groups(1, JOB)
+    first = groups()
+    catalogue.score(("ab", "same", 0.8), ("bc", "same", 0.9), ("cd", "different", 0.0), model=2)
+    grouping.update_groups(2, LATER)
+    assert groups() == {"abc": first["ab"]}
+    with connect() as connection:
+        assert connection.scalars(select(ItemGroup.model_version_id)).all() == [2]
+
+
+def test_a_group_of_too_many_items_is_cut_at_its_weakest_pair(catalogue: Catalogue) -> None:
+    catalogue.add("abcd")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.7), ("cd", "same", 0.8))
+    grouping.update_groups(1, JOB, GroupOptions(max_size=3))
+    assert set(groups()) == {"ab", "cd"}
+    assert conflicts() == [("bc", "size", 0.7)]
+    catalogue.review("bc", "different")
+    grouping.update_groups(1, JOB, GroupOptions(max_size=3))
+    assert conflicts() == []
+
+
+def test_an_item_deleted_while_groups_are_computed_is_left_out(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue.add("abcd")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9), ("cd", "different", 0.0), ("bd", "same", 0.7))
+
+    def meanwhile(*arguments: object) -> object:
+        with connect() as connection:
+            delete_items(connection, ["c", "d"])
+        return group_items(*arguments)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(grouping, "group_items", meanwhile)
+    grouping.update_groups(1, JOB)
+    assert set(groups()) == {"ab"}
+    assert conflicts() == []
+
+
+def test_two_runs_at_once_take_turns(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue.add("abc")
+    catalogue.score(("ab", "same", 0.9))
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def watched(*arguments: object) -> object:
+        nonlocal inside, most
+        with lock:
+            inside, most = inside + 1, max(most, inside + 1)
+        threading.Event().wait(0.1)
+        result = group_items(*arguments)  # type: ignore[arg-type]  # passed on
+        with lock:
+            inside -= 1
+        return result
+
+    monkeypatch.setattr(grouping, "group_items", watched)
+    threads = [threading.Thread(target=grouping.update_groups, args=(1, JOB)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert set(groups()) == {"ab"}
