@@ -28,7 +28,7 @@ from shopvision.images import PictureDoor
 from shopvision.models.image_encoder import ImageEncoder, best_precision, choose_device
 from shopvision.ranking.card import LoadedClik, load_clik
 from shopvision.ranking.exhibitions import RankingData
-from shopvision.ranking.features import OnProgress
+from shopvision.training.features import OnProgress
 
 TOP_HITS = ((1, 1), (3, 1), (5, 1), (5, 5))
 NDCG_AT = (5, 10)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,23 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shopvision.errors import ItemError, JobError
-from shopvision.images.preprocessing import Preprocessing, prepare
+from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.tokens import TokenBatch
 from shopvision.ranking.exhibitions import RankingData
-from shopvision.ranking.features import Features, OnProgress
 from shopvision.ranking.text import TopicTokenizer
 from shopvision.ranking.topic import Topic
+from shopvision.training.features import Features
+from shopvision.training.pixels import PixelReader
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
 
 Topics = TokenBatch | Tensor
 Indices = NDArray[Any]
-
-THREADS = 8
-# Published: 257 pixels for a crop of 224.
-RESIZED_FOR_CROP = 1.15
 
 
 class Inputs(Protocol):
@@ -90,13 +83,8 @@ class RawInputs:
     ) -> None:
         """Take pictures through ``door``; ``preprocessing`` is that of evaluation."""
         self.data = data
-        self._tokenizer, self._door, self._preprocessing = tokenizer, door, preprocessing
+        self._tokenizer, self._pixels = tokenizer, PixelReader(door, preprocessing)
         self._word_dropout = word_dropout
-        height, width = preprocessing.size
-        self._larger = preprocessing.model_copy(
-            update={"size": (int(height * RESIZED_FOR_CROP), int(width * RESIZED_FOR_CROP))}
-        )
-        self._threads = ThreadPoolExecutor(THREADS, "pictures")
 
     def topics(
         self, exhibitions: Indices, products: Indices, augment: NDArray[np.bool_], generator: np.random.Generator | None
@@ -112,40 +100,4 @@ class RawInputs:
 
     def pictures(self, products: Indices, crops: NDArray[np.float64] | None) -> Tensor:
         """(n, H, W, 3) uint8."""
-        places: Sequence[NDArray[np.float64] | None] = [None] * len(products) if crops is None else list(crops)
-        return torch.from_numpy(np.stack(list(self._threads.map(self._pixels, products, places))))
-
-    def _pixels(self, product: int, crop: NDArray[np.float64] | None) -> NDArray[np.uint8]:
-        uri = self.data.products.image(product)
-        try:
-            data = self._door.fetch(uri).data
-            if crop is None:
-                return prepare(data, self._preprocessing, self._door.limits)
-            pixels = prepare(data, self._larger, self._door.limits)
-        except ItemError as error:
-            raise JobError(f"{uri} was readable before training: restore it and give --resume ({error}).") from None
-        height, width = self._preprocessing.size
-        top = math.floor(crop[0] * (pixels.shape[0] - height + 1))
-        left = math.floor(crop[1] * (pixels.shape[1] - width + 1))
-        return pixels[top : top + height, left : left + width]
-
-
-def unreadable_pictures(
-    uris: Sequence[str], preprocessing: Preprocessing, door: PictureDoor, on_progress: OnProgress
-) -> dict[int, str]:
-    """Position -> reason of every picture that cannot be fetched or decoded."""
-
-    def reason(uri: str) -> str | None:
-        try:
-            prepare(door.fetch(uri).data, preprocessing, door.limits)
-        except ItemError as error:
-            return error.message
-        return None
-
-    failures = {}
-    with ThreadPoolExecutor(THREADS, "pictures") as threads:
-        for position, found in enumerate(threads.map(reason, uris)):
-            if found is not None:
-                failures[position] = found
-            on_progress(position + 1, len(uris))
-    return failures
+        return self._pixels.read([self.data.products.image(int(product)) for product in products], crops)

@@ -25,12 +25,14 @@ from shopvision.models.weights import load_network, load_strictly
 from shopvision.ranking.card import ClikArguments, build_clik, make_topic_tokenizer
 from shopvision.ranking.config import ClikConfig
 from shopvision.ranking.exhibitions import RankingData
-from shopvision.ranking.features import Features, FeatureStore, OnProgress, digest, picture_features, text_features
-from shopvision.ranking.inputs import FeatureInputs, Inputs, RawInputs, unreadable_pictures
+from shopvision.ranking.features import text_features
+from shopvision.ranking.inputs import FeatureInputs, Inputs, RawInputs
 from shopvision.ranking.model import Clik
 from shopvision.ranking.text import TopicTokenizer
 from shopvision.ranking.topic import Topic
 from shopvision.training.distributed import Process
+from shopvision.training.features import Features, FeatureStore, OnProgress, digest, picture_features
+from shopvision.training.pixels import unreadable_pictures
 
 OnStage = Callable[[str, int, int], None]
 """Called with (what is being prepared, done, all)."""

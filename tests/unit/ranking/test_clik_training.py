@@ -18,7 +18,6 @@ from shopvision.images.preprocessing import Preprocessing, prepare
 from shopvision.models.importers import fetch
 from shopvision.ranking.config import ClikConfig
 from shopvision.ranking.data import read_table
-from shopvision.ranking.features import FeatureStore
 from shopvision.ranking.inputs import RawInputs
 from shopvision.ranking.learner import ClikLearner
 from shopvision.ranking.predict import PlanRanker
@@ -27,6 +26,7 @@ from shopvision.ranking.train import TrainingReport, train_clik
 from shopvision.settings import get_settings
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
+from shopvision.training.features import FeatureStore
 from shopvision.training.loop import MixedPrecision, Progress
 from tests.unit.ranking.clik_world import RANDOM_MRR, WORDS, World, make_world, write_picture
 from tests.unit.ranking.tiny_clik import tiny_tokenizer
