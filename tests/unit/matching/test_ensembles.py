@@ -1,0 +1,133 @@
+"""Ensembles by hand, against scikit-learn, and the weights that the published ensemble used."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from shopvision.errors import UserError
+from shopvision.evaluation.pair_metrics import best_f1_threshold
+from shopvision.matching.ensembles import (
+    LogisticStacking,
+    f1_vote,
+    fit_group_thresholds,
+    fit_thresholds,
+    group_thresholds,
+    threshold_margin,
+)
+
+NAN = math.nan
+# Published models (item-alignment, CCKS2022): F1 weight, threshold on seen and on unseen categories, NaN = not used.
+PUBLISHED = np.array(
+    [
+        (0.8610, 0.3, 0.4),  # roberta_large v3.4
+        (0.8600, 0.4, 0.4),  # roberta_large v3.4, layers 1-4
+        (0.8612, 0.3, 0.5),  # roberta_large v4
+        (0.8582, 0.4, 0.4),  # roberta_image_large v5
+        (0.7777, 0.4, NAN),  # eca_nfnet_l0 v6
+        (0.8096, 0.4, 0.5),  # pkgm_large v3.4
+        (0.8510, 0.3, 0.4),  # bert_base
+        (0.7703, 0.6, 0.6),  # textcnn v3.4
+    ]
+)
+
+
+def test_the_margin_is_a_sum_over_the_models_that_scored() -> None:
+    probabilities = [[0.9, 0.2, 0.5], [0.9, NAN, 0.1], [NAN, NAN, NAN], [0.3, 0.4, 0.6]]
+    margins = threshold_margin(probabilities, [0.3, 0.4, 0.6])
+    assert margins == pytest.approx([0.6 - 0.2 - 0.1, 0.6 - 0.5, 0.0, 0.0])
+    assert (margins >= 0).tolist() == [True] * 4
+
+
+def test_votes_weigh_by_f1_and_a_tie_is_the_same_item() -> None:
+    different, same = f1_vote([[0.3, 0.1, 0.9], [0.1, 0.5, NAN], [NAN, NAN, NAN]], [0.3, 0.5, 0.5], [0.7, 0.7, 0.1])
+    assert different == pytest.approx([0.7, 0.7, 0.0])
+    assert same == pytest.approx([0.8, 0.7, 0.0])
+
+
+def test_the_published_weights_add_up_to_the_published_totals() -> None:
+    """Each pair's two tallies add up to 6.6490 in seen categories, 5.8713 in unseen ones, where one model is unused."""
+    generator = np.random.default_rng(0)
+    unseen = generator.random(200) < 0.3
+    thresholds = group_thresholds(unseen, PUBLISHED[:, 1:].T)
+    assert thresholds.shape == (200, 8)
+    probabilities = generator.random((200, 8))
+    different, same = f1_vote(probabilities, thresholds, PUBLISHED[:, 0])
+    np.testing.assert_allclose((different + same)[~unseen], 6.6490)
+    np.testing.assert_allclose((different + same)[unseen], 5.8713)
+    one = int(np.flatnonzero(unseen)[0])
+    used = [0, 1, 2, 3, 5, 6, 7]
+    expected = sum(probabilities[one, model] - PUBLISHED[model, 2] for model in used)
+    assert threshold_margin(probabilities, thresholds)[one] == pytest.approx(expected)
+    # The largest margin that is possible is that of certainty everywhere: 8 - 3.1 seen, 7 - 3.2 unseen.
+    certain = threshold_margin(np.ones((200, 8)), thresholds)
+    assert (certain[~unseen].max(), certain[unseen].max()) == (pytest.approx(4.9), pytest.approx(3.8))
+
+
+def scored(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three models that know something, the second of which skipped some pairs."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(count) < 0.3).astype(int)
+    odds = (2 * labels - 1)[:, None] * [2.0, 1.0, 0.2] + generator.normal(0, 1.5, (count, 3))
+    probabilities = expit(odds)
+    probabilities[generator.random(count) < 0.2, 1] = NAN
+    return probabilities, labels
+
+
+def test_thresholds_of_groups_are_fitted_on_their_own_pairs() -> None:
+    probabilities, labels = scored(600, 1)
+    unseen = np.arange(600) % 4 == 0
+    fitted = fit_group_thresholds(probabilities, labels, unseen)
+    for row, group in enumerate((~unseen, unseen)):
+        for model in range(3):
+            known = group & ~np.isnan(probabilities[:, model])
+            assert fitted[row, model] == best_f1_threshold(probabilities[known, model], labels[known])[0]
+    assert (fitted[0] != fitted[1]).all()
+    everywhere = fit_thresholds(probabilities, labels)
+    np.testing.assert_array_equal(fit_group_thresholds(probabilities, labels, np.zeros(600, bool)), [everywhere] * 2)
+    without_positives = (labels == 0) & unseen
+    np.testing.assert_array_equal(fit_group_thresholds(probabilities, labels, without_positives)[1], everywhere)
+
+
+def test_a_model_that_scored_nothing_has_no_threshold() -> None:
+    thresholds = fit_thresholds([[0.9, NAN], [0.1, NAN]], [1, 0])
+    assert thresholds[0] == pytest.approx(0.5)
+    assert math.isnan(thresholds[1])
+    assert threshold_margin([[0.9, 0.9]], thresholds) == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize("regularisation", [0.5, 20.0])
+def test_stacking_is_scikit_learns_logistic_regression(regularisation: float) -> None:
+    probabilities, labels = scored(300, 2)
+    stacking = LogisticStacking.fit(probabilities, labels, regularisation=regularisation)
+    odds = logit(probabilities)
+    odds = np.where(np.isnan(odds), np.nanmean(odds, axis=0), odds)
+    # Half the squared weight of the difference of two classes that share it: C = 2 / regularisation.
+    model = LogisticRegression(C=2 / regularisation, tol=1e-8).fit(odds, labels)
+    np.testing.assert_allclose(stacking.weights, model.coef_[0], atol=1e-3)
+    np.testing.assert_allclose(stacking.predict(probabilities), model.predict_proba(odds)[:, 1], atol=1e-3)
+
+
+def test_stacking_is_better_than_its_best_member_and_survives_json() -> None:
+    probabilities, labels = scored(4000, 3)
+    stacking = LogisticStacking.fit(probabilities[:2000], labels[:2000])
+    predicted = stacking.predict(probabilities[2000:])
+    best = max(best_f1_threshold(probabilities[2000:, model], labels[2000:])[1] for model in (0, 2))
+    assert best_f1_threshold(predicted, labels[2000:])[1] > best + 0.01
+    copy = LogisticStacking.from_json(json.loads(json.dumps(stacking.to_json())))
+    np.testing.assert_array_equal(copy.predict(probabilities[2000:]), predicted)
+    assert np.isfinite(stacking.predict([[NAN, NAN, NAN], [1.0, 0.0, 1.0]])).all()
+
+
+def test_what_cannot_be_stacked_is_named() -> None:
+    with pytest.raises(UserError, match="Model 1 of the ensemble scored no pair"):
+        LogisticStacking.fit([[0.9, NAN], [0.1, NAN]], [1, 0])
+    with pytest.raises(UserError, match="All 2 pairs have one label"):
+        LogisticStacking.fit([[0.9], [0.1]], [1, 1])
+    with pytest.raises(UserError, match=r"shape \(pairs, models\), not \(2,\)"):
+        threshold_margin([0.9, 0.1], [0.5])
