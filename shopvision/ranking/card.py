@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shopvision.errors import JobError, UserError
+from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, sha256_of
 from shopvision.models.text_backbone import Pooling, build_text
+from shopvision.models.tokenizer_files import TOKENIZER_FILES, read_tokenizer, save_tokenizer
 from shopvision.models.weights import build_timm, load_strictly, read_tensors
 from shopvision.ranking.losses import TEMPERATURE
 from shopvision.ranking.model import Clik, ImageTower, Query, TextTower
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KIND = "plan_ranker"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 class ClikArguments(BaseModel):
@@ -126,10 +126,7 @@ def save_clik(
         {key: tensor.detach().float().cpu().clone().contiguous() for key, tensor in clik.state_dict().items()},
         folder / WEIGHTS_FILE,
     )
-    # The tokenizer keeps the padding and length of its last use; equal models must give equal files.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     card = ModelCard(
         name=name,
         tag=tag or "content",
@@ -170,19 +167,5 @@ def load_clik(folder: Path) -> LoadedClik:
         raise UserError(f"{path}: architecture.arguments.{field}: {first['msg']}.") from None
     clik = build_clik(arguments)
     load_strictly(clik, read_tensors(folder / WEIGHTS_FILE), f"{card.spec}, {WEIGHTS_FILE}")
-    tokenizer = make_topic_tokenizer(arguments, _read_tokenizer(folder))
+    tokenizer = make_topic_tokenizer(arguments, read_tokenizer(folder))
     return LoadedClik(clik, card, arguments, card.preprocessing, tokenizer)
-
-
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast
-
-    for name in TOKENIZER_FILES:
-        if not (folder / name).is_file():
-            raise JobError(f"{folder / name} is missing: import the model again.")
-    try:
-        # Not AutoTokenizer: some classes make their own rules instead of those in tokenizer.json.
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises bare Exceptions for damaged files
-        raise JobError(f"{folder / TOKENIZER_FILES[0]} cannot be read as a tokenizer: {error}.") from None
-    return tokenizer
