@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: each metric with its interval against chance, and one metric by category."""
+"""Pictures of an evaluation: metrics against chance, one metric by category, curves of pairs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from shopvision.evaluation.bootstrap import Measured
+from shopvision.evaluation.pair_metrics import Curve, Floats, Reliability, confusion, reliability, sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_CATEGORIES = 30
 _INK, _QUIET, _MODEL, _CHANCE = "#1f2430", "#6b7280", "#2563eb", "#d97706"
@@ -33,17 +38,11 @@ def plot_evaluation(
         categories: category -> value; of very many the largest are shown. With fewer than two there is no right side.
         category_metric: what the right side shows, in words.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     largest = sorted(categories.items(), key=lambda item: (-item[1].units, item[0]))[:MOST_CATEGORIES]
     shown = sorted(largest, key=lambda item: (-item[1].value, item[0]))
     sides = 2 if len(shown) > 1 else 1
     rows = max(len(metrics), len(shown) if sides == 2 else 0)
-    # Not through pyplot, which would keep the figure and look for a display.
-    figure = Figure(figsize=(6.2 * sides, rows * _ROW_INCHES + _FRAME_INCHES), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
+    figure = _figure(title, 6.2 * sides, rows * _ROW_INCHES + _FRAME_INCHES)
     axes = figure.subplots(1, sides, squeeze=False)[0]
     names = [name.replace("_", " ") for name in metrics]
     _dots(axes[0], names, list(metrics.values()), "all exhibitions", rows)
@@ -54,6 +53,93 @@ def plot_evaluation(
         _dots(axes[1], labels, [measured for _, measured in shown], subtitle, rows)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     figure.savefig(path)
+
+
+def plot_pairs(
+    path: Path,
+    title: str,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    thresholds: Mapping[str, float],
+    baselines: Mapping[str, Floats],
+) -> None:
+    """Write a PNG: precision and recall with the chosen thresholds, how true probabilities are, and where they lie.
+
+    Args:
+        path: of the PNG.
+        title: over all three.
+        probabilities: (n,).
+        labels: (n,) 0 or 1.
+        thresholds: ``same``, ``different`` and ``decision``.
+        baselines: name -> (n,) scores of the same pairs, whose curves are drawn beside.
+    """
+    figure = _figure(title, 15.6, 5.0)
+    left, middle, right = figure.subplots(1, 3)
+    for name, scores in baselines.items():
+        _curve(left, sweep(scores, labels), _CHANCE, name.replace("_", " "))
+    _curve(left, sweep(probabilities, labels), _MODEL, "model")
+    for name, marker in {"different": "v", "decision": "o", "same": "^"}.items():
+        threshold = thresholds[name]
+        at = confusion(probabilities, labels, threshold)
+        if not math.isnan(at.precision):
+            text = f"{name} at {threshold:.3f}: P {at.precision:.3f}, R {at.recall:.3f}, F1 {at.f1:.3f}"
+            left.scatter(at.recall, at.precision, s=46, marker=marker, color=_INK, zorder=4, label=text)
+    _frame(left, "precision by recall, at thresholds chosen on validation", "recall", "precision")
+    bins = reliability(probabilities, labels)
+    _diagonal(middle, bins)
+    _frame(middle, f"reliability: ECE {bins.ece:.4f}, {bins.noise:.4f} by chance", "probability", "share of positives")
+    _histogram(right, np.asarray(probabilities, np.float64), np.asarray(labels) == 1, thresholds)
+    _frame(right, "pairs by probability, the part for review shaded", "probability", "pairs (logarithmic)")
+    right.set_ylim(0.7, None)
+    figure.savefig(path)
+
+
+def _figure(title: str, width: float, height: float) -> Figure:
+    # Not through pyplot, which would keep the figure and look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
+    return figure
+
+
+def _curve(axes: Axes, curve: Curve, colour: str, label: str) -> None:
+    # Between two cuts precision is not linear in recall; a step promises nothing that no threshold gives.
+    axes.step([0, *curve.recall], [curve.precision[0], *curve.precision], where="pre", color=colour, label=label)
+
+
+def _diagonal(axes: Axes, bins: Reliability) -> None:
+    axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=1, linestyle="--", label="perfectly calibrated")
+    spread = 1.96 * np.sqrt(bins.expected * (1 - bins.expected) / bins.counts)
+    axes.errorbar(
+        bins.expected, bins.observed, yerr=spread, fmt="o", markersize=5, color=_MODEL, ecolor="#bfd0f7",
+        label=f"{len(bins.counts)} bins of about {int(bins.counts.mean())} pairs, 95 % by chance",
+    )  # fmt: skip
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+
+
+def _histogram(axes: Axes, probabilities: Floats, truth: NDArray[np.bool_], thresholds: Mapping[str, float]) -> None:
+    edges = np.linspace(0, 1, 41).tolist()
+    axes.hist(probabilities[~truth], edges, color=_CHANCE, histtype="step", linewidth=1.6, label="different items")
+    axes.hist(probabilities[truth], edges, color=_MODEL, histtype="step", linewidth=1.6, label="the same item")
+    axes.axvspan(thresholds["different"], thresholds["same"], color=_QUIET, alpha=0.14, linewidth=0)
+    axes.set_yscale("log")
+
+
+def _frame(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=9.5, color=_QUIET)
+    axes.set_xlabel(x, fontsize=8.5, color=_QUIET)
+    axes.set_ylabel(y, fontsize=8.5, color=_QUIET)
+    axes.tick_params(axis="both", length=0, labelsize=8, labelcolor=_QUIET)
+    axes.grid(color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=7.5, frameon=False)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
 
 
 def _dots(axes: Axes, names: Sequence[str], measured: Sequence[Measured], title: str, rows: int) -> None:
