@@ -50,6 +50,7 @@ class Settings(BaseSettings):
             "nightly_refresh": Schedule(kind="refresh_embeddings", cron="0 2 * * *"),
             "hourly_refresh": Schedule(kind="refresh_embeddings", cron="30 * * * *", params={"verify": False}),
             "nightly_ranking": Schedule(kind="rank_plans", cron="0 4 * * *"),
+            "nightly_matching": Schedule(kind="score_pairs", cron="0 5 * * *"),
         },
         description="JSON object: name -> {kind, cron, params, timezone}",
     )

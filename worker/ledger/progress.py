@@ -179,6 +179,13 @@ def recently_failed(kind: str, *, within: timedelta, but_not: Collection[str] = 
         )
 
 
+def keys_failed_with(job_id: uuid.UUID, codes: Collection[str]) -> list[str]:
+    """Keys of a job's items that failed with one of some reason codes."""
+    query = select(ItemFailure.item_key).where(ItemFailure.job_id == job_id, ItemFailure.code.in_(codes))
+    with connect() as connection:
+        return list(connection.scalars(query))
+
+
 def failure_counts(job_id: uuid.UUID) -> dict[str, int]:
     """How many items failed for each reason code, the most frequent first."""
     with connect() as connection:

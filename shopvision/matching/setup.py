@@ -1,0 +1,115 @@
+"""How pairs are scored: the models, and what their probabilities mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shopvision.errors import UserError
+
+if TYPE_CHECKING:
+    from shopvision.models import ModelVersionRef
+
+KIND = "pair_scorer"
+SCORER_ROLE = "pair_scorer"
+BLOCKER_ROLE = "pair_blocker"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A probability of ``same`` and above is that verdict, of ``different`` and below that one, else ``review``.
+
+    Raises:
+        UserError: they are out of order.
+    """
+
+    same: float
+    different: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.different <= self.same <= 1:
+            raise UserError(
+                f"Thresholds different={self.different}, same={self.same}: give 0 <= different <= same <= 1."
+            )
+
+    def verdict(self, probability: float) -> str:
+        """``same``, ``different`` or ``review``."""
+        if probability >= self.same:
+            return "same"
+        return "different" if probability <= self.different else "review"
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """A cheap two-tower that decides the clear cases: probabilities of at most ``low`` and at least ``high``."""
+
+    ref: ModelVersionRef
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise UserError(f"Cascade low={self.low}, high={self.high}: give 0 <= low <= high <= 1.")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How pairs are scored."""
+
+    ref: ModelVersionRef
+    thresholds: Thresholds
+    first: FirstStage | None = None
+
+    @property
+    def options(self) -> bytes:
+        """All that a score depends on beside the items and the model version."""
+        first = "" if self.first is None else f" {self.first.ref.spec} {self.first.low} {self.first.high}"
+        return f"{self.thresholds.same} {self.thresholds.different}{first}".encode()
+
+
+def resolve(spec: str | None, role: str) -> ModelVersionRef:
+    """The model version called ``spec`` (``name:tag``), or the one active for ``role``.
+
+    Raises:
+        UserError: there is no such version, or it scores no pairs.
+        JobError: no model serves the role.
+    """
+    from shopvision import models
+
+    ref = models.find(spec) if spec else models.active(role)
+    if ref.card.kind != KIND:
+        raise UserError(f"{ref.spec} is a {ref.card.kind}, not a {KIND}: `shopvision models list` shows what there is.")
+    return ref
+
+
+def serves(role: str) -> str | None:
+    """``name:tag`` of the model that serves ``role``, if any does."""
+    from shopvision import models
+
+    state = models.roles().get(role)
+    return None if state is None else state.active
+
+
+def thresholds_of(ref: ModelVersionRef) -> Thresholds:
+    """Those the card was calibrated to.
+
+    Raises:
+        UserError: it has none.
+    """
+    found = ref.card.thresholds or {}
+    if not {"same", "different"} <= found.keys():
+        raise UserError(
+            f"{ref.spec} has no thresholds: train it on labelled pairs, or give thresholds "
+            '(`thresholds={"same": 0.9, "different": 0.1}`).'
+        )
+    return Thresholds(found["same"], found["different"])
+
+
+def require_vectors(ref: ModelVersionRef) -> None:
+    """Refuse a model without item vectors where they are needed.
+
+    Raises:
+        UserError: the model reads both items of a pair together.
+    """
+    if ref.card.architecture.arguments.get("axes", {}).get("interaction") != "two_tower":
+        raise UserError(f"{ref.spec} has no item vectors: a two-tower model is needed to find or pre-sort candidates.")
