@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import Delete, delete, func, or_, select
+from sqlalchemy import Delete, delete, func, or_, select, text
 
 from shopvision.database import connect
 from shopvision.database.tables import (
     Embedding,
     IndexChange,
     IndexGeneration,
+    ItemVector,
     ModelRole,
     ModelVersion,
     PlanRankingState,
@@ -23,6 +25,20 @@ log = structlog.get_logger(__name__)
 
 BATCH_ROWS = 10_000  # short transactions: pruning never blocks the work
 BATCH_PLANS = 200  # with some fifty rankings each
+
+# With its scores a model version forgets that it has matched these items: should it ever serve again, they are due.
+_OLD_SCORES = """
+    WITH old AS (
+        DELETE FROM pair_scores WHERE ctid IN (
+            SELECT ctid FROM pair_scores
+            WHERE model_version_id = ANY(:unused) AND scored_at < now() - :keep LIMIT :batch)
+        RETURNING model_version_id, left_item_id, right_item_id),
+    forgotten AS (
+        DELETE FROM matching_states AS state USING old
+        WHERE state.model_version_id = old.model_version_id
+          AND state.item_id IN (old.left_item_id, old.right_item_id))
+    SELECT count(*) FROM old
+    """
 
 
 def prune() -> dict[str, int]:
@@ -59,7 +75,7 @@ def prune() -> dict[str, int]:
 def _prune_superseded(keep_days: float) -> dict[str, int]:
     """Results of model versions that serve no role, are no rollback target, and back no current index."""
     long_ago = func.now() - timedelta(days=keep_days)
-    deleted = {"embeddings": 0, "plan_ranking_states": 0}
+    deleted = {"embeddings": 0, "plan_ranking_states": 0, "item_vectors": 0}
     with connect() as connection:
         unused = connection.scalars(
             select(ModelVersion.model_version_id).where(
@@ -90,6 +106,16 @@ def _prune_superseded(keep_days: float) -> dict[str, int]:
             .where(PlanRankingState.model_version_id == model_version_id, PlanRankingState.ranked_at < long_ago)
             .limit(BATCH_PLANS)
         )
+        old_vectors = (
+            select(ItemVector.item_id)
+            .where(ItemVector.model_version_id == model_version_id, ItemVector.computed_at < long_ago)
+            .limit(BATCH_ROWS)
+        )
+        deleted["item_vectors"] += _in_batches(
+            delete(ItemVector).where(
+                ItemVector.model_version_id == model_version_id, ItemVector.item_id.in_(old_vectors)
+            )
+        )
         deleted["plan_ranking_states"] += _in_batches(
             delete(PlanRankingState).where(
                 PlanRankingState.model_version_id == model_version_id, PlanRankingState.plan_id.in_(old_plans)
@@ -113,7 +139,20 @@ def _prune_superseded(keep_days: float) -> dict[str, int]:
                 ),
             )
         )
+    deleted["pair_scores"] = _prune_scores(unused, keep_days)
     return deleted
+
+
+def _prune_scores(unused: Sequence[int], keep_days: float) -> int:
+    """Pair scores of model versions that serve no role, all in one look, since no index leads to them."""
+    values = {"unused": list(unused), "keep": timedelta(days=keep_days), "batch": BATCH_ROWS}
+    total = 0
+    while True:
+        with connect() as connection:
+            rows = connection.scalar(text(_OLD_SCORES), values) or 0
+        total += rows
+        if rows < BATCH_ROWS:
+            return total
 
 
 def _in_batches(statement: Delete) -> int:

@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, IndexChange, Item, ItemImage, ModelRole, ModelVersion
+from shopvision.database.tables import (
+    Embedding,
+    IndexChange,
+    Item,
+    ItemImage,
+    ItemVector,
+    MatchingState,
+    ModelRole,
+    ModelVersion,
+    PairScore,
+)
 from worker.ledger.tables import Chunk, ItemFailure, Job, OutboxMessage
 from worker.retention import prune
 
@@ -97,3 +107,36 @@ def test_only_vectors_of_superseded_models_go(set_environment: Callable[..., Non
     with connect() as connection:
         assert set(connection.scalars(select(Embedding.model_version_id))) == {versions[0], versions[1], versions[3]}
         assert set(connection.scalars(select(IndexChange.model_version_id))) == {versions[0], versions[1], versions[3]}
+
+
+def test_scores_and_vectors_of_superseded_pair_scorers_go_and_their_items_are_due_again() -> None:
+    month_ago = text("now() - interval '31 days'")
+    with connect() as connection:
+        for item_id in "abc":
+            connection.execute(insert(Item).values(item_id=item_id, content_hash=b""))
+        versions = connection.scalars(
+            insert(ModelVersion).returning(ModelVersion.model_version_id, sort_by_parameter_order=True),
+            [{"name": "m", "tag": tag, "card": {"kind": "pair_scorer"}} for tag in ("active", "forgotten", "young")],
+        ).all()
+        connection.execute(insert(ModelRole).values(role="pair_scorer", model_version_id=versions[0]))
+        for version in versions:
+            at = func.now() if version == versions[2] else month_ago
+            both = {"left_item_id": "a", "right_item_id": "b", "probability": 0.5, "verdict": "review"}
+            connection.execute(
+                insert(PairScore).values(
+                    model_version_id=version, **both, input_hash=b"", job_id=uuid.uuid4(), scored_at=at
+                )
+            )
+            for item_id in "abc":
+                state = {"item_id": item_id, "model_version_id": version, "content_hash": b""}
+                connection.execute(insert(MatchingState).values(state))
+            vector = {"item_id": "a", "input_hash": b"", "vector": b"", "computed_at": at}
+            connection.execute(insert(ItemVector).values(model_version_id=version, **vector))
+    deleted = prune()
+    assert (deleted["pair_scores"], deleted["item_vectors"]) == (1, 1)
+    with connect() as connection:
+        for table in (PairScore, ItemVector):
+            assert set(connection.scalars(select(table.model_version_id))) == {versions[0], versions[2]}
+        left = connection.execute(select(MatchingState.model_version_id, MatchingState.item_id)).all()
+    kept = {versions[0]: "abc", versions[1]: "c", versions[2]: "abc"}
+    assert sorted(map(tuple, left)) == [(version, item_id) for version, ids in kept.items() for item_id in ids]
