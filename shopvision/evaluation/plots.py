@@ -28,6 +28,8 @@ def plot_evaluation(
     metrics: Mapping[str, Measured],
     categories: Mapping[str, Measured],
     category_metric: str,
+    *,
+    units: str,
 ) -> None:
     """Write a PNG: on the left every metric, on the right ``category_metric`` of each category, the best first.
 
@@ -37,6 +39,7 @@ def plot_evaluation(
         metrics: name -> value, in the order to show.
         categories: category -> value; of very many the largest are shown. With fewer than two there is no right side.
         category_metric: what the right side shows, in words.
+        units: what was measured, in the plural.
     """
     largest = sorted(categories.items(), key=lambda item: (-item[1].units, item[0]))[:MOST_CATEGORIES]
     shown = sorted(largest, key=lambda item: (-item[1].value, item[0]))
@@ -45,7 +48,7 @@ def plot_evaluation(
     figure = _figure(title, 6.2 * sides, rows * _ROW_INCHES + _FRAME_INCHES)
     axes = figure.subplots(1, sides, squeeze=False)[0]
     names = [name.replace("_", " ") for name in metrics]
-    _dots(axes[0], names, list(metrics.values()), "all exhibitions", rows)
+    _dots(axes[0], names, list(metrics.values()), f"all {units}", rows)
     if sides == 2:
         left_out = len(categories) - len(shown)
         subtitle = f"{category_metric} by category" + (f" (the largest; {left_out} more)" if left_out else "")

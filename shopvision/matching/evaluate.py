@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +16,11 @@ from shopvision.evaluation.bootstrap import RESAMPLES, Measured, measure
 from shopvision.evaluation.calibration import check_thresholds, verdicts
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs
 from shopvision.images import PictureDoor
-from shopvision.images.preprocessing import prepare
-from shopvision.matching.normalisation import normalise
+from shopvision.images.preprocessing import Preprocessing, prepare
 from shopvision.matching.records import Item
 from shopvision.matching.splits import is_unseen
 from shopvision.matching.table import PairTable
+from shopvision.matching.words import token_jaccard
 from shopvision.models.card import ModelCard
 
 MIXED = "(two categories)"
@@ -28,9 +28,6 @@ BASELINE = "token_jaccard"
 BASELINE_METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
 ITEMS_AT_ONCE = 256
 THREADS = 8
-# Words of letters and digits; scripts that put no blanks between words go by character.
-_UNSPACED = "\u2e80-\u9fff\uf900-\ufaff"
-_TOKENS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 Floats = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
@@ -39,16 +36,20 @@ OnProgress = Callable[[int, int], None]
 class Scorer(Protocol):
     """What is evaluated: ``shopvision.matching.predict.PairScorer``, or anything that scores pairs as it does."""
 
-    card: ModelCard
-    needs_text: bool
-    needs_picture: bool
-    vector_dimension: int | None
+    @property
+    def card(self) -> ModelCard: ...  # noqa: D102 - described in PairScorer
 
-    def item_vectors(  # noqa: D102 - described in PairScorer
-        self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
+
+    @property
+    def vector_dimension(self) -> int | None: ...  # noqa: D102
+
+    def item_vectors(  # noqa: D102
+        self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8]] | None
     ) -> NDArray[np.float32]: ...
 
-    def score(  # noqa: D102 - described in PairScorer
+    def score(  # noqa: D102
         self,
         items: Sequence[Item],
         left: NDArray[np.integer[Any]],
@@ -140,7 +141,7 @@ def evaluate_matcher(
     seed: int = 0,
     on_progress: OnProgress = lambda *_: None,
 ) -> MatchingReport:
-    """A model version on labelled pairs, scored as the job scores them.
+    """A model version on labelled pairs. As in the job, a model that needs pictures scores no item without one.
 
     Args:
         scorer: with a card whose thresholds were chosen on other pairs.
@@ -170,7 +171,9 @@ def evaluate_matcher(
     vectors, readable = _vectors(scorer, items, door, on_progress)
     kept = readable[left] & readable[right]
     if not kept.any():
-        raise UserError(f"Not one of {len(table):,} pairs has two readable pictures: check the picture folder.")
+        raise UserError(
+            f"Not one of {len(table):,} pairs has two readable pictures: check the items and the picture folder."
+        )
     measured = table.select(kept)
     probabilities = np.asarray(scorer.score(items, left[kept], right[kept], vectors), np.float64)
     labels = measured.labels
@@ -230,13 +233,6 @@ def measure_verdicts(
     return dict(zip(columns, measure(values, chance, resamples=resamples, seed=seed), strict=True))
 
 
-def token_jaccard(table: PairTable) -> Floats:
-    """(n,) shared words of both titles by all their words: what a pair model has to beat."""
-    words = {row: set(_TOKENS.findall(normalise(table.items[row].title).casefold())) for row in table.item_rows()}
-    sides = ((words[a], words[b]) for a, b in zip(table.left.tolist(), table.right.tolist(), strict=True))
-    return np.array([len(a & b) / (len(a | b) or 1) for a, b in sides])
-
-
 def pair_categories(table: PairTable) -> NDArray[np.str_]:
     """(n,) the category of both items, ``MIXED`` where they differ."""
     categories = np.array([item.category for item in table.items])
@@ -247,38 +243,33 @@ def pair_categories(table: PairTable) -> NDArray[np.str_]:
 def _vectors(
     scorer: Scorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether the item can be scored.
-
-    A model of text and pictures reads an item without a picture as well; a model of pictures alone cannot.
-    """
+    """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it could be made."""
     usable = np.ones(len(items), np.bool_)
     if scorer.vector_dimension is None:
         return None, usable
     vectors = np.zeros((len(items), scorer.vector_dimension), np.float32)
+    look = None if scorer.preprocessing is None else partial(_picture, preprocessing=scorer.preprocessing, door=door)
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(items), ITEMS_AT_ONCE):
-            some = items[start : start + ITEMS_AT_ONCE]
-            rows = np.arange(start, start + len(some))
-            pictures: list[NDArray[np.uint8] | None] | None = None
-            if scorer.needs_picture:
-                pictures = list(threads.map(lambda item: _picture(scorer.card, item, door), some))
-                if not scorer.needs_text:
-                    readable = [picture is not None for picture in pictures]
-                    usable[rows] = readable
-                    some = [item for item, found in zip(some, readable, strict=True) if found]
-                    rows, pictures = rows[readable], [picture for picture in pictures if picture is not None]
-            if some:
-                vectors[rows] = scorer.item_vectors(some, pictures)
-            on_progress(start + len(usable[start : start + ITEMS_AT_ONCE]), len(items))
+            rows = np.arange(start, min(start + ITEMS_AT_ONCE, len(items)))
+            pictures = None
+            if look is not None:
+                found = list(threads.map(look, items[rows[0] : rows[-1] + 1]))
+                pictures = [picture for picture in found if picture is not None]
+                usable[rows] = [picture is not None for picture in found]
+            ready = rows[usable[rows]]
+            if ready.size:
+                vectors[ready] = scorer.item_vectors([items[row] for row in ready.tolist()], pictures)
+            on_progress(int(rows[-1]) + 1, len(items))
     return vectors, usable
 
 
-def _picture(card: ModelCard, item: Item, door: PictureDoor | None) -> NDArray[np.uint8] | None:
+def _picture(item: Item, *, preprocessing: Preprocessing, door: PictureDoor | None) -> NDArray[np.uint8] | None:
     """The item's picture as the model wants it; None where there is none that can be read."""
-    if door is None or card.preprocessing is None or not item.picture:
+    if door is None or not item.picture:
         return None
     try:
-        return prepare(door.fetch(item.picture).data, card.preprocessing, door.limits)
+        return prepare(door.fetch(item.picture).data, preprocessing, door.limits)
     except ItemError:
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +15,9 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.evaluation.bootstrap import Measured
+    from shopvision.matching.config import DataConfig as MatcherData
+    from shopvision.matching.evaluate import MatchingReport
+    from shopvision.matching.table import PairTable
     from shopvision.ranking.config import DataConfig
     from shopvision.ranking.data import RankingData
 
@@ -22,6 +25,8 @@ app = typer.Typer(no_args_is_help=True, help="Measure trained models.")
 
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "metrics.png"
+CURVES_FILE = "curves.png"
+ERRORS_FILE = "errors.html"
 
 
 @app.callback()
@@ -67,11 +72,10 @@ def ranker(
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     if output is not None:
-        values = json.dumps(report.as_dict(), ensure_ascii=False, indent=2, allow_nan=False)
-        (output / METRICS_FILE).write_text(values + "\n", encoding="utf-8")
+        _write_json(output, report.as_dict())
         by_category = {name: metrics["mrr"] for name, metrics in report.categories.items()}
         title = f"{report.model}: {report.exhibitions:,} exhibitions, {report.pictures:,} pictures"
-        plot_evaluation(output / PLOT_FILE, title, report.metrics, by_category, "MRR")
+        plot_evaluation(output / PLOT_FILE, title, report.metrics, by_category, "MRR", units="exhibitions")
     left_out = f", {report.unreadable:,} unreadable ones left out" if report.unreadable else ""
     title = f"{report.model} on {report.exhibitions:,} exhibitions, {report.pictures:,} pictures{left_out}"
     rows = [(name, *_cells(metric)) for name, metric in report.metrics.items()]
@@ -111,6 +115,117 @@ def _data(
     return data, settled.data
 
 
+@app.command("matcher")
+def matcher(
+    *,
+    model: Annotated[str, typer.Option("--model", help="NAME:TAG, or the folder of a model version.")],
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="Labelled pairs (JSONL, CSV, Parquet).")] = None,
+    items: Annotated[Path | None, typer.Option("--items", help="The items that the pairs name by id.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the items' pictures lie; by default beside them.")] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Pairs it was trained on: tells seen from unseen categories.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of `train matcher`: takes one split of its data.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, valid or test. [default with --config: test]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json, metrics.png, curves.png and errors.html.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a pair model at the threshold of its card: every metric with its 95 % interval, and its mistakes."""
+    table_of_pairs, seen, source = _pairs(config, split, pairs, items=items, images=images, train=train)
+    from shopvision.images import PictureDoor
+    from shopvision.matching.error_page import write_error_page
+    from shopvision.matching.evaluate import evaluate_matcher
+    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.train import allowing_pictures
+    from shopvision.settings import get_settings
+
+    scorer = PairScorer(_folder(model), device=device)
+    if output is not None:
+        _make(output)
+    with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
+        task = bar.add_task("items", total=None, visible=False)
+        report = evaluate_matcher(
+            scorer,
+            table_of_pairs,
+            door=door,
+            seen=seen,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
+        if output is not None:
+            _write_json(output, report.to_json())
+            _plot_matcher(output, report)
+            write_error_page(output / ERRORS_FILE, report, door)
+    left_out = f", {report.unreadable:,} without readable pictures left out" if report.unreadable else ""
+    title = f"{report.model} on {len(report.table):,} pairs{left_out}, threshold {report.thresholds['decision']:.4f}"
+    rows = [(name, *_cells(metric)) for name, metric in report.rows()]
+    rows.append(("best f1 of any threshold (optimistic)", f"{report.best_f1:.4f}", None, None, len(report.table)))
+    emit(report.to_json(), as_json, lambda: table(("metric", "value", "95 % interval", "random", "over"), rows, title))
+
+
+def _pairs(
+    config: Path | None,
+    split: str | None,
+    pairs: Path | None,
+    *,
+    items: Path | None,
+    images: str | None,
+    train: Path | None,
+) -> tuple[PairTable, frozenset[str] | None, MatcherData]:
+    """The pairs that the options name, the categories seen in training, and where the pictures come from."""
+    if (config is None) == (pairs is None):
+        raise UserError("Say what to evaluate on: --pairs FILE, or --config FILE, and not both.")
+    if config is not None and (items is not None or images is not None or train is not None):
+        raise UserError("--items, --images and --train belong to --pairs; a configuration names its own.")
+    if pairs is not None and split is not None:
+        raise UserError("--split belongs to --config; a file of pairs is evaluated as it is.")
+    from shopvision.matching.config import DataConfig as MatcherData
+    from shopvision.matching.config import MatcherConfig
+    from shopvision.matching.data import read_items, read_pairs, seen_categories
+    from shopvision.training.config import load_config
+
+    if pairs is not None:
+        known = None if items is None else read_items(items, images=images)
+        seen = None if train is None else seen_categories(read_pairs(train, known, images=images))
+        return read_pairs(pairs, known, images=images), seen, MatcherData(pairs=pairs, items=items, images=images)
+    from shopvision.matching.train import read_splits
+
+    settled = load_config(Path(str(config)), MatcherConfig)
+    splits = read_splits(settled)
+    name = split or "test"
+    if name not in splits:
+        raise UserError(f"{config} has no split '{name}': choose {', '.join(splits)}, or name a file with --pairs.")
+    return splits[name], seen_categories(splits["train"]), settled.data
+
+
+def _plot_matcher(output: Path, report: MatchingReport) -> None:
+    from shopvision.evaluation.plots import plot_evaluation, plot_pairs
+    from shopvision.matching.evaluate import BASELINE
+    from shopvision.matching.words import token_jaccard
+
+    positives = int((report.table.labels == 1).sum())
+    title = f"{report.model}: {len(report.table):,} pairs, {positives:,} of them the same item"
+    by_category = {name: metrics["f1"] for name, metrics in report.categories.items()}
+    plot_evaluation(output / PLOT_FILE, title, report.metrics, by_category, "F1", units="pairs")
+    plot_pairs(
+        output / CURVES_FILE,
+        title,
+        report.probabilities,
+        report.table.labels,
+        thresholds=report.thresholds,
+        baselines={BASELINE: token_jaccard(report.table)},
+    )
+
+
+def _write_json(output: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+    (output / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
 def _folder(model: str) -> Path:
     from shopvision.models import registry
 
@@ -135,7 +250,7 @@ def _bar() -> Progress:
     )  # fmt: skip
 
 
-def _cells(metric: Measured) -> tuple[str | None, str | None, str, int]:
+def _cells(metric: Measured) -> tuple[str | None, str | None, str | None, int]:
     interval = None if math.isnan(metric.low) else f"{metric.low:.4f} - {metric.high:.4f}"
-    value = f"{metric.value:.4f}" if metric.units else None
-    return value, interval, f"{metric.random:.4f}", metric.units
+    value, random = (None if math.isnan(number) else f"{number:.4f}" for number in (metric.value, metric.random))
+    return value, interval, random, metric.units
