@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
 ROLE = "plan_ranker"
+MATCHER_ROLE = "pair_scorer"
 
 
 @app.callback()
@@ -69,6 +70,55 @@ def clik(
     }
     rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
     serves = f", ranks plans as {spec}" if spec else f": shopvision models import local-dir:{report.folder}"
+    title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
+    emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
+
+
+@app.command("matcher")
+def matcher(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/matcher.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/matcher"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model that tells whether two items are the same product. `torchrun` before the command uses N GPUs."""
+    from shopvision.matching.config import MatcherConfig
+    from shopvision.matching.train import train_matcher
+    from shopvision.models import registry
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
+
+    settled = load_config(config, MatcherConfig)
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        report = train_matcher(
+            settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage
+        )
+    if report is None:
+        return
+    spec = None
+    if activate:
+        spec = registry.import_model(f"local-dir:{report.folder}").spec
+        registry.activate(MATCHER_ROLE, spec)
+    data = {
+        "model": str(report.folder),
+        "spec": report.card.spec,
+        "activated": spec is not None,
+        "best_epoch": report.best_epoch,
+        "soup": report.soup,
+        "metrics": report.metrics,
+        "thresholds": report.card.thresholds,
+        "pairs": report.pairs,
+        "unreadable_pictures": report.unreadable,
+        "seconds_per_epoch": round(report.seconds_per_epoch, 2),
+    }
+    rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
+    rows += [(f"threshold: {name}", f"{value:.4f}") for name, value in report.card.thresholds.items()]
+    serves = f", scores pairs as {spec}" if spec else f": shopvision models import local-dir:{report.folder}"
     title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
     emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
 
