@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shopvision.database.tables import Item as ItemRow
 from shopvision.database.tables import ItemImage, PairReview
-from shopvision.matching.attributes import merge_attributes
+from shopvision.matching.item_records import OWN_KEYS, item_from_record
 from shopvision.matching.records import Item
 from shopvision.matching.table import PairTable
 
@@ -28,6 +28,7 @@ _ITEMS = (
         ItemRow.description,
         ItemRow.attributes,
         ItemRow.sku_attributes,
+        ItemRow.extra,
         ItemImage.uri,
     )
     .outerjoin(ItemImage, (ItemImage.item_id == ItemRow.item_id) & (ItemImage.position == 0))
@@ -36,10 +37,7 @@ _ITEMS = (
 
 
 def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]:
-    """Items by id, in the order asked for; those that are not in the catalogue are missing.
-
-    The currency, which says what a price means, is an attribute, as it is in flat records of files.
-    """
+    """Items by id, in the order asked for, as a file of them would give; those not in the catalogue are missing."""
     wanted = list(dict.fromkeys(item_ids))
     found: dict[str, Item] = {}
     for start in range(0, len(wanted), IDS_A_QUERY):
@@ -64,18 +62,9 @@ def reviewed_pairs(connection: Connection) -> PairTable:
 
 
 def _item(row: Any) -> Item:
-    currency = [("currency", row.currency)] if row.currency else []
-    return Item(
-        row.item_id,
-        title=row.title or "",
-        category=row.category or "",
-        brand=row.brand or "",
-        price="" if row.price is None else f"{row.price:f}",
-        description=row.description or "",
-        attributes=merge_attributes(_pairs(row.attributes), _pairs(row.sku_attributes), currency),
-        picture=row.uri or "",
-    )
-
-
-def _pairs(attributes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(entry["key"], entry["value"]) for entry in attributes]
+    # What the import did not know counts as it does in a file, but never in place of what it knew.
+    record = {key: value for key, value in row.extra.items() if key not in OWN_KEYS}
+    record |= {"title": row.title, "category": row.category, "brand": row.brand, "description": row.description}
+    record |= {"price": None if row.price is None else f"{row.price:f}", "currency": row.currency, "image": row.uri}
+    record |= {"attributes": row.attributes, "sku_attributes": row.sku_attributes}
+    return item_from_record(record, row.item_id)

@@ -12,12 +12,12 @@ from shopvision.catalogue.addresses import PictureRoot
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.rows import RecordError
 from shopvision.errors import ItemError, UserError
-from shopvision.matching.item_records import item_from_record, record_id
+from shopvision.matching.item_records import item_from_record, picture_root, record_id
 from shopvision.matching.records import Item
 from shopvision.matching.table import OnFailure
 
-# Their addresses repeat the host: https://img.example/folder/https://img.example/folder/picture.jpg
-_DOUBLED_HOST = re.compile(r"^https?://\S*?(?=https?://)")
+# Their addresses repeat the host, once or twice: https://img.example/folder/https://img.example/folder/picture.jpg
+_REPEATED_HOSTS = re.compile(r"^https?:\S*(?:https?:|/)//")
 _TAOBAO_FIELDS = ("item_id", "title", "image", "item_pvs", "category")
 
 
@@ -39,7 +39,7 @@ def read_items(
         UserError: the file cannot be read; or, if strict, an item is broken or described in two ways.
     """
     location = str(path)
-    root = PictureRoot.parse(images or (location.rpartition("/")[0] if "://" in location else str(Path(path).parent)))
+    root = picture_root(location, images)
     items: dict[str, Item] = {}
     for line, record in _records(location):
         try:
@@ -95,5 +95,5 @@ def _taobao(path: Path) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
                 yield number, RecordError(f"{len(cells)} cells between tabs, not {len(_TAOBAO_FIELDS)}: {wanted}")
                 continue
             record: dict[str, Any] = dict(zip(_TAOBAO_FIELDS, cells, strict=True))
-            record["image"] = _DOUBLED_HOST.sub("", record["image"])
+            record["image"] = _REPEATED_HOSTS.sub("https://", record["image"])
             yield number, record

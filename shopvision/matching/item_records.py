@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from shopvision.catalogue.addresses import PictureRoot, picture_uri
@@ -24,7 +26,8 @@ TEXT_KEYS = {
 }
 ATTRIBUTE_KEYS = ("attributes", "sku_attributes", "item_pvs", "sku_pvs")
 PICTURE_KEYS = ("picture", "image", "image_url", "item_image_name", "images")
-_OWN_KEYS = {*ID_KEYS, *ATTRIBUTE_KEYS, *PICTURE_KEYS}.union(*TEXT_KEYS.values())
+OWN_KEYS = {*ID_KEYS, *ATTRIBUTE_KEYS, *PICTURE_KEYS, "updated_at"}.union(*TEXT_KEYS.values())
+PLAIN_NUMBER = re.compile(r"[0-9]+\.[0-9]+")  # 52.0 and 52 are one price
 
 
 def record_id(record: Mapping[str, Any], keys: Iterable[str] = ID_KEYS) -> str:
@@ -36,13 +39,25 @@ def record_id(record: Mapping[str, Any], keys: Iterable[str] = ID_KEYS) -> str:
     return ""
 
 
+def picture_root(location: str, images: str | None) -> PictureRoot:
+    """What relative pictures start from: ``images``, or where that is None the folder of the file at ``location``.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if images is not None or "://" in location:
+        return PictureRoot.parse(images or location.rpartition("/")[0])
+    folder = Path(location).resolve().parent
+    return PictureRoot(folder.as_uri().rstrip("/") + "/", folder)
+
+
 def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot | None = None) -> Item:
     """An item from a JSON object or the cells of a row.
 
     Attributes are those under ``attributes`` and ``sku_attributes`` (lists of ``{key, value}``, or key -> value or
-    values) and ``item_pvs`` and ``sku_pvs`` (attribute strings; the others may be such strings too). A record that has
-    none of these is flat: its other texts and numbers are the attributes, except ids (``id``, ``..._id``), which could
-    tell what belongs together.
+    values) and ``item_pvs`` and ``sku_pvs`` (attribute strings; the others may be such strings too). Where there are
+    none, the record is flat: its other texts and numbers are the attributes, by name, except ids (``id``, ``..._id``),
+    which could tell what belongs together. The currency, which says what a price means, is always one.
 
     Args:
         root: where relative pictures start from; without one only full addresses are taken.
@@ -51,17 +66,24 @@ def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot 
         ItemError: ``broken_attributes``, or ``broken_record``: a field is of another kind than expected.
     """
     texts = {field: _first_text(record, keys) for field, keys in TEXT_KEYS.items()}
-    if any(key in record for key in ATTRIBUTE_KEYS):
-        attributes = merge_attributes(*(_attributes(key, record.get(key)) for key in ATTRIBUTE_KEYS))
+    if PLAIN_NUMBER.fullmatch(texts["price"]):
+        texts["price"] = texts["price"].rstrip("0").rstrip(".")
+    given = [pair for key in ATTRIBUTE_KEYS for pair in _attributes(key, record.get(key))]
+    if given:
+        others = {"currency": record.get("currency")}
     else:
-        others = {key: value for key, value in record.items() if key not in _OWN_KEYS and not key.endswith("_id")}
-        attributes = merge_attributes(_flat(others))
+        others = {key: record[key] for key in sorted(record) if key not in OWN_KEYS and not key.endswith("_id")}
+    attributes = merge_attributes(given, _flat(others))
     return Item(item_id, **texts, attributes=attributes, picture=_picture(record, root))
 
 
 def _first_text(record: Mapping[str, Any], keys: Iterable[str]) -> str:
     for key in keys:
         value = record.get(key)
+        if isinstance(value, str):
+            if text := value.strip():
+                return text
+            continue
         if isinstance(value, (list, tuple)) and key == "category":
             value = "/".join(map(str, value))
         elif isinstance(value, (dict, list, tuple)):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.rows import RecordError
 from shopvision.errors import ItemError, UserError
-from shopvision.matching.item_records import item_from_record, record_id
+from shopvision.matching.item_records import item_from_record, picture_root, record_id
 from shopvision.matching.records import Item, pair_key
 from shopvision.matching.table import UNKNOWN, OnFailure, PairCollector, PairTable
 
@@ -24,6 +27,7 @@ def read_pairs(
     path: str | Path,
     items: Mapping[str, Item] | None = None,
     *,
+    images: str | None = None,
     strict: bool = True,
     on_failure: OnFailure | None = None,
 ) -> PairTable:
@@ -39,7 +43,9 @@ def read_pairs(
 
     Args:
         path: ``.jsonl``, ``.csv`` or ``.parquet``, also ``.gz``, also ``s3://``.
-        items: what ids stand for. Without it they stand for items of which nothing is known but the id.
+        items: what ids stand for, whatever else the pair says of them. Without it an id alone stands for an item of
+            which nothing else is known.
+        images: what relative pictures of items written out start from; the file's own folder where it is None.
         strict: False leaves out pairs that cannot be used, where True raises.
         on_failure: is told of each one left out.
 
@@ -55,7 +61,7 @@ def read_pairs(
         if on_failure is not None:
             on_failure(error)
 
-    reader = _Reader(location, items)
+    reader = _Reader(location, items, images)
     with open_source(location) as source:
         for line, record in source.records:
             try:
@@ -68,10 +74,12 @@ def read_pairs(
 class _Reader:
     """Items are kept once; of a pair only row numbers stay."""
 
-    def __init__(self, location: str, items: Mapping[str, Item] | None) -> None:
+    def __init__(self, location: str, items: Mapping[str, Item] | None, images: str | None) -> None:
         self.collector = PairCollector(location)
+        self._root = picture_root(location, images)
         self._known = items
         self._rows: dict[str, int] = {}
+        self._parsed: dict[bytes, tuple[Item, bool]] = {}
 
     def add(self, line: int, record: dict[str, Any] | RecordError) -> None:
         if isinstance(record, RecordError):
@@ -87,20 +95,22 @@ class _Reader:
 
     def _side(self, record: Mapping[str, Any], side: str, id_keys: tuple[str, ...]) -> tuple[Item, bool]:
         """The item on one side, and whether it goes by its content for want of an id."""
-        item_id = record_id(record, id_keys)
         written = _written_out(record, side, id_keys)
-        if written is None:
-            if not item_id:
-                raise ItemError("broken_record", f"no {side} item; give {id_keys[0]}, or the item under {side!r}")
+        item_id = record_id(record, id_keys) or record_id(written)
+        if item_id and (self._known is not None or not written):
             return self._by_id(item_id), False
-        item_id = item_id or record_id(written)
-        try:
-            item = item_from_record(written, item_id)
-        except ItemError as error:
-            raise ItemError(error.code, f"{side} item {item_id!r}: {error.message}") from None
-        if item_id:
-            return item, False
-        return replace(item, item_id=item.content_hash().hex()[:32]), True
+        if not written:
+            raise ItemError("broken_record", f"no {side} item; give {id_keys[0]}, or the item under {side!r}")
+        key = blake2b(to_json((item_id, written)), digest_size=16).digest()
+        parsed = self._parsed.get(key)
+        if parsed is None:
+            try:
+                item = item_from_record(written, item_id, self._root)
+            except ItemError as error:
+                raise ItemError(error.code, f"{side} item {item_id!r}: {error.message}") from None
+            named = item if item_id else replace(item, item_id=item.content_hash().hex()[:32])
+            parsed = self._parsed[key] = (named, not item_id)
+        return parsed
 
     def _by_id(self, item_id: str) -> Item:
         row = self._rows.get(item_id)
@@ -124,8 +134,8 @@ class _Reader:
         return row
 
 
-def _written_out(record: Mapping[str, Any], side: str, id_keys: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The record of an item that the pair itself holds; None where it only holds an id."""
+def _written_out(record: Mapping[str, Any], side: str, id_keys: tuple[str, ...]) -> Mapping[str, Any]:
+    """The record of an item that the pair itself holds; empty where it only holds an id."""
     inner = record.get(side)
     if isinstance(inner, Mapping):
         return inner
@@ -134,7 +144,7 @@ def _written_out(record: Mapping[str, Any], side: str, id_keys: tuple[str, ...])
         key.removeprefix(prefix): value
         for key, value in record.items()
         if key.startswith(prefix) and key not in id_keys
-    } or None
+    }
 
 
 def _label(record: Mapping[str, Any]) -> int:
