@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from shopvision.reports import Thumbnails, render_page
 from shopvision.settings import get_settings
 
 BEST, WORST = 6, 3
-THREADS = 8  # most of them wait for a remote source most of the time
 
 
 @dataclass(frozen=True)
@@ -168,9 +166,9 @@ def write_report(
         for plan in plans
         for picture in (*plan.best, *plan.worst, *([plan.former] if plan.former else []))
     }
-    with PictureDoor(get_settings()) as door, ThreadPoolExecutor(THREADS) as threads:
+    with PictureDoor(get_settings()) as door:
         thumbnails = Thumbnails(door)
-        list(threads.map(thumbnails.add, shown.keys(), shown.values()))
+        thumbnails.add_all(shown)
     render_page(
         "plan_rankings.html",
         output,

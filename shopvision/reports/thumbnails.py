@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from shopvision.errors import ItemError, TransientError
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 SIDE_PIXELS = 180
 JPEG_QUALITY = 80
+THREADS = 8  # most of them wait for a remote source most of the time
 
 
 class Thumbnails:
@@ -21,6 +24,11 @@ class Thumbnails:
     def __init__(self, door: PictureDoor) -> None:
         self._door = door
         self.sources: dict[int, str] = {}
+
+    def add_all(self, uris: Mapping[int, str]) -> None:
+        """Several at once, ``image_id -> uri``."""
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(self.add, uris.keys(), uris.values()))
 
     def add(self, image_id: int, uri: str) -> None:
         """Fetch and shrink one picture, unless it is there already."""

@@ -59,7 +59,7 @@ def ranker(
     from shopvision.ranking.train import allowing_pictures
     from shopvision.settings import get_settings
 
-    folder = _folder(model)
+    folder = model_folder(model)
     if output is not None:
         _make(output)
     with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
@@ -144,7 +144,7 @@ def matcher(
     from shopvision.matching.train import allowing_pictures
     from shopvision.settings import get_settings
 
-    scorer = PairScorer(_folder(model), device=device)
+    scorer = PairScorer(model_folder(model), device=device)
     if output is not None:
         _make(output)
     with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
@@ -152,6 +152,7 @@ def matcher(
         report = evaluate_matcher(
             scorer,
             table_of_pairs,
+            name=scorer.card.spec,
             door=door,
             seen=seen,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
@@ -160,7 +161,7 @@ def matcher(
             _write_json(output, report.to_json())
             _plot_matcher(output, report)
             write_error_page(output / ERRORS_FILE, report, door)
-    left_out = f", {report.unreadable:,} without readable pictures left out" if report.unreadable else ""
+    left_out = f", {report.unreadable:,} with items that it cannot read left out" if report.unreadable else ""
     title = f"{report.model} on {len(report.table):,} pairs{left_out}, threshold {report.thresholds['decision']:.4f}"
     rows = [(name, *_cells(metric)) for name, metric in report.rows()]
     rows.append(("best f1 of any threshold (optimistic)", f"{report.best_f1:.4f}", None, None, len(report.table)))
@@ -226,7 +227,12 @@ def _write_json(output: Path, values: dict[str, Any]) -> None:
     (output / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _folder(model: str) -> Path:
+def model_folder(model: str) -> Path:
+    """The folder of ``NAME:TAG``, or the one that is named itself.
+
+    Raises:
+        UserError: there is neither.
+    """
     from shopvision.models import registry
 
     if Path(model).is_dir():

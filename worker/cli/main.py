@@ -15,7 +15,7 @@ from worker.logs import log_warnings_to_stderr
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The batch system behind a shop's computer vision."
 )
-for group in ("jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate"):
+for group in ("jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate", "pairs"):
     app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
 for module in ("run", "demo"):
     importlib.import_module(f"worker.cli.{module}").register(app)

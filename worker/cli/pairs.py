@@ -1,0 +1,206 @@
+"""``shopvision pairs``: score pairs, look at what was found, take it out, and bring people's decisions in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from shopvision.errors import UserError
+from worker.cli.output import JsonFlag, emit, error_console, table
+
+if TYPE_CHECKING:
+    from shopvision.errors import ItemError
+    from shopvision.models import ModelVersionRef
+    from worker.ledger.progress import JobProgress
+
+app = typer.Typer(no_args_is_help=True, help="Which items are the same product: scores, groups and reviews.")
+reviews = typer.Typer(no_args_is_help=True, help="What people decide about pairs.")
+app.add_typer(reviews, name="reviews")
+
+ERRORS_PRINTED = 20
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="NAME:TAG. [default: what serves the role pair_scorer]")
+]
+LimitOption = Annotated[int, typer.Option(min=1, help="At most so many pairs.")]
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help="Pairs: JSONL, CSV or Parquet (also .gz), a path or s3://bucket/key.")],
+    *,
+    model: Annotated[str, typer.Option("--model", help="NAME:TAG, or the folder of a model version.")],
+    output: Annotated[Path, typer.Option(help="Where the scores go: .jsonl, .csv or .parquet.")],
+    items: Annotated[str | None, typer.Option(help="File of the items whose ids FILE names.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a file of pairs without any database. Exit status 1 tells that some could not be scored."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from shopvision.matching.data import read_items, read_pairs
+    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.record_files import record_writer
+    from shopvision.matching.score_file import COLUMNS, score_table
+    from worker.cli.evaluate import model_folder
+
+    refused: list[ItemError] = []
+    known = None if items is None else read_items(items)
+    pairs = read_pairs(file, known, strict=False, on_failure=refused.append)
+    scorer = PairScorer(model_folder(model), device=device)
+    columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    scored = 0
+    with (
+        record_writer(output, COLUMNS) as write,
+        Progress(*columns, console=error_console, disable=not error_console.is_terminal) as bar,
+    ):
+        task = bar.add_task("pairs", total=len(pairs))
+        for done, rows in score_table(scorer, pairs, refused.append):
+            write(rows)
+            scored += len(rows)
+            bar.update(task, completed=done)
+    for error in [] if as_json else refused[:ERRORS_PRINTED]:
+        error_console.print(Text(f"{error.message}."))
+    errors = [{"code": error.code, "message": error.message} for error in refused]
+    told = {"scored": scored, "refused": len(refused), "errors": errors, "output": str(output.resolve())}
+    emit(told, as_json, lambda: f"{scored:,} pairs scored, {len(refused):,} not: {output.resolve()}")
+    if refused:
+        sys.exit(1)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(help="Where they go: .jsonl, .csv or .parquet.")],
+    *,
+    what: Annotated[str, typer.Option(help="scores or groups.")] = "scores",
+    model: Annotated[str | None, typer.Option("--model", help="Only those of NAME:TAG.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only those of this job: its id, or its first characters.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only scores with this verdict: same, different, review.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write scores, or the items of groups, to a file; millions of rows take no memory."""
+    from shopvision import models
+    from shopvision.matching.export import export_groups, export_scores
+    from worker.ledger.progress import find_job
+
+    if what not in {"scores", "groups"}:
+        raise UserError(f"--what {what}: there are scores and groups.")
+    if what == "groups" and verdict is not None:
+        raise UserError("--verdict belongs to scores: groups have none.")
+    version = None if model is None else models.find(model).model_version_id
+    job_id = None if job is None else find_job(job)
+    if what == "groups":
+        rows = export_groups(output, model_version_id=version, job_id=job_id)
+    else:
+        rows = export_scores(output, model_version_id=version, job_id=job_id, verdict=verdict)
+    emit({"rows": rows, "output": str(output.resolve())}, as_json, lambda: f"{rows:,} rows: {output.resolve()}")
+
+
+@app.command()
+def report(
+    job: Annotated[str | None, typer.Argument(help="The score_pairs job's id, or its first characters.")] = None,
+    *,
+    latest: Annotated[bool, typer.Option("--latest", help="The newest score_pairs job.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("pairs-report.html"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a page with the groups and the pairs to review; it can be filled in and imported back."""
+    from shopvision import models
+    from shopvision.matching.report import matching_page, write_report
+    from worker.ledger.progress import list_failures
+
+    if (job is None) != latest:
+        raise UserError(
+            "Say which job: either its id or --latest. `shopvision jobs list --kind score_pairs` shows them."
+        )
+    progress = _job(job)
+    ref = models.find(progress.params["model"])
+    page = matching_page(ref.model_version_id, progress.job_id, decision=_decision(ref))
+    facts = [("model", ref.spec), ("job", str(progress.job_id)[:8])]
+    write_report(output, page, facts=facts, failures=list_failures(progress.job_id, limit=200))
+    told = {"report": str(output.resolve()), "job_id": str(progress.job_id), **page.totals}
+    emit(told, as_json, lambda: f"{page.totals['groups']:,} groups: {output.resolve()}")
+
+
+@reviews.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet with left_item_id, right_item_id, verdict.")],
+    *,
+    reviewer: Annotated[str | None, typer.Option(help="Who decided, where the file does not say.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take in decisions; they override every model. Good rows go in; exit status 1 tells that some were refused."""
+    from shopvision.matching.reviews import import_reviews
+
+    found = import_reviews(file, reviewer=reviewer)
+    for line, message in [] if as_json else found.refused[:ERRORS_PRINTED]:
+        error_console.print(Text(f"{file}: line {line}: {message}."))
+    counts = {name: value for name, value in found.as_dict().items() if name != "errors"}
+    emit(found.as_dict(), as_json, lambda: ", ".join(f"{value:,} {name}" for name, value in counts.items()))
+    if found.refused:
+        sys.exit(1)
+
+
+@reviews.command("list")
+def list_(model: ModelOption = None, *, limit: LimitOption = 20, as_json: JsonFlag = False) -> None:
+    """Show the pairs to review, the least certain first."""
+    from dataclasses import asdict
+
+    from shopvision.matching.reviews import pairs_to_review
+
+    ref = _ref(model)
+    pairs = pairs_to_review(ref.model_version_id, decision=_decision(ref), limit=limit)
+    columns = ("probability", "left", "right", "left title", "right title")
+    rows = [
+        (f"{pair.probability:.3f}", pair.left_item_id, pair.right_item_id, pair.left_title, pair.right_title)
+        for pair in pairs
+    ]
+    emit([asdict(pair) for pair in pairs], as_json, lambda: table(columns, rows, f"for review, {ref.spec}"))
+
+
+@reviews.command("export")
+def export_reviews(
+    output: Annotated[Path, typer.Option(help="Where the CSV file goes.")],
+    *,
+    model: ModelOption = None,
+    limit: LimitOption = 200,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the pairs to review as CSV: fill in the column verdict and import the file."""
+    from shopvision.matching.reviews import pairs_to_review, write_review_list
+
+    ref = _ref(model)
+    pairs = pairs_to_review(ref.model_version_id, decision=_decision(ref), limit=limit)
+    write_review_list(output, pairs)
+    told = {"pairs": len(pairs), "output": str(output.resolve())}
+    emit(told, as_json, lambda: f"{len(pairs)} pairs: {output.resolve()}")
+
+
+def _job(job: str | None) -> JobProgress:
+    from worker.ledger.progress import find_job, job_progress, recent_jobs
+
+    if job is not None:
+        found = job_progress(find_job(job))
+        if found.kind != "score_pairs" or not found.params.get("model"):
+            raise UserError(
+                f"Job {job} scored no pairs: `shopvision jobs list --kind score_pairs` shows those that did."
+            )
+        return found
+    for found in recent_jobs(kind="score_pairs"):
+        if found.params.get("model"):
+            return found
+    raise UserError("No pair has been scored yet: `shopvision jobs submit score_pairs --wait` does it.")
+
+
+def _ref(model: str | None) -> ModelVersionRef:
+    from shopvision import models
+
+    return models.active("pair_scorer") if model is None else models.find(model)
+
+
+def _decision(ref: ModelVersionRef) -> float:
+    return ref.card.thresholds.get("decision", 0.5)
