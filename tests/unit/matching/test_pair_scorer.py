@@ -1,0 +1,282 @@
+"""Scoring pairs: the same numbers as plain float32 loops over the networks, in any order, batch and precision."""
+
+from __future__ import annotations
+
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from shopvision.errors import ItemError, UserError
+from shopvision.images import allow_image_root
+from shopvision.matching import batching
+from shopvision.matching.axes import Axes
+from shopvision.matching.card import load_matcher
+from shopvision.matching.first_token import compute_first_token_alone
+from shopvision.matching.model import OneTower, TwoTower
+from shopvision.matching.predict import PairScorer, ScoredPair
+from shopvision.matching.records import Item
+from shopvision.settings import get_settings
+from tests.unit.matching.tiny_matcher import BERT, COSINE, ONE, PREPROCESSING, THRESHOLDS, WORDS, arguments, save_tiny
+
+CLS: dict[str, Any] = {"pooling": "cls", "axes": ONE}
+DISTILBERT: dict[str, Any] = {
+    "model_type": "distilbert", "max_position_embeddings": 64, "vocab_size": BERT["vocab_size"], "dim": 16,
+    "hidden_dim": 32, "n_layers": 2, "n_heads": 2,
+}  # fmt: skip
+ADDITIVE = Axes(interaction="two_tower", head="additive", loss="ce")
+
+
+def words(generator: np.random.Generator, most: int) -> str:
+    return " ".join(generator.choice(WORDS[:12], generator.integers(1, most + 1)))
+
+
+def some_items(count: int = 12) -> list[Item]:
+    generator = np.random.default_rng(4)
+    return [
+        Item(str(row), title=words(generator, 6), attributes={"color": (words(generator, 9),)}) for row in range(count)
+    ]
+
+
+def some_pairs(items: list[Item], count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(5)
+    left = generator.integers(0, len(items), count)
+    return left, (left + generator.integers(1, len(items), count)) % len(items)
+
+
+def sigmoid(logits: Any) -> Any:
+    return 1 / (1 + np.exp(-logits))
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(batching.TOKENS_AT_ONCE, "cpu", 100)
+
+
+def one_by_one(folder: Path, items: list[Item], left: np.ndarray, right: np.ndarray) -> Any:
+    """Log-odds of pairs, one after the other, without padding or tricks."""
+    loaded = load_matcher(folder)
+    assert loaded.packer is not None
+    logits = []
+    with torch.no_grad():
+        for a, b in zip(left, right, strict=True):
+            packed = loaded.packer.collate([loaded.packer.pair(*map(loaded.packer.item, (items[a], items[b])))])
+            logits.append(loaded.network(packed.tokens).item())
+    return np.array(logits)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_one_tower_as_a_plain_loop(tmp_path: Path, pooling: str, threads: int) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", ONE, pooling=pooling))
+    items = some_items()
+    left, right = some_pairs(items)
+    expected = one_by_one(tmp_path, items, left, right)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        scorer = PairScorer(tmp_path, precision="float32")
+        found = scorer.log_odds(items, left, right)
+        probabilities = scorer.score(items, left, right)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities, sigmoid(2.0 * expected + 0.5), atol=1e-5)
+    assert (scorer.needs_text, scorer.needs_picture, scorer.vector_dimension) == (True, False, None)
+
+
+def test_half_precision_stays_close(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", **CLS))
+    items = some_items()
+    left, right = some_pairs(items)
+    expected = one_by_one(tmp_path, items, left, right)
+    found = PairScorer(tmp_path, precision="bfloat16").log_odds(items, left, right)
+    # bfloat16 keeps 8 bits; logits here are below 1.
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.abs(found - expected).max() > 1e-5
+
+
+def test_both_orders_are_averaged_in_log_odds(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", symmetric=True, **CLS))
+    items = some_items()
+    left, right = some_pairs(items)
+    expected = (one_by_one(tmp_path, items, left, right) + one_by_one(tmp_path, items, right, left)) / 2
+    scorer = PairScorer(tmp_path, precision="float32")
+    np.testing.assert_allclose(scorer.log_odds(items, left, right), expected, atol=1e-5)
+    np.testing.assert_allclose(scorer.log_odds(items, right, left), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta"])
+def test_the_last_layer_for_the_first_token_alone(tmp_path: Path, model_type: str) -> None:
+    config = BERT | {"model_type": model_type, "max_position_embeddings": 80}
+    save_tiny(tmp_path, arguments("text_one_tower", text_config=config, **CLS))
+    full, short = load_matcher(tmp_path), load_matcher(tmp_path)
+    assert full.packer is not None
+    assert isinstance(short.network, OneTower)
+    assert compute_first_token_alone(short.network)
+    items = full.packer.items(some_items())
+    left, right = np.arange(6), np.arange(6, 12)
+    packed = full.packer.pairs(items, left, right)
+    assert (packed.tokens.attention_mask == 0).any()
+    states = short.network.text(
+        input_ids=packed.tokens.input_ids, attention_mask=packed.tokens.attention_mask
+    ).last_hidden_state
+    assert states.shape == (6, 1, 16)
+    torch.testing.assert_close(short.network(packed.tokens), full.network(packed.tokens), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pooling": "mean"}, {"layers": (2,)}, {"layers": (1, 2)}, {"text_config": {"model_type": "distilbert"}}],
+)
+def test_networks_that_read_more_stay_whole(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", **(CLS | changes)))
+    network = load_matcher(tmp_path).network
+    assert isinstance(network, OneTower)
+    assert not compute_first_token_alone(network)
+    items = some_items()
+    left, right = some_pairs(items, 9)
+    found = PairScorer(tmp_path, precision="float32").log_odds(items, left, right)
+    np.testing.assert_allclose(found, one_by_one(tmp_path, items, left, right), atol=1e-5)
+
+
+@pytest.mark.parametrize(("axes", "symmetric"), [(COSINE, False), (ADDITIVE, False), (ADDITIVE, True)])
+def test_text_two_tower_as_a_plain_loop(tmp_path: Path, axes: Axes, symmetric: bool) -> None:
+    save_tiny(tmp_path, arguments("text_two_tower", axes, symmetric=symmetric))
+    items = some_items()
+    left, right = some_pairs(items)
+    loaded = load_matcher(tmp_path)
+    packer = loaded.packer
+    assert packer is not None
+    assert isinstance(loaded.network, TwoTower)
+    with torch.no_grad():
+        singles = [packer.collate([packer.single(packer.item(item))]).tokens for item in items]
+        u = torch.cat([loaded.network.encode(tokens) for tokens in singles])
+        expected = loaded.network.pair_logits(u[left], u[right])
+        if symmetric:
+            expected = (expected + loaded.network.pair_logits(u[right], u[left])) / 2
+    scorer = PairScorer(tmp_path, precision="float32")
+    vectors = scorer.item_vectors(items, None)
+    assert scorer.vector_dimension == 16
+    np.testing.assert_allclose(vectors, u, atol=1e-5)
+    np.testing.assert_allclose(scorer.log_odds(items, left, right, vectors), expected, atol=1e-4)
+    np.testing.assert_allclose(scorer.log_odds(items, left, right), expected, atol=1e-4)
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(6).integers(0, 256, (count, 32, 32, 3), np.uint8))
+
+
+def pixels(chosen: list[np.ndarray]) -> torch.Tensor:
+    """As the published preprocessing has them: (m, 3, H, W), normalised."""
+    scaled = (np.stack(chosen) / 255 - np.array(PREPROCESSING.mean)) / np.array(PREPROCESSING.std)
+    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+
+
+def test_image_two_tower_as_a_plain_loop(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("image_two_tower", ADDITIVE, projection=8))
+    items, shown = some_items(5), pictures(5)
+    loaded = load_matcher(tmp_path)
+    network = loaded.network
+    assert isinstance(network, TwoTower)
+    assert network.projection is not None
+    assert network.image is not None
+    with torch.no_grad():
+        u = network.projection(network.image(pixels(shown)))
+        expected = network.pair_logits(u[:4], u[1:])
+    scorer = PairScorer(tmp_path, precision="float32")
+    vectors = scorer.item_vectors(items, shown)
+    np.testing.assert_allclose(vectors, u, atol=1e-4)
+    np.testing.assert_allclose(scorer.log_odds(items, np.arange(4), np.arange(1, 5), vectors), expected, atol=1e-4)
+    half = PairScorer(tmp_path, precision="bfloat16").item_vectors(items, shown)
+    np.testing.assert_allclose(half, u, atol=0.03 * float(u.abs().max()))
+    with pytest.raises(ItemError, match="Item '1' has no picture"):
+        scorer.item_vectors(items[:2], [shown[0], None])
+
+
+def test_text_and_image_as_a_plain_loop(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("text_image_one_tower", **CLS))
+    items, shown = some_items(5), [*pictures(4), None]
+    loaded = load_matcher(tmp_path)
+    packer = loaded.packer
+    assert packer is not None
+    assert loaded.image_encoder is not None
+    expected = []
+    with torch.no_grad():
+        features = torch.zeros(5, loaded.card.dimension or 0)
+        features[:4] = normalize(loaded.image_encoder(pixels([picture for picture in shown if picture is not None])))
+        for a in range(4):
+            packed = packer.collate([packer.pair(packer.item(items[a]), packer.item(items[a + 1]))])
+            logits = loaded.network(packed.tokens, features[[a, a + 1]].unsqueeze(0), packed.slots)
+            expected.append(logits.item())
+    scorer = PairScorer(tmp_path, precision="float32")
+    vectors = scorer.item_vectors(items, shown)
+    assert vectors.shape == (5, scorer.vector_dimension)
+    assert not vectors[4].any()
+    found = scorer.log_odds(items, np.arange(4), np.arange(1, 5), vectors)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_stop_leaves_the_rest_unscored(tmp_path: Path) -> None:
+    items = some_items()
+    left, right = some_pairs(items)
+    for family, axes in (("text_one_tower", ONE), ("text_two_tower", COSINE)):
+        save_tiny(tmp_path / family, arguments(family, axes))
+        scorer = PairScorer(tmp_path / family, precision="float32")
+        looks = chain([False, False], repeat(True))
+        found = scorer.score(items, left, right, should_stop=looks.__next__)
+        whole = scorer.score(items, left, right)
+        reached = ~np.isnan(found)
+        assert family == "text_two_tower" or 0 < reached.sum() < len(left)
+        np.testing.assert_allclose(found[reached], whole[reached], atol=1e-6)
+        assert np.isnan(scorer.score(items, left, right, should_stop=lambda: True)).all()
+
+
+def test_a_call_scores_items_with_their_pictures(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", arguments("image_two_tower", COSINE))
+    allow_image_root(get_settings(), tmp_path)
+    items = []
+    for number, colour in enumerate(("red", "red", "blue")):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (40, 40), colour).save(path)
+        items.append(Item(str(number), picture=path.as_uri()))
+    a, b, c = items
+    scorer = PairScorer(tmp_path / "model", precision="float32")
+    same, other = scorer([(a, b), (a, c)])
+    assert isinstance(same, ScoredPair)
+    assert same.probability > other.probability
+    assert same.verdict == ("same" if same.probability >= THRESHOLDS["same"] else "review")
+    with pytest.raises(ItemError, match="Item '9' has no picture"):
+        scorer([(a, Item("9", title="red"))])
+    with pytest.raises(ItemError, match="Item '8': "):
+        scorer([(a, Item("8", picture=(tmp_path / "none.png").as_uri()))])
+
+
+def test_bad_requests(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", ONE))
+    scorer = PairScorer(tmp_path)
+    a, b = some_items(2)
+    assert scorer([]) == []
+    for pairs, error, message in (
+        ([(a, a)], ItemError, "paired with itself"),
+        ([(a, Item("7", brand="nike", price="1"))], ItemError, "Item '7' has no title"),
+        ([(a, b), (Item("0", title="other"), b)], UserError, "Two different items are called '0'"),
+    ):
+        with pytest.raises(error, match=message):
+            scorer(pairs)
+    with pytest.raises(UserError, match="row 2 of 2 items"):
+        scorer.score([a, b], np.array([0]), np.array([2]))
+    with pytest.raises(UserError, match="keeps nothing of items"):
+        scorer.item_vectors([a], None)
+    assert scorer.verdicts(np.array([0.95, 0.9, 0.5, 0.1, 0.05], np.float32)).tolist() == [
+        "same", "review", "review", "review", "different",
+    ]  # fmt: skip
+    save_tiny(tmp_path / "two", arguments("text_two_tower", COSINE))
+    with pytest.raises(UserError, match=r"shape \(2, 3\), not \(2, 16\)"):
+        PairScorer(tmp_path / "two").score([a, b], np.array([0]), np.array([1]), np.zeros((2, 3), np.float32))
