@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from shopvision.matching.records import Item
 from shopvision.matching.splits import is_unseen
 from shopvision.matching.table import PairTable
 from shopvision.matching.words import token_jaccard
-from shopvision.models.card import ModelCard
+
+if TYPE_CHECKING:
+    from shopvision.matching.predict import BaseScorer
 
 MIXED = "(two categories)"
 BASELINE = "token_jaccard"
@@ -31,31 +33,6 @@ THREADS = 8
 
 Floats = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
-
-
-class Scorer(Protocol):
-    """What is evaluated: ``shopvision.matching.predict.PairScorer``, or anything that scores pairs as it does."""
-
-    @property
-    def card(self) -> ModelCard: ...  # noqa: D102 - described in PairScorer
-
-    @property
-    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
-
-    @property
-    def vector_dimension(self) -> int | None: ...  # noqa: D102
-
-    def item_vectors(  # noqa: D102
-        self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8]] | None
-    ) -> NDArray[np.float32]: ...
-
-    def score(  # noqa: D102
-        self,
-        items: Sequence[Item],
-        left: NDArray[np.integer[Any]],
-        right: NDArray[np.integer[Any]],
-        vectors: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +60,7 @@ class MatchingReport:
             flatters it.
         best_f1: the best F1 that any threshold gives on these pairs, which is optimistic: never report it as quality.
         best_f1_threshold: that threshold.
-        unreadable: pairs left out because a picture that the model needs cannot be read.
+        unreadable: pairs left out because an item has nothing that the model reads, or its picture cannot be read.
         data_fingerprint: sha256 of the pairs that were measured.
         table: those pairs.
         probabilities: (n,) of those pairs.
@@ -132,20 +109,22 @@ class MatchingReport:
 
 
 def evaluate_matcher(
-    scorer: Scorer,
+    scorer: BaseScorer,
     table: PairTable,
     *,
+    name: str = "",
     door: PictureDoor | None = None,
     seen: frozenset[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     on_progress: OnProgress = lambda *_: None,
 ) -> MatchingReport:
-    """A model version on labelled pairs. As in the job, a model that needs pictures scores no item without one.
+    """A model version on labelled pairs.
 
     Args:
-        scorer: with a card whose thresholds were chosen on other pairs.
+        scorer: whose thresholds were chosen on other pairs.
         table: pairs of which no item was trained on; every one labelled.
+        name: of the model, for the report.
         door: that pictures come through, for a model that needs them.
         seen: categories of the training pairs (``seen_categories``), to measure seen and unseen ones apart.
         resamples: of the bootstrap; 0 leaves intervals out.
@@ -163,16 +142,16 @@ def evaluate_matcher(
     if unlabelled:
         raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
     try:
-        thresholds = check_thresholds(scorer.card.thresholds)
+        thresholds = check_thresholds(scorer.thresholds)
     except UserError as error:
-        raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
+        raise UserError(f"{name or 'The model'} was not calibrated: {error}") from None
     items = table.used_items()
     left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
     vectors, readable = _vectors(scorer, items, door, on_progress)
     kept = readable[left] & readable[right]
     if not kept.any():
         raise UserError(
-            f"Not one of {len(table):,} pairs has two readable pictures: check the items and the picture folder."
+            f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
         )
     measured = table.select(kept)
     probabilities = np.asarray(scorer.score(items, left[kept], right[kept], vectors), np.float64)
@@ -191,7 +170,7 @@ def evaluate_matcher(
     jaccard = token_jaccard(measured)
     baseline = measure_pairs(jaccard, labels, best_f1_threshold(jaccard, labels)[0], resamples=resamples, seed=seed)
     return MatchingReport(
-        model=scorer.card.spec,
+        model=name,
         thresholds=thresholds,
         metrics=of(np.ones(len(labels), np.bool_)),
         verdicts=measure_verdicts(probabilities, labels == 1, thresholds, resamples=resamples, seed=seed),
@@ -241,37 +220,47 @@ def pair_categories(table: PairTable) -> NDArray[np.str_]:
 
 
 def _vectors(
-    scorer: Scorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
+    scorer: BaseScorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it could be made."""
-    usable = np.ones(len(items), np.bool_)
+    """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it can read the item."""
+    usable = np.array([_has_enough(scorer, item) for item in items])
     if scorer.vector_dimension is None:
         return None, usable
+    if scorer.needs_picture and door is None:
+        raise UserError("The model reads pictures: give the door that they come through.")
     vectors = np.zeros((len(items), scorer.vector_dimension), np.float32)
-    look = None if scorer.preprocessing is None else partial(_picture, preprocessing=scorer.preprocessing, door=door)
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(items), ITEMS_AT_ONCE):
-            rows = np.arange(start, min(start + ITEMS_AT_ONCE, len(items)))
-            pictures = None
-            if look is not None:
-                found = list(threads.map(look, items[rows[0] : rows[-1] + 1]))
-                pictures = [picture for picture in found if picture is not None]
-                usable[rows] = [picture is not None for picture in found]
-            ready = rows[usable[rows]]
-            if ready.size:
-                vectors[ready] = scorer.item_vectors([items[row] for row in ready.tolist()], pictures)
-            on_progress(int(rows[-1]) + 1, len(items))
+            end = min(start + ITEMS_AT_ONCE, len(items))
+            pictures: list[NDArray[np.uint8] | None] = [None] * (end - start)
+            if door is not None and scorer.needs_picture:
+                found = list(threads.map(partial(_picture, scorer.preprocessing, door), items[start:end]))
+                usable[start:end] &= [not isinstance(picture, ItemError) for picture in found]
+                pictures = [None if isinstance(picture, ItemError) else picture for picture in found]
+            ready = (start + np.flatnonzero(usable[start:end])).tolist()
+            if ready:
+                given = [pictures[row - start] for row in ready]
+                vectors[ready] = scorer.item_vectors([items[row] for row in ready], given)
+            on_progress(end, len(items))
     return vectors, usable
 
 
-def _picture(item: Item, *, preprocessing: Preprocessing, door: PictureDoor | None) -> NDArray[np.uint8] | None:
-    """The item's picture as the model wants it; None where there is none that can be read."""
-    if door is None or not item.picture:
+def _has_enough(scorer: BaseScorer, item: Item) -> bool:
+    try:
+        scorer.check(item)
+    except ItemError:
+        return False
+    return True
+
+
+def _picture(preprocessing: Preprocessing, door: PictureDoor, item: Item) -> NDArray[np.uint8] | ItemError | None:
+    """The item's picture as the model wants it, None where there is none, or why it cannot be read."""
+    if not item.picture:
         return None
     try:
         return prepare(door.fetch(item.picture).data, preprocessing, door.limits)
-    except ItemError:
-        return None
+    except ItemError as error:
+        return error
 
 
 def _plain(metrics: dict[str, Measured]) -> dict[str, Any]:
