@@ -100,17 +100,21 @@ def _catalogue_finders(
     from shopvision.matching.blocking.pictures import CataloguePictures, shared_pictures
     from shopvision.matching.blocking.vectors import VectorIndex, read_text_vectors
 
-    generation = index_reader.generation() if index_reader and _looks_at_pictures(options) else None
+    shared, generation = None, None
+    if index_reader is not None and _looks_at_pictures(options):
+        generation = index_reader.generation()
     with snapshot() as connection:
         rows, finders = _key_finders(_catalogue(connection), options, folder)
-        shared = shared_pictures(connection, rows, options.rare_value_limit)
+        if _looks_at_pictures(options):
+            shared = shared_pictures(connection, rows, options.rare_value_limit)
         if blocker is not None and "text_vector" in options.sources:
             vectors, owners = read_text_vectors(connection, blocker.model_version_id, rows, folder)
             finders.append(VectorIndex("text_vector", vectors, owners, options, rows.categories()))
-    if "same_picture" in options.sources:
-        finders.append(_rare("same_picture", shared.rows, shared.groups, rows, options))
-    if generation is not None:
-        finders.append(CataloguePictures(generation, rows, options, shared.common))
+    if shared is not None:
+        if "same_picture" in options.sources:
+            finders.append(_rare("same_picture", shared.rows, shared.groups, rows, options))
+        if generation is not None:
+            finders.append(CataloguePictures(generation, rows, options, shared.common))
     return rows, finders
 
 

@@ -7,16 +7,20 @@ The keys of an item are a set of texts; equal texts are equal keys, so everythin
 from __future__ import annotations
 
 import re
+from collections.abc import Set
+from functools import lru_cache
 
 from shopvision.matching.normalisation import normalise
 from shopvision.matching.records import Item
 
+KEPT = 2**14  # texts whose keys are remembered: values of attributes repeat, and a title is asked for twice
 LONGEST_VALUE = 200  # characters of an attribute's value: longer ones are descriptions
 CODE_LENGTH = range(4, 25)
 NUMBER_LENGTH = range(6, 15)  # digits alone: short article numbers up to GTIN-14
 
 # Chinese, Japanese and Korean scripts, which put no blanks between words (or, in Korean, endings behind them).
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_DIGIT = re.compile(r"\d")
 _RUNS = re.compile(f"[{_CJK}]+|[^\\W_{_CJK}]+")
 _IS_CJK = re.compile(f"[{_CJK}]")
 _CHUNKS = re.compile(r"[A-Z0-9](?:[A-Z0-9_./\-]*[A-Z0-9])?")
@@ -35,13 +39,16 @@ def words(text: str) -> set[str]:
     return found
 
 
-def codes(text: str) -> set[str]:
+@lru_cache(maxsize=KEPT)
+def codes(text: str) -> frozenset[str]:
     """Tokens that look like a model code, an article number or a GTIN, in capitals, without dashes and blanks.
 
     ``DSC-W300``, ``dsc w300`` and ``DSCW300`` give the same code: chunks are also joined with the one that follows
     after a blank. Codes mix letters and digits (4 to 24 characters), or are 6 to 14 digits.
     """
     found: set[str] = set()
+    if not _DIGIT.search(text):
+        return frozenset()
     text = normalise(text).upper()
     before, end = "", -1
     for match in _CHUNKS.finditer(text):
@@ -51,10 +58,10 @@ def codes(text: str) -> set[str]:
         if match.start() == end + 1 and text[end].isspace() and _is_code(before + chunk) and not before.isdigit():
             found.add(before + chunk)
         before, end = chunk, match.end()
-    return found
+    return frozenset(found)
 
 
-def stems(found: set[str]) -> set[str]:
+def stems(found: Set[str]) -> set[str]:
     """Codes without the letters at their end, which often name a colour or a market: ``KDL46XBRB`` is ``KDL46``."""
     matches = (_ENDS_IN_LETTERS.fullmatch(code) for code in found)
     return {match[1] for match in matches if match and _is_code(match[1])}
@@ -68,7 +75,7 @@ def title_keys(item: Item) -> set[str]:
 
 def code_keys(item: Item) -> set[str]:
     """Codes of the title and of all attribute values, with their stems, whatever the attribute is called."""
-    found = codes(item.title)
+    found = set(codes(item.title))
     for values in item.attributes.values():
         for value in values:
             if len(value) <= LONGEST_VALUE:
@@ -86,6 +93,7 @@ def attribute_keys(item: Item) -> set[str]:
     }
 
 
+@lru_cache(maxsize=KEPT)
 def _folded(text: str) -> str:
     return " ".join(normalise(text).casefold().split()).strip(" .,;:-_/")
 

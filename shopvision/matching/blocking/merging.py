@@ -7,6 +7,7 @@ the strongest of each item stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -99,5 +100,6 @@ def _given(query: Rows, found: Rows, due: Rows, kept: NDArray[np.int32]) -> NDAr
     return given
 
 
+@cache
 def _sources(mask: int) -> tuple[Source, ...]:
     return tuple(source for source, bit in _BIT.items() if mask & bit)

@@ -25,7 +25,8 @@ class BlockingOptions:
         neighbours: of one item by words, by its text vector, and by its pictures.
         min_similarity: of such a neighbour, by cosine; less alike is not worth scoring.
         same_picture_similarity: from which cosine of the catalogue encoder on two pictures count as copies. On shop
-            photos EfficientNet-Lite0 puts recompressed and rescaled copies above it, and lightly cropped ones.
+            photos EfficientNet-Lite0 puts nearly all copies above it that were compressed again, halved in size or cut
+            by 3 % at each side, and no other article; what was cut more is still among the nearest.
         rare_value_limit: a value or a picture that more items share is no evidence.
         within: items are compared where one's category path begins with the other's (``category``), where both have the
             same first part (``root_category``), or always. An item without a category is compared with any.
@@ -34,7 +35,7 @@ class BlockingOptions:
     max_per_item: int = 50
     sources: tuple[Source, ...] = SOURCES
     neighbours: int = 20
-    min_similarity: float = 0.2
+    min_similarity: float = 0.1
     same_picture_similarity: float = 0.95
     rare_value_limit: int = 50
     within: Within = "root_category"

@@ -22,7 +22,7 @@ _VERSION = "SELECT model_version_id FROM model_versions WHERE name || ':' || tag
 # As the active encoder of the catalogue saw them; an index on version and digest serves the grouping.
 _SHARED = """
     SELECT seen.image_sha256, count(DISTINCT image.item_id) AS items,
-           (array_agg(DISTINCT image.item_id))[:limit + 1] AS item_ids
+           (array_agg(DISTINCT image.item_id))[1 : :limit] AS item_ids
     FROM embeddings AS seen JOIN item_images AS image ON image.image_id = seen.image_id
     WHERE seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
     GROUP BY seen.image_sha256 HAVING count(DISTINCT image.item_id) > 1
