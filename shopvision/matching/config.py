@@ -63,6 +63,8 @@ class TextConfig(BaseModel):
     Attributes:
         builder: see ``shopvision.matching.texts``.
         segmenter: ``jieba`` puts blanks between Chinese words.
+        compare_codes: let a pair begin with what the items' model codes say: same, similar or other model. For one
+            tower; a shop whose titles name no codes loses nothing by it.
         prefix: what the encoder wants before a single item (two towers): ``query:`` for E5.
         max_length: most tokens of a pair (one tower) or an item (two towers).
     """
@@ -71,6 +73,7 @@ class TextConfig(BaseModel):
 
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
+    compare_codes: bool = True
     prefix: str = ""
     max_length: int = Field(128, ge=8)
 

@@ -166,13 +166,16 @@ class TwoTower(nn.Module):
         Returns:
             (n, d) float32; of unit length where the head takes cosines, so that inner products are cosines.
         """
-        vectors = self._features(tokens, pictures)
-        if self.projection is not None:
-            vectors = self.projection(vectors)
+        return self.from_features(self.features(tokens, pictures))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """Item vectors of what ``features`` gave: training keeps those of an encoder that stays as it is."""
+        vectors = features if self.projection is None else self.projection(features)
         vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
         return functional.normalize(vectors, dim=1) if self._unit else vectors
 
-    def _features(self, tokens: TokenBatch | None, pictures: Tensor | None) -> Tensor:
+    def features(self, tokens: TokenBatch | None = None, pictures: Tensor | None = None) -> Tensor:
+        """What the encoder says of items, pooled; see ``encode`` for the arguments."""
         if self.text is not None:
             if tokens is None:
                 raise ValueError("a model of texts needs tokens")

@@ -104,7 +104,11 @@ def _arguments(
         pooling = text.pooling
         if config.family.interaction == "one_tower":
             pooling = model.pooling or ("cls" if pooling == "pooler" else pooling)
-            reading |= {"layers": model.layers, "layer_pooling": model.layer_pooling}
+            reading |= {
+                "layers": model.layers,
+                "layer_pooling": model.layer_pooling,
+                "compare_codes": texts.compare_codes,
+            }
         else:
             reading["text_prefix"] = texts.prefix
         statistics = None

@@ -282,6 +282,7 @@ def _save(
             source=f"train matcher: {' + '.join(encoder.source for encoder in used.values())}",
             calibration=calibration,
             thresholds=thresholds,
+            image_encoder=image.network if image and config.family.frozen_image else None,
             licence=", ".join(f"{name} encoder {encoder.licence}" for name, encoder in used.items()),
             training_data=training_data,
             metrics={name: round(value, 6) for name, value in metrics.items()},
