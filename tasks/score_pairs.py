@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from shopvision.matching.asked import BrokenRow
     from shopvision.matching.blocking import BlockingOptions
     from shopvision.matching.groups import GroupOptions
-    from shopvision.matching.setup import Setup
+    from shopvision.matching.setup import Setup, Thresholds
     from worker.ledger.context import StepContext
 
 T = TypeVar("T", "BlockingOptions", "GroupOptions")
 
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
+LEFT_ALONE = timedelta(days=30)  # how long an unchanged item that could have no vector is left out
 NONE = "none"
 _ROW_KEY = re.compile(r"row (?P<row>\d+)(?:: (?P<code>\w+): (?P<message>.*))?", re.DOTALL)
 
@@ -50,8 +52,8 @@ class CascadeParams(BaseModel):
 
     Attributes:
         model: ``name:tag``; by default the version that is active for the role ``pair_blocker``.
-        low: by default its threshold for ``different``.
-        high: by default its threshold for ``same``.
+        low: by default its threshold for ``different``, or that of the model where it is lower.
+        high: by default its threshold for ``same``, or that of the model where it is higher.
     """
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
@@ -144,6 +146,7 @@ class ScorePairs(JobKind[ScoreParams]):
         """Items that need a vector, then pairs."""
         from shopvision.matching import asked, setup, store
         from shopvision.matching.blocking import BlockingOptions
+        from worker.ledger.progress import recently_failed
 
         if params.model is None:
             return
@@ -158,8 +161,10 @@ class ScorePairs(JobKind[ScoreParams]):
             ref = setup.resolve(params.model, setup.SCORER_ROLE)
             store.mark_due(ref.model_version_id, context.job_id, everything=everything, item_ids=params.item_ids)
             if blocker is not None:
-                item_ids = store.items_without_vector(blocker.model_version_id, context.job_id)
-                yield from map(_ids_key, item_ids)
+                # An item that can have no vector would otherwise fail again every night.
+                hopeless = recently_failed(self.name, within=LEFT_ALONE, but_not=PASSING)
+                found = store.items_without_vector(blocker.model_version_id, ref.model_version_id, context.job_id)
+                yield from (_ids_key(item_id) for item_id, due in found if due or _ids_key(item_id) not in hopeless)
             return
         options = _options(BlockingOptions, "blocking", params.blocking)
         yield from map(_key, asked.blocked_pairs(context.job_id, options, blocker, everything=everything))
@@ -272,14 +277,20 @@ def _score(
 def _setup(params: ScoreParams) -> Setup:
     from shopvision.matching import setup
 
-    ref = setup.resolve(params.model, setup.SCORER_ROLE)
-    given = params.thresholds
-    thresholds = setup.thresholds_of(ref) if given is None else setup.Thresholds(given.same, given.different)
+    ref, thresholds = setup.resolve(params.model, setup.SCORER_ROLE), _thresholds(params)
     cascade = params.cascade
     if not isinstance(cascade, CascadeParams) or cascade.low is None or cascade.high is None:
         return setup.Setup(ref, thresholds)
     first = setup.FirstStage(setup.resolve(cascade.model, setup.BLOCKER_ROLE), cascade.low, cascade.high)
     return setup.Setup(ref, thresholds, first)
+
+
+def _thresholds(params: ScoreParams) -> Thresholds:
+    from shopvision.matching import setup
+
+    if params.thresholds is not None:
+        return setup.Thresholds(params.thresholds.same, params.thresholds.different)
+    return setup.thresholds_of(setup.resolve(params.model, setup.SCORER_ROLE))
 
 
 def _pinned_blocker(params: ScoreParams) -> str:
@@ -304,8 +315,9 @@ def _pinned_cascade(params: ScoreParams) -> bool | CascadeParams:
     setup.require_vectors(first)
     low, high = given.low, given.high
     if low is None or high is None:
-        thresholds = setup.thresholds_of(first)
-        low, high = thresholds.different if low is None else low, thresholds.same if high is None else high
+        own, zone = setup.thresholds_of(first), _thresholds(params)
+        low = min(own.different, zone.different) if low is None else low
+        high = max(own.same, zone.same) if high is None else high
     return CascadeParams(model=first.spec, low=low, high=high)
 
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from shopvision.images.preprocessing import Preprocessing
-    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.predict import BaseScorer
     from shopvision.matching.records import Item
 
 BATCH_ITEMS = 256
@@ -57,7 +56,7 @@ class ItemVectors:
 
 
 def item_vectors(
-    scorer: PairScorer,
+    scorer: BaseScorer,
     model_version_id: int,
     read: CatalogueItems,
     item_ids: Iterable[str],
@@ -92,25 +91,21 @@ def item_vectors(
 
 
 def _make(
-    items: Sequence[Item], scorer: PairScorer, door: PictureDoor, threads: ThreadPoolExecutor, result: ItemVectors
+    items: Sequence[Item], scorer: BaseScorer, door: PictureDoor, threads: ThreadPoolExecutor, result: ItemVectors
 ) -> None:
-    pictures: list[NDArray[np.uint8]] | None = None
+    pictures: list[NDArray[np.uint8] | None] = []
     ready: list[Item] = []
-    if scorer.preprocessing is None:
-        ready = list(items)
-    else:
-        pictures = []
-        looks = threads.map(lambda item: _look(item, door, scorer.preprocessing), items)
-        for item, found in zip(items, looks, strict=True):
-            if isinstance(found, ItemError):
-                result.failed[item.item_id] = (found.code, found.message)
-            else:
-                ready.append(item)
-                pictures.append(found)
+    looks = threads.map(lambda item: _look(item, door, scorer), items)
+    for item, found in zip(items, looks, strict=True):
+        if isinstance(found, ItemError):
+            result.failed[item.item_id] = (found.code, found.message)
+        else:
+            ready.append(item)
+            pictures.append(found)
     if not ready:
         return
     started = time.perf_counter()
-    vectors = scorer.item_vectors(ready, pictures).astype("<f2")
+    vectors = scorer.item_vectors(ready, pictures if scorer.needs_picture else None).astype("<f2")
     result.model_seconds += time.perf_counter() - started
     for item, vector, finite in zip(ready, vectors, np.isfinite(vectors).all(axis=1), strict=True):
         if finite:
@@ -120,11 +115,16 @@ def _make(
             result.failed[item.item_id] = ("bad_vector", f"The model gives item {item.item_id!r} no finite vector.")
 
 
-def _look(item: Item, door: PictureDoor, preprocessing: Preprocessing) -> NDArray[np.uint8] | ItemError:
-    if not item.picture:
-        return ItemError("no_picture", f"Item {item.item_id!r} has no picture: give it one, or use a model of texts.")
+def _look(item: Item, door: PictureDoor, scorer: BaseScorer) -> NDArray[np.uint8] | ItemError | None:
+    """The item's picture, where the model reads pictures and there is one; or why it can have no vector."""
     try:
-        return prepare(door.fetch(item.picture).data, preprocessing, door.limits)
+        scorer.check(item)
+    except ItemError as error:
+        return error
+    if scorer.preprocessing is None or not item.picture:
+        return None
+    try:
+        return prepare(door.fetch(item.picture).data, scorer.preprocessing, door.limits)
     except ItemError as error:
         return ItemError(error.code, f"Item {item.item_id!r}: {error.message}")
     except MemoryError:

@@ -10,28 +10,28 @@ import hashlib
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shopvision import models
+from shopvision.errors import ItemError
 from shopvision.matching import store
+from shopvision.matching.cascade import Cascade
+from shopvision.matching.ensemble_card import load_scorer
 from shopvision.matching.item_vectors import ItemVectors, item_vectors
 from shopvision.matching.store import CatalogueItems, PairIds, ScoredPair
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.predict import BaseScorer
     from shopvision.matching.setup import Setup
     from shopvision.models import ModelVersionRef
-
-BATCH_PAIRS = 1024  # between looks at whether to stop
 
 
 @dataclass
@@ -43,8 +43,8 @@ class ScoreReport:
         unchanged: pairs left alone.
         failed: (pair, code, message).
         remaining: pairs not scored because the chunk was asked to stop.
-        counters: pairs (that were settled), unchanged, vectors (made), first_stage (decided by the cascade's first
-            model), and, once written, same, different, review and changed_meanwhile.
+        counters: pairs (that were settled), unchanged, vectors (made), passed_on (by a cascade's first model to the
+            second), and, once written, same, different, review and changed_meanwhile.
         model_seconds: time that items and pairs spent in models.
     """
 
@@ -70,12 +70,16 @@ class ScoreReport:
 
 
 @lru_cache(maxsize=3)
-def _scorer(spec: str) -> PairScorer:
+def _scorer(spec: str) -> BaseScorer:
     """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
-    from shopvision import models
-    from shopvision.matching.predict import PairScorer
+    return load_scorer(models.local_copy(models.find(spec)))
 
-    return PairScorer(models.local_copy(models.find(spec)))
+
+def _combined(setup: Setup) -> BaseScorer:
+    scorer = _scorer(setup.ref.spec)
+    if setup.first is None:
+        return scorer
+    return Cascade(_scorer(setup.first.ref.spec), scorer, setup.first.low, setup.first.high)
 
 
 def vectors_of(
@@ -112,16 +116,13 @@ def score_pairs(
     read = store.read_items(item_id for pair in pairs for item_id in pair)
     report = ScoreReport(setup, job_id, read)
     waiting = _without_unchanged(report, pairs, everything=since is not None)
-    if setup.first is not None:
-        doubtful: list[PairIds] = []
-        for batch, probabilities in _stage(setup.first.ref, waiting, report, since, should_stop):
-            clear = (probabilities <= setup.first.low) | (probabilities >= setup.first.high)
-            _decide(report, list(compress(batch, clear)), probabilities[clear])
-            doubtful += compress(batch, ~clear)
-        report.counters["first_stage"] = len(report.scores)
-        waiting = doubtful
-    for batch, probabilities in _stage(setup.ref, waiting, report, since, should_stop):
-        _decide(report, batch, probabilities)
+    scorer = _combined(setup)
+    waiting = _without(report, waiting, _refused(scorer, read, _ids(waiting)))
+    for ref in setup.models:
+        if _scorer(ref.spec).vector_dimension is not None and waiting:
+            waiting = _with_vectors(report, ref, waiting, since, should_stop)
+    if waiting:
+        _score(report, scorer, waiting, should_stop)
     report.counters["vectors"] = sum(len(found.made) for found in report.vectors)
     report.counters["unchanged"] = report.unchanged
     report.counters["pairs"] = report.unchanged + len(report.scores) + len(report.failed)
@@ -144,56 +145,60 @@ def _input_hash(report: ScoreReport, pair: PairIds) -> bytes:
     return hashlib.sha256(hashes[pair[0]] + hashes[pair[1]] + report.setup.options).digest()
 
 
-def _stage(
+def _with_vectors(
+    report: ScoreReport,
     ref: ModelVersionRef,
     pairs: Sequence[PairIds],
-    report: ScoreReport,
     since: datetime | None,
     should_stop: Callable[[], bool],
-) -> Iterator[tuple[list[PairIds], NDArray[np.float32]]]:
-    """Batches of pairs with one model's probabilities; pairs that fail and those left over are noted in the report."""
-    scorer, read = _scorer(ref.spec), report.read
-    fit = _without(report, pairs, _speechless(scorer, read, _ids(pairs)))
-    vectors: Mapping[str, bytes] | None = None
-    if scorer.vector_dimension is not None and fit:
-        found = item_vectors(scorer, ref.model_version_id, read, _ids(fit), since=since, should_stop=should_stop)
-        report.vectors.append(found)
-        report.model_seconds += found.model_seconds
-        if found.remaining:
-            report.remaining += fit
-            return
-        fit = _without(report, fit, found.failed)
-        vectors = found.vectors
-    for start in range(0, len(fit), BATCH_PAIRS):
-        if start and should_stop():
-            report.remaining += fit[start:]
-            return
-        batch = fit[start : start + BATCH_PAIRS]
-        started = time.perf_counter()
-        probabilities = _probabilities(scorer, batch, read, vectors)
-        report.model_seconds += time.perf_counter() - started
-        yield batch, probabilities
+) -> list[PairIds]:
+    """The pairs of which both items have a vector of one model; the others fail, or are left over."""
+    found = item_vectors(
+        _scorer(ref.spec), ref.model_version_id, report.read, _ids(pairs), since=since, should_stop=should_stop
+    )
+    report.vectors.append(found)
+    report.model_seconds += found.model_seconds
+    if found.remaining:
+        report.remaining += pairs
+        return []
+    return _without(report, pairs, found.failed)
 
 
-def _probabilities(
-    scorer: PairScorer, pairs: Sequence[PairIds], read: CatalogueItems, vectors: Mapping[str, bytes] | None
-) -> NDArray[np.float32]:
-    ids = _ids(pairs)
-    place = {item_id: number for number, item_id in enumerate(ids)}
+def _score(report: ScoreReport, scorer: BaseScorer, pairs: Sequence[PairIds], should_stop: Callable[[], bool]) -> None:
+    items = _ids(pairs)
+    place = {item_id: number for number, item_id in enumerate(items)}
     left, right = (np.array([place[pair[side]] for pair in pairs], np.int64) for side in (0, 1))
-    matrix = None
-    if vectors is not None:
-        matrix = np.stack([np.frombuffer(vectors[item_id], "<f2") for item_id in ids]).astype(np.float32)
-    return scorer.score([read.items[item_id] for item_id in ids], left, right, matrix)
+    vectors = None
+    if report.vectors:
+        rows = [b"".join(found.vectors[item_id] for found in report.vectors) for item_id in items]
+        vectors = np.frombuffer(b"".join(rows), "<f2").reshape(len(items), -1).astype(np.float32)
+    stop = _Remembered(should_stop)
+    started = time.perf_counter()
+    scores = scorer.score([report.read.items[item] for item in items], left, right, vectors, should_stop=stop)
+    report.model_seconds += time.perf_counter() - started
+    if isinstance(scorer, Cascade):
+        report.counters["passed_on"] = scorer.passed_on
+    for pair, probability in zip(pairs, scores.tolist(), strict=True):
+        if math.isfinite(probability):
+            verdict = report.setup.thresholds.verdict(probability)
+            report.scores.append(ScoredPair(pair, probability, verdict, _input_hash(report, pair)))
+        elif stop.said:
+            report.remaining.append(pair)
+        else:
+            message = f"The model gives {pair[0]!r} and {pair[1]!r} no finite score: try another version of it."
+            report.failed.append((pair, "bad_score", message))
 
 
-def _decide(report: ScoreReport, pairs: Sequence[PairIds], probabilities: NDArray[np.float32]) -> None:
-    thresholds = report.setup.thresholds
-    for pair, probability in zip(pairs, probabilities.tolist(), strict=True):
-        if not math.isfinite(probability):
-            report.failed.append((pair, "bad_score", f"The model gives {pair[0]!r} and {pair[1]!r} no finite score."))
-            continue
-        report.scores.append(ScoredPair(pair, probability, thresholds.verdict(probability), _input_hash(report, pair)))
+class _Remembered:
+    """Whether it was ever asked to stop: pairs without a score were not reached then, else the model failed them."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+        self.said = False
+
+    def __call__(self) -> bool:
+        self.said = self.said or self._should_stop()
+        return self.said
 
 
 def _without(report: ScoreReport, pairs: Sequence[PairIds], failed: Mapping[str, tuple[str, str]]) -> list[PairIds]:
@@ -208,16 +213,15 @@ def _without(report: ScoreReport, pairs: Sequence[PairIds], failed: Mapping[str,
     return rest
 
 
-def _speechless(scorer: PairScorer, read: CatalogueItems, item_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Items of which a model that reads nothing but texts has nothing to read."""
-    if scorer.needs_picture:
-        return {}
-    items = (read.items[item_id] for item_id in item_ids)
-    return {
-        item.item_id: ("no_text", f"Item {item.item_id!r} has no title, attributes or description: give it some.")
-        for item in items
-        if not (item.title or item.attributes or item.description)
-    }
+def _refused(scorer: BaseScorer, read: CatalogueItems, item_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Items that give the model nothing to read."""
+    refused = {}
+    for item_id in item_ids:
+        try:
+            scorer.check(read.items[item_id])
+        except ItemError as error:
+            refused[item_id] = (error.code, error.message)
+    return refused
 
 
 def _ids(pairs: Iterable[PairIds]) -> list[str]:

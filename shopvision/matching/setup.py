@@ -54,11 +54,28 @@ class FirstStage:
 
 @dataclass(frozen=True)
 class Setup:
-    """How pairs are scored."""
+    """How pairs are scored.
+
+    Raises:
+        UserError: the first model would decide pairs that are for review.
+    """
 
     ref: ModelVersionRef
     thresholds: Thresholds
     first: FirstStage | None = None
+
+    def __post_init__(self) -> None:
+        first, zone = self.first, self.thresholds
+        if first is not None and (first.low > zone.different or first.high < zone.same):
+            raise UserError(
+                f"Cascade low={first.low}, high={first.high}: pairs from {zone.different:g} to {zone.same:g} are for "
+                "review, so give low and high outside of that."
+            )
+
+    @property
+    def models(self) -> tuple[ModelVersionRef, ...]:
+        """The model versions that are asked, in order."""
+        return (self.ref,) if self.first is None else (self.first.ref, self.ref)
 
     @property
     def options(self) -> bytes:
@@ -99,8 +116,8 @@ def thresholds_of(ref: ModelVersionRef) -> Thresholds:
     found = ref.card.thresholds or {}
     if not {"same", "different"} <= found.keys():
         raise UserError(
-            f"{ref.spec} has no thresholds: train it on labelled pairs, or give thresholds "
-            '(`thresholds={"same": 0.9, "different": 0.1}`).'
+            f"{ref.spec} has no calibrated thresholds: train it on labelled pairs, or give them with the job "
+            '(`thresholds={"same": 0.9, "different": 0.1}`, of a cascade `cascade={"low": 0.1, "high": 0.9}`).'
         )
     return Thresholds(found["same"], found["different"])
 

@@ -45,11 +45,12 @@ _COMPLETE = """
 
 # The whole catalogue is what due items are compared with, so whatever has no vector of what it is now gets one.
 _WITHOUT_VECTOR = """
-    SELECT item.item_id
+    SELECT item.item_id, due.item_id IS NOT NULL AS due
     FROM items AS item
     LEFT JOIN item_vectors AS kept ON kept.item_id = item.item_id AND kept.model_version_id = :blocker
-    WHERE kept.item_id IS NULL OR item.updated_at >= kept.computed_at OR item.item_id IN (
-        SELECT item_id FROM matching_states WHERE pending_job_id = :job_id)
+    LEFT JOIN matching_states AS due ON due.item_id = item.item_id AND due.model_version_id = :version
+        AND due.pending_job_id = :job_id
+    WHERE kept.item_id IS NULL OR item.updated_at >= kept.computed_at OR due.item_id IS NOT NULL
     ORDER BY item.item_id
     """
 
@@ -148,11 +149,14 @@ def due_items(job_id: uuid.UUID) -> Iterator[str]:
         yield from connection.execution_options(yield_per=5000).scalars(query, {"job_id": job_id})
 
 
-def items_without_vector(blocker_version_id: int, job_id: uuid.UUID) -> Iterator[str]:
-    """Ids of the items that have no vector of the blocker, or perhaps an old one; streamed."""
-    values = {"blocker": blocker_version_id, "job_id": job_id}
+def items_without_vector(
+    blocker_version_id: int, model_version_id: int, job_id: uuid.UUID
+) -> Iterator[tuple[str, bool]]:
+    """Items that have no vector of the blocker, or perhaps an old one, and whether the job has taken them up."""
+    values = {"blocker": blocker_version_id, "version": model_version_id, "job_id": job_id}
     with connect() as connection:
-        yield from connection.execution_options(yield_per=5000).scalars(text(_WITHOUT_VECTOR), values)
+        for row in connection.execution_options(yield_per=5000).execute(text(_WITHOUT_VECTOR), values):
+            yield row.item_id, row.due
 
 
 def complete(job_id: uuid.UUID, again: Sequence[str]) -> int:

@@ -1,0 +1,525 @@
+"""score_pairs on real Postgres, from submission to scores and groups, with the runner called directly."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from PIL import Image
+from sqlalchemy import func, select, text, update
+
+from shopvision.catalogue import delete_items
+from shopvision.database import connect
+from shopvision.database.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
+from shopvision.errors import UserError
+from shopvision.matching import score, store
+from shopvision.matching.catalogue import items_from_catalogue
+from shopvision.models.registry import activate
+from tests.integration.matching.scoring_shop import PictureTower, ScoringShop, WordTower, add_scorer, overlap
+from worker.ledger import chunks, jobs
+from worker.ledger.chunks import LeaseLostError
+from worker.ledger.context import StepContext
+from worker.ledger.progress import job_progress, list_failures
+from worker.ledger.tables import Chunk
+
+TITLES = {
+    "a": "Acme drill DX100 cordless 18V",
+    "b": "Acme drill DX100 cordless 18V kit",
+    "c": "Acme drill DX100 battery",
+    "x": "Blue cotton summer dress",
+    "y": "Blue cotton summer dress long",
+    "z": "Garden chair teak",
+}
+
+
+@pytest.fixture
+def bare_shop(
+    database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]
+) -> ScoringShop:
+    """No items yet; a pair scorer and a blocker are active."""
+    set_environment(SHOPVISION_IMAGE_ROOTS=str(tmp_path), SHOPVISION_OBJECT_STORE=f"file://{tmp_path}/store")
+    shop = ScoringShop(tmp_path)
+    monkeypatch.setattr(score, "_scorer", lambda spec: shop.models[spec])
+    activate("pair_scorer", add_scorer("scorer"))
+    activate("pair_blocker", add_scorer("blocker", tower=True))
+    return shop
+
+
+@pytest.fixture
+def shop(bare_shop: ScoringShop) -> ScoringShop:
+    """Six items, of which some share most of their words."""
+    for item_id, title in TITLES.items():
+        bare_shop.put(item_id, title)
+    return bare_shop
+
+
+def count(table: type) -> int:
+    with connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+def verdict(probability: float) -> str:
+    return "same" if probability >= 0.6 else "different" if probability <= 0.3 else "review"
+
+
+def expected(*pairs: str) -> dict[tuple[str, str], tuple[float, str]]:
+    result = {}
+    for left, right in pairs:
+        probability = overlap(TITLES[left], TITLES[right])
+        result[left, right] = (round(probability, 4), verdict(probability))
+    return result
+
+
+def test_candidates_are_scored_and_grouped(shop: ScoringShop) -> None:
+    job = shop.run()
+    assert (job.state, job.failed, job.error) == ("succeeded", 0, None)
+    scores = shop.scores()
+    assert scores.items() >= expected("ab", "ac", "bc", "xy").items()
+    assert scores == expected(*(left + right for left, right in scores))
+    verdicts = [verdict for _, verdict in scores.values()]
+    assert job.result is not None
+    assert {name: job.result[name] for name in ("model", "blocker", "pairs", "same", "different", "review")} == {
+        "model": "scorer:1", "blocker": "blocker:1", "pairs": len(scores),
+        **{name: verdicts.count(name) for name in ("same", "different", "review")},
+    }  # fmt: skip
+    assert job.result["groups"]["groups"] == 2
+    assert job.total == 6 + len(scores)  # vectors, then pairs
+    assert set(shop.jobs_of_scores().values()) == {job.job_id}
+    with connect() as connection:
+        groups = connection.execute(
+            select(ItemGroupMember.group_id, func.array_agg(ItemGroupMember.item_id)).group_by("group_id")
+        )
+        assert sorted(sorted(members) for _, members in groups) == [["a", "b"], ["x", "y"]]
+        items = items_from_catalogue(connection, ["a", "b"])
+        digest = connection.scalar(
+            select(PairScore.input_hash).where(PairScore.left_item_id == "a", PairScore.right_item_id == "b")
+        )
+    assert digest == hashlib.sha256(items["a"].content_hash() + items["b"].content_hash() + b"0.6 0.3").digest()
+
+
+def test_a_second_run_has_nothing_to_do_and_one_over_everything_does_all_anew(shop: ScoringShop) -> None:
+    first = shop.run()
+    pairs, items = shop.scorer.pairs, shop.blocker.items
+    assert (pairs, items) == (len(shop.scores()), 6)
+    again = shop.run()
+    assert (again.state, again.total, shop.scorer.pairs, shop.blocker.items) == ("succeeded", 0, pairs, 6)
+    named = shop.run(item_ids=["a", "a"])
+    assert named.done == named.skipped == named.total != 0
+    assert (shop.scorer.pairs, shop.blocker.items) == (pairs, 6)
+    assert set(shop.jobs_of_scores().values()) == {first.job_id}
+    everything = shop.run(scope="all")
+    assert (everything.done, everything.skipped) == (6 + pairs, 0)
+    assert (shop.scorer.pairs, shop.blocker.items) == (2 * pairs, 12)
+    assert set(shop.jobs_of_scores().values()) == {everything.job_id}
+
+
+def test_a_changed_item_is_matched_again_and_so_are_its_former_pairs(shop: ScoringShop) -> None:
+    first = shop.run()
+    before = shop.scores()
+    shop.put("b", "Blue cotton summer dress petite")
+    shop.put("new", "Garden chair teak brown")
+    second = shop.run()
+    assert second.result is not None
+    assert second.counters["vectors"] == 2
+    by_job = shop.jobs_of_scores()
+    touched = {pair for pair, job_id in by_job.items() if job_id == second.job_id}
+    assert touched == {pair for pair in by_job if "b" in pair or "new" in pair}
+    assert touched >= {("a", "b"), ("b", "c"), ("b", "x"), ("b", "y"), ("new", "z")}
+    assert {pair for pair in before if "b" in pair} <= touched  # also those that are no candidates any more
+    assert shop.scores()["a", "b"] == (0.0, "different")
+    assert {by_job[pair] for pair in by_job if pair not in touched} == {first.job_id}
+    assert shop.run().total == 0
+
+
+def test_what_no_model_sees_makes_an_item_due_but_scores_nothing(shop: ScoringShop) -> None:
+    shop.run()
+    pairs = shop.scorer.pairs
+    shop.put("a", TITLES["a"], stock=17)
+    job = shop.run()
+    assert job.done == job.skipped > 0
+    assert job.result is not None
+    assert job.result["unchanged"] == job.result["pairs"] > 0
+    assert (shop.scorer.pairs, shop.blocker.items) == (pairs, 6)
+    assert shop.run().total == 0
+
+
+def test_an_item_that_changes_while_the_job_runs_is_due_again(shop: ScoringShop) -> None:
+    job_id = shop.submit()
+    shop.work(limit=1)
+    shop.put("a", "Acme drill DX100 used")
+    shop.work()
+    assert job_progress(job_id).state == "succeeded"
+    assert shop.scores()["a", "b"][0] == pytest.approx(overlap("Acme drill DX100 used", TITLES["b"]), abs=1e-4)
+    again = shop.run()
+    assert again.done == again.skipped > 0
+    assert shop.run().total == 0
+
+
+def test_pairs_of_a_file_and_its_broken_rows(shop: ScoringShop) -> None:
+    rows = [
+        {"src_item_id": "b", "tgt_item_id": "a", "item_label": "1"},
+        {"left_item_id": "a", "right_item_id": "b"},
+        {"left_id": "x", "right_id": "y"},
+        {"left_id": "x", "right_id": "x"},
+        {"left_id": "x", "right_id": "nowhere"},
+        {"left_id": "ghost", "right_id": "nowhere"},
+        {"left_id": "x"},
+        {"left_id": "c", "right_id": "b", "left_title": "ids count"},
+    ]
+    path = shop.folder / "pairs.jsonl.gz"
+    lines = [json.dumps(row) for row in rows]
+    path.write_bytes(gzip.compress("\n".join([*lines, "{", json.dumps({"left_id": "y", "right_id": "z"})]).encode()))
+    job = shop.run(pairs_file=str(path))
+    assert (job.state, job.total, job.done, job.failed) == ("succeeded", 9, 4, 5)
+    assert shop.scores() == expected("ab", "xy", "bc", "yz")
+    assert shop.blocker.items == 0
+    failures = {
+        failure["item_key"]: (failure["code"], failure["message"]) for failure in list_failures(job.job_id, limit=20)
+    }
+    assert {key: code for key, (code, _) in failures.items()} == {
+        "row 4": "same_item", "row 5": "unknown_item", "row 6": "unknown_item", "row 7": "broken_row",
+        "row 9": "broken_row",
+    }  # fmt: skip
+    assert (
+        failures["row 5"][1]
+        == f"Row 5 of {path}: item 'nowhere' is not in the catalogue; import it, or leave the row out."
+    )
+    assert "'ghost'" in failures["row 6"][1]
+    assert failures["row 4"][1].startswith(f"Row 4 of {path}: item 'x' is paired with itself")
+    assert "not JSON" in failures["row 9"][1]
+    assert count(MatchingState) == 0
+    again = shop.run(pairs_file=path.as_uri())
+    assert (again.done, again.skipped) == (4, 4)
+    retry = jobs.retry_failed(job.job_id)
+    shop.work()
+    assert job_progress(retry).failed == 5
+    assert "mend it, and submit a job over the file" in str(job_progress(retry).error)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_of_other_formats(shop: ScoringShop, suffix: str) -> None:
+    path = shop.folder / f"pairs.{suffix}"
+    if suffix == "csv":
+        path.write_text("left_item_id,right_item_id\na,b\n,c\nz,y\n")
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"left_item_id": ["a", None, "z"], "right_item_id": ["b", "c", "y"]}), path)
+    job = shop.run(pairs_file=str(path))
+    assert (job.done, job.failed) == (2, 1)
+    assert shop.scores() == expected("ab", "yz")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../outside.csv", "is outside the allowed folders: add its folder to SHOPVISION_IMAGE_ROOTS"),
+        ("missing.csv", "there is no such file"),
+        ("pairs.txt", "unknown format"),
+        ("https://shop/pairs.csv", "give s3://bucket/key, file:///folder/file, or a path"),
+    ],
+)
+def test_files_that_cannot_be_taken(shop: ScoringShop, name: str, reason: str) -> None:
+    (shop.folder / "pairs.txt").write_text("a,b")
+    job = shop.run(pairs_file=name if "://" in name else str(shop.folder / name))
+    assert job.state == "failed"
+    assert reason in str(job.error)
+
+
+def test_parameters_that_contradict_each_other_are_refused_at_once(shop: ScoringShop) -> None:
+    for params, reason in [
+        ({"scope": "all", "item_ids": ["a"]}, "give one of scope=all, item_ids and pairs_file"),
+        ({"item_ids": ["a"], "pairs_file": "a.csv"}, "give one of"),
+        ({"item_ids": []}, "item_ids"),
+        ({"blocking": {"most": 3}}, "blocking has no 'most'; it takes max_per_item"),
+        ({"blocking": {"max_per_item": "many"}}, "blocking: max_per_item"),
+        ({"blocking": {"max_per_item": 0}}, "max_per_item is 0"),
+        ({"grouping": {"max_size": 1}}, "max_size is 1"),
+        ({"thresholds": {"same": 0.9}}, "thresholds.different"),
+        ({"cascade": {"lo": 0.9}}, "lo"),
+    ]:
+        with pytest.raises(UserError, match=reason):
+            shop.submit(**params)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"thresholds": {"same": 0.2, "different": 0.7}}, "give 0 <= different <= same <= 1"),
+        ({"model": "untrained:1"}, "untrained:1 has no thresholds"),
+        ({"model": "nobody:1"}, "There is no model version nobody:1"),
+        ({"blocker": "scorer:1"}, "scorer:1 has no item vectors"),
+        ({"cascade": {"model": "scorer:1", "low": 0.1, "high": 0.9}}, "scorer:1 has no item vectors"),
+        ({"cascade": {"low": 0.9, "high": 0.1}}, "give 0 <= low <= high <= 1"),
+        ({"item_ids": ["a", "lost", "gone"]}, "Item 'lost' and 1 more is not in the catalogue"),
+    ],
+)
+def test_jobs_that_cannot_begin(shop: ScoringShop, params: dict[str, object], reason: str) -> None:
+    add_scorer("untrained", thresholds={})
+    job = shop.run(**params)
+    assert job.state == "failed"
+    assert reason in str(job.error)
+
+
+def test_other_thresholds_and_a_model_on_trial(shop: ScoringShop) -> None:
+    shop.run()
+    groups = count(ItemGroupMember)
+    shop.models[add_scorer("trial", tower=True)] = tower = WordTower()
+    job = shop.run(model="trial:1", thresholds={"same": 0.999, "different": 0.999}, blocking={"max_per_item": 1})
+    assert job.result is not None
+    assert "groups" not in job.result
+    assert count(ItemGroupMember) == groups
+    assert {verdict for _, verdict in shop.scores("trial").values()} == {"different"}
+    assert tower.items <= 6  # each once, in however many pairs it is
+    assert job.result["different"] == job.result["pairs"] <= 6
+    rescored = shop.run(item_ids=list(TITLES), model="trial:1", thresholds={"same": 0.5, "different": 0.1})
+    assert rescored.result is not None
+    assert rescored.result["unchanged"] == 0  # other thresholds, other verdicts
+    assert tower.items <= 6
+
+
+def test_a_cascade_leaves_only_doubtful_pairs_to_the_model(shop: ScoringShop) -> None:
+    path = shop.folder / "pairs.csv"
+    pairs = ["ab", "ac", "ax", "bc", "xy", "yz"]
+    path.write_text("left_id,right_id\n" + "".join(f"{left},{right}\n" for left, right in pairs))
+    job = shop.run(pairs_file=str(path), cascade={"low": 0.1, "high": 0.8})
+    doubtful = [pair for pair in pairs if 0.1 < overlap(TITLES[pair[0]], TITLES[pair[1]]) < 0.8]
+    assert 0 < len(doubtful) < len(pairs)
+    assert (job.done, job.counters["passed_on"]) == (6, len(doubtful))
+    assert (shop.scorer.pairs, shop.blocker.pairs) == (len(doubtful), 6)
+    assert shop.scores() == expected(*pairs)
+    assert job.params["cascade"] == {"model": "blocker:1", "low": 0.1, "high": 0.8}
+    default = shop.run(pairs_file=str(path), cascade=True)
+    assert default.params["cascade"] == {"model": "blocker:1", "low": 0.3, "high": 0.6}
+
+
+def test_pictures_that_are_missing_or_cannot_be_read(bare_shop: ScoringShop) -> None:
+    shop = bare_shop
+    shop.models[add_scorer("pictures", tower=True)] = PictureTower()
+    activate("pair_scorer", "pictures:1")
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(shop.folder / "red.png")
+    (shop.folder / "broken.png").write_bytes(b"no picture")
+    red = (shop.folder / "red.png").as_uri()
+    shop.put("a", "one two", red)
+    shop.put("b", "one two", red)
+    shop.put("without", "one two")
+    with connect() as connection:
+        connection.execute(text("DELETE FROM item_images WHERE item_id = 'without'"))
+    shop.put("broken", "one two", (shop.folder / "broken.png").as_uri())
+    shop.put("lost", "one two", (shop.folder / "lost.png").as_uri())
+    path = shop.folder / "pairs.csv"
+    path.write_text("left_id,right_id\na,b\na,without\na,broken\nlost,a\nlost,without\n")
+    job = shop.run(pairs_file=str(path))
+    assert (job.done, job.failed) == (1, 4)
+    codes = {failure["item_key"]: failure["code"] for failure in list_failures(job.job_id, limit=10)}
+    assert codes == {
+        '["a","broken"]': "not_an_image", '["a","lost"]': "not_found", '["a","without"]': "no_picture",
+        '["lost","without"]': "not_found",
+    }  # fmt: skip
+    Image.new("RGB", (8, 8)).save(shop.folder / "broken.png")
+    retry = jobs.retry_failed(job.job_id)
+    shop.work()
+    assert (job_progress(retry).done, job_progress(retry).failed) == (1, 3)
+
+
+def test_items_without_words_fail_and_absurd_ones_pass(bare_shop: ScoringShop) -> None:
+    shop = bare_shop
+    shop.put("empty", "")
+    shop.put("long", "word " * 20_000)
+    shop.put("a", 'word 中文 \U0001f600 "quoted" \\slash')
+    path = shop.folder / "pairs.csv"
+    path.write_text("left_id,right_id\nempty,a\nlong,a\n")
+    job = shop.run(pairs_file=str(path))
+    assert (job.done, job.failed) == (1, 1)
+    [failure] = list_failures(job.job_id, limit=10)
+    assert (failure["item_key"], failure["code"]) == ('["a","empty"]', "no_text")
+
+
+def test_ids_may_hold_anything(bare_shop: ScoringShop) -> None:
+    shop = bare_shop
+    ids = ['quote"', "back\\slash", "中文", "Z", "a b", "[1]", "row 7"]
+    for item_id in ids:
+        shop.put(item_id, "Acme drill DX100 cordless 18V")
+    job = shop.run()
+    assert (job.state, job.failed) == ("succeeded", 0)
+    ordered = sorted(ids)
+    assert set(shop.scores()) == {(a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :]}
+
+
+def test_what_failed_for_the_moment_is_tried_again_the_next_night(
+    shop: ScoringShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shopvision.errors import ItemError
+    from shopvision.matching import item_vectors
+
+    shop.models["blocker:1"] = PictureTower()
+    for item_id, title in TITLES.items():
+        shop.put(item_id, title, f"https://shop.example/{item_id}.jpg")
+
+    class Door:
+        limits = None
+        codes: ClassVar = {"a": "unavailable", "x": "not_found"}
+
+        def __init__(self, settings: object) -> None: ...
+        def __enter__(self) -> Door:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def fetch(self, uri: str) -> object:
+            if code := self.codes.get(uri[-5]):
+                raise ItemError(code, "no")
+
+            class Fetched:
+                data = (shop.folder / "red.png").read_bytes()
+
+            return Fetched
+
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(shop.folder / "red.png")
+    monkeypatch.setattr(item_vectors, "PictureDoor", Door)
+    job = shop.run()
+    assert (job.state, job.failed) == ("succeeded", 2)
+    assert job.result is not None
+    with connect() as connection:
+        due = connection.scalars(select(MatchingState.item_id).where(MatchingState.content_hash.is_(None))).all()
+    assert due == ["a"]
+    Door.codes = {}
+    again = shop.run()
+    assert (again.failed, again.counters["vectors"]) == (0, 2)
+    assert count(ItemVector) == 6
+
+
+def leased(shop: ScoringShop, **params: object) -> tuple[chunks.Lease, StepContext]:
+    """The first chunk of pairs, claimed."""
+    job_id = shop.submit(**params)
+    while True:
+        shop.work(limit=1)
+        with connect() as connection:
+            row = connection.execute(
+                select(Chunk.chunk_id, Chunk.item_keys).where(
+                    Chunk.job_id == job_id, Chunk.phase == "chunk", Chunk.state == "ready"
+                )
+            ).first()
+        if row is not None and len(json.loads(row.item_keys[0])) == 2:
+            lease = chunks.claim(row.chunk_id, "test@here")
+            assert lease is not None
+            return lease, StepContext(lease)
+
+
+def run_chunk(lease: chunks.Lease, context: StepContext) -> chunks.ChunkResult:
+    from worker.kinds import get_kind, parse_params
+
+    kind = get_kind("score_pairs")
+    return kind.run(parse_params(kind, lease.params), lease.item_keys, context)
+
+
+def test_an_attempt_that_lost_its_lease_writes_nothing(shop: ScoringShop) -> None:
+    lease, context = leased(shop)
+    result = run_chunk(lease, context)
+    with connect() as connection:
+        connection.execute(update(Chunk).where(Chunk.chunk_id == lease.chunk_id).values(attempt=Chunk.attempt + 1))
+    with pytest.raises(LeaseLostError):
+        chunks.commit(lease, result)
+    assert shop.scores() == {}
+    with connect() as connection:
+        connection.execute(update(Chunk).where(Chunk.chunk_id == lease.chunk_id).values(attempt=lease.attempt))
+    chunks.commit(lease, result)
+    shop.work()
+    assert job_progress(lease.job_id).state == "succeeded"
+    assert len(shop.scores()) == len(lease.item_keys)
+
+
+def test_what_changes_or_leaves_while_a_model_computes_is_not_written(shop: ScoringShop) -> None:
+    lease, context = leased(shop)
+    result = run_chunk(lease, context)
+    shop.put("a", "something else")
+    with connect() as connection:
+        delete_items(connection, ["y"])
+    chunks.commit(lease, result)
+    shop.work()
+    assert all(not {"a", "y"} & set(pair) for pair in shop.scores())
+    progress = job_progress(lease.job_id)
+    assert progress.state == "succeeded"
+    assert progress.counters["changed_meanwhile"] == sum(
+        1 for key in lease.item_keys if {"a", "y"} & set(json.loads(key))
+    )
+    shop.run()
+    assert ("a", "b") in shop.scores()
+
+
+def test_it_stops_between_batches_and_goes_on_later(shop: ScoringShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, context = leased(shop)
+    answers = iter([False, True])
+    monkeypatch.setattr(context, "should_stop", lambda: next(answers))
+    result = run_chunk(lease, context)
+    assert (result.done, result.remaining) == (2, lease.item_keys[2:])
+    chunks.commit(lease, result)
+    assert len(shop.scores()) == 2
+    shop.work()
+    assert len(shop.scores()) == len(lease.item_keys)
+    assert job_progress(lease.job_id).done == 6 + len(lease.item_keys)
+
+
+def test_it_stops_while_it_makes_vectors_and_keeps_those_made(
+    shop: ScoringShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shopvision.matching import item_vectors
+
+    monkeypatch.setattr(item_vectors, "BATCH_ITEMS", 4)
+    shop.models[add_scorer("tower", tower=True)] = tower = WordTower()
+    lease, context = leased(shop, model="tower:1")
+    monkeypatch.setattr(context, "should_stop", lambda: True)
+    result = run_chunk(lease, context)
+    assert (result.done, result.remaining, tower.items) == (0, lease.item_keys, 4)
+    chunks.commit(lease, result)
+    shop.work()
+    assert tower.items == 6
+    assert len(shop.scores("tower")) == len(lease.item_keys)
+
+
+def test_the_nightly_run_without_a_scorer(shop: ScoringShop) -> None:
+    with connect() as connection:
+        connection.execute(text("DELETE FROM model_roles WHERE role = 'pair_scorer'"))
+    job = shop.run()
+    assert (job.state, job.total) == ("succeeded", 0)
+    assert "No model serves the role pair_scorer" in job.sentence()
+    asked_for = shop.run(scope="all")
+    assert (asked_for.state, asked_for.error is not None) == ("failed", True)
+
+
+def test_another_model_matches_every_item_anew_and_keeps_the_scores_of_the_first(shop: ScoringShop) -> None:
+    first = shop.run()
+    shop.models[add_scorer("second")] = shop.scorer
+    activate("pair_scorer", "second:1")
+    second = shop.run()
+    assert second.result is not None
+    assert second.result["pairs"] == first.result["pairs"]
+    assert shop.scores() == shop.scores("second")
+    assert shop.blocker.items == 6
+
+
+def test_without_a_blocker_words_and_codes_find_candidates(shop: ScoringShop) -> None:
+    job = shop.run(blocker="none")
+    assert job.counters["vectors"] == shop.blocker.items == 0
+    assert shop.scores().items() >= expected("ab", "xy").items()
+
+
+def test_marks_of_several_jobs_do_not_mix(shop: ScoringShop) -> None:
+    """The later job takes over what both would match; the earlier one's end does not make it matched."""
+    with connect() as connection:
+        version = connection.scalars(text("SELECT model_version_id FROM model_versions WHERE name = 'scorer'")).one()
+    one, other = shop.submit(), shop.submit()
+    assert store.mark_due(version, one, everything=False, item_ids=None) == 6
+    assert store.mark_due(version, other, everything=False, item_ids=["a", "b"]) == 2
+    assert set(store.due_items(one)) == set("cxyz")
+    store.complete(one, ["x"])
+    with connect() as connection:
+        matched = connection.scalars(select(MatchingState.item_id).where(MatchingState.content_hash.is_not(None)))
+        assert set(matched) == set("cyz")
+    assert set(store.due_items(other)) == {"a", "b"}
