@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.common import REPOSITORY, Table, machine, progress
 
 NAMES = (
+    "pair_scoring",
     "ranking",
     "embedding_refresh",
     "embedding_refresh_large_model",

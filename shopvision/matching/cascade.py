@@ -128,16 +128,17 @@ class Cascade(CompositeScorer):
         """
         if not 0 <= low <= high <= 1:
             raise UserError(f"Cascade low={low}, high={high}: give 0 <= low <= high <= 1.")
-        if low > second.thresholds["different"] or high < second.thresholds["same"]:
+        different, same = (second.card.thresholds[name] for name in ("different", "same"))
+        if low > different or high < same:
             raise UserError(
-                f"Cascade low={low}, high={high}: pairs from {second.thresholds['different']:g} to "
-                f"{second.thresholds['same']:g} are for review, so give low and high outside of that."
+                f"Cascade low={low}, high={high}: pairs from {different:g} to {same:g} are for review, so give low and "
+                "high outside of that."
             )
         if first.vector_dimension is None:
             raise UserError("The first model of a cascade reads both items at once: use one with item vectors.")
         super().__init__([first, second])
         self.low, self.high = low, high
-        self.thresholds = second.thresholds
+        self.card = second.card
         self.passed_on = 0
 
     def score(

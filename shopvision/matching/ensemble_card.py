@@ -201,7 +201,6 @@ class EnsembleScorer(CompositeScorer):
         super().__init__(
             [PairScorer(folder / place, device=device, precision=precision) for place in self.arguments.members]
         )
-        self.thresholds = self.card.thresholds
         seen = self.arguments.seen_categories
         self._seen = None if seen is None else frozenset(seen)
 

@@ -21,7 +21,7 @@ class FirstTokenLayer(nn.Module):
         super().__init__()
         self.layer: Any = layer  # transformers is untyped
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """(n, L, H), mask (n, 1, L, L), added to or chosen from the attention -> (n, 1, H)."""
         attention = self.layer.attention.self
         first = hidden_states[:, :1]

@@ -27,6 +27,7 @@ from shopvision.models.image_encoder import ImageEncoder, Precision, best_precis
 
 if TYPE_CHECKING:
     from shopvision.matching.batching import ShouldStop
+    from shopvision.models.card import ModelCard
 
 Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.integer[Any]]
@@ -49,7 +50,7 @@ class BaseScorer:
     """What all scorers of pairs share: one model, or several as one.
 
     Attributes:
-        thresholds: ``same``, ``different`` and ``decision``; they are probabilities.
+        card: of the model version; of a cascade that of its last model, whose thresholds hold.
         needs_text: whether it reads texts.
         needs_picture: whether it reads pictures.
         preprocessing: how pictures must be prepared; None where it reads none.
@@ -57,7 +58,7 @@ class BaseScorer:
             features of its picture; None where nothing is.
     """
 
-    thresholds: dict[str, float]
+    card: ModelCard
     needs_text: bool
     needs_picture: bool
     vector_dimension: int | None
@@ -119,7 +120,7 @@ class BaseScorer:
 
     def verdicts(self, probabilities: Floats) -> NDArray[np.str_]:
         """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities, by the card's thresholds."""
-        return verdicts_of(probabilities, self.thresholds)
+        return verdicts_of(probabilities, self.card.thresholds)
 
     def __call__(self, pairs: Sequence[tuple[Item, Item]]) -> list[ScoredPair]:
         """Score pairs of items; their pictures are read through the picture door.
@@ -198,7 +199,6 @@ class PairScorer(BaseScorer):
         loaded = load_matcher(folder)
         family = find_family(loaded.arguments.family)
         self.card = loaded.card
-        self.thresholds = loaded.card.thresholds
         self.needs_text = family.reads_text
         self.needs_picture = family.reads_pictures
         self._preprocessing = loaded.preprocessing

@@ -143,7 +143,7 @@ def test_networks_that_read_more_stay_whole(tmp_path: Path, changes: dict[str, A
     items = some_items()
     left, right = some_pairs(items, 9)
     found = PairScorer(tmp_path, precision="float32").log_odds(items, left, right)
-    np.testing.assert_allclose(found, one_by_one(tmp_path, items, left, right), atol=1e-5)
+    np.testing.assert_allclose(found, one_by_one(tmp_path, items, left, right), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("axes", "symmetric"), [(COSINE, False), (ADDITIVE, False), (ADDITIVE, True)])
