@@ -154,7 +154,10 @@ def compare(left: Item, right: Item) -> list[Field]:
 
 
 def mark(left: str, right: str) -> tuple[Marked, Marked]:
-    """Both texts in parts, those words marked that the other has not; capitals do not matter, long texts are cut."""
+    """Both texts in parts, those words marked that the other has not; capitals do not matter, long texts are cut.
+
+    Beside an empty text nothing is marked: it would be all.
+    """
     texts = [_cut(left), _cut(right)]
     return _parts(texts[0], distinct_words(texts[1])), _parts(texts[1], distinct_words(texts[0]))
 
@@ -163,7 +166,7 @@ def _parts(text: str, others: set[str]) -> Marked:
     parts: Marked = []
     end = 0
     for word in WORD.finditer(text):
-        if word[0].casefold() not in others:
+        if others and word[0].casefold() not in others:
             parts += [(text[end : word.start()], False), (word[0], True)]
             end = word.end()
     parts.append((text[end:], False))
