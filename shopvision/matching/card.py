@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
 
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
+from shopvision.matching.axes import Axes
 from shopvision.matching.families import (
     FAMILIES,
     MatcherArguments,
@@ -23,6 +26,7 @@ from shopvision.matching.packing import Packer
 from shopvision.matching.statistics import CategoryStatistics
 from shopvision.matching.texts import TextBuilder
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, sha256_of
+from shopvision.models.text_backbone import fetch_text
 from shopvision.models.tokenizer_files import TOKENIZER_FILES, read_tokenizer, save_tokenizer
 from shopvision.models.weights import load_strictly, read_tensors
 
@@ -30,11 +34,19 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["KIND", "LoadedMatcher", "MatcherArguments", "load_matcher", "make_packer", "read_card", "save_matcher"]
+__all__ = [
+    "KIND", "LoadedMatcher", "MatcherArguments", "check_thresholds", "load_matcher", "make_item_encoder", "make_packer",
+    "read_card", "save_matcher",
+]  # fmt: skip
 
 KIND = "pair_scorer"
 # In model.safetensors, of the image encoder that is no part of the network.
 _FROZEN = "frozen_image."
+# Of item encoders: what the encoder wants before a text, scale and shift. Fitted to 800 labelled pairs, most of them
+# hard, and 1,200 random ones, of offers for electronics, shoes, computers and beer.
+_COSINES = {"wheel:minilm": ("", 9.0, -8.5), "wheel:e5-small": ("query:", 50.0, -47.5)}
+_OTHER_COSINES = ("", 9.0, -8.5)
+_ENCODER_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,12 @@ def make_packer(arguments: MatcherArguments, tokenizer: PreTrainedTokenizerFast)
     statistics = None if arguments.statistics is None else CategoryStatistics.from_json(arguments.statistics)
     return Packer(
         tokenizer,
-        TextBuilder(arguments.builder, statistics=statistics, segmenter=arguments.segmenter),
+        TextBuilder(
+            arguments.builder,
+            statistics=statistics,
+            segmenter=arguments.segmenter,
+            compare_codes=arguments.compare_codes,
+        ),
         max_length=arguments.max_length,
         token_types=config.get("type_vocab_size", 1),
         image_token=find_family(arguments.family).frozen_image,
@@ -230,3 +247,49 @@ def load_matcher(folder: Path) -> LoadedMatcher:
     load_strictly(network, tensors, where)
     packer = make_packer(arguments, read_tokenizer(folder)) if find_family(family).reads_text else None
     return LoadedMatcher(network, card, arguments, packer, card.preprocessing, image_encoder)
+
+
+def make_item_encoder(source: str, folder: Path) -> ModelCard:
+    """A two-tower model straight from a pretrained sentence encoder: cosines of texts, nothing trained on pairs.
+
+    For finding candidates, and as a cheap first stage. Its log-odds are ``scale * cosine + shift`` with the numbers of
+    ``_COSINES``, and its thresholds are not calibrated: train on your own pairs, or choose thresholds from them,
+    before its verdicts decide anything.
+
+    Args:
+        source: of the encoder, see ``shopvision.models.text_backbone.fetch_text``.
+        folder: gets the model version.
+
+    Raises:
+        UserError: the encoder cannot be had.
+    """
+    text = fetch_text(source)
+    prefix, scale, shift = _COSINES.get(source, _OTHER_COSINES)
+    arguments = MatcherArguments(
+        family="text_two_tower",
+        axes=Axes(interaction="two_tower", head="metric", similarity="cosine", loss="bce"),
+        text_config=text.config,
+        pooling=text.pooling,
+        text_prefix=prefix,
+        max_length=min(_ENCODER_LENGTH, text.tokenizer.model_max_length),
+    )
+    network = build_matcher(arguments)
+    load_strictly(
+        network,
+        {f"text.{name}": tensor for name, tensor in text.tensors.items()}
+        | {"head.log_scale": torch.tensor(math.log(scale)), "head.shift": torch.tensor(shift)},
+        source,
+    )
+    return save_matcher(
+        folder,
+        network,
+        arguments,
+        text.tokenizer,
+        None,
+        name=f"{text.name}-items",
+        source=f"item-encoder:{text.source}",
+        calibration={"method": "none"},
+        thresholds={"same": 0.9, "decision": 0.5, "different": 0.1},
+        licence=text.licence,
+        training_data=text.training_data,
+    )

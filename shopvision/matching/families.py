@@ -40,6 +40,7 @@ class MatcherArguments(BaseModel):
         dropout: of the head.
         builder: of texts.
         segmenter: of texts.
+        compare_codes: of texts: whether pairs begin with what the items' model codes say.
         statistics: of the text builder, see ``CategoryStatistics.to_json``.
         max_length: most tokens of a sequence.
         symmetric: score a pair in both orders and average the logits.
@@ -60,6 +61,7 @@ class MatcherArguments(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
+    compare_codes: bool = False
     statistics: dict[str, Any] | None = None
     max_length: int = Field(256, gt=0)
     symmetric: bool = False

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision.matching.code_agreement import ItemCodes
+
 Rows: TypeAlias = NDArray[np.integer[Any]]
 
 
@@ -20,6 +22,7 @@ class TokenizedItem:
     title: NDArray[np.int32]
     keys: tuple[str, ...]
     pieces: tuple[NDArray[np.int32], ...]
+    codes: ItemCodes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class ItemTokens:
         tokens: all parts one after another: title, first piece, ..., of the first item, then of the next.
         starts: (parts + 1,) where each part starts in ``tokens``.
         first: (n + 1,) which part is an item's title.
+        codes: n; None where they are not compared.
     """
 
     categories: tuple[str, ...]
@@ -39,6 +43,7 @@ class ItemTokens:
     tokens: NDArray[np.int32]
     starts: NDArray[np.int64]
     first: NDArray[np.int64]
+    codes: tuple[ItemCodes | None, ...]
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -48,7 +53,7 @@ class ItemTokens:
             self.tokens[self.starts[part] : self.starts[part + 1]]
             for part in range(self.first[row], self.first[row + 1])
         ]
-        return TokenizedItem(self.categories[row], parts[0], self.keys[row], tuple(parts[1:]))
+        return TokenizedItem(self.categories[row], parts[0], self.keys[row], tuple(parts[1:]), self.codes[row])
 
     def __iter__(self) -> Iterator[TokenizedItem]:
         return map(self.__getitem__, range(len(self)))
@@ -63,6 +68,7 @@ class ItemTokens:
             np.concatenate([np.zeros(0, np.int32), *parts]),
             offsets(len(part) for part in parts),
             offsets(1 + len(item.pieces) for item in items),
+            tuple(item.codes for item in items),
         )
 
     def sizes(self, rows: Rows) -> NDArray[np.int64]:

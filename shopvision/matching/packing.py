@@ -9,7 +9,8 @@ and use see the same ones. Layouts (titles alone have no pieces, and no separato
 
 Where the encoder has two token types, those of a pair are 0 up to and including A's last ``[SEP]``, then 1. ``[IMG]``
 is ``[unused99]`` where the vocabulary has it, else the mask token: its word embedding is never read, because the
-picture takes its place. Too long a pair loses tokens longest side first, from the right, so that the last pieces go
+picture takes its place. Where the builder compares codes, what they say (``same model;``) stands before A's title, as
+part of no side. Too long a pair loses tokens longest side first, from the right, so that the last pieces go
 first and a title last; separators stay. Position ids are left to the encoder.
 """
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from shopvision.errors import UserError
+from shopvision.matching import code_agreement
 from shopvision.matching.item_tokens import ItemTokens, Rows, TokenizedItem, offsets
 from shopvision.matching.records import Item
 from shopvision.matching.texts import ItemText, TextBuilder
@@ -110,7 +112,9 @@ class Packer:
         self._side_specials = (1 if builder.name == "title" else 2) + 2 * image_token
         self._prefix = np.zeros(0, np.int32)
         self._prefix = self._tokenize([prefix.strip()])[0]
-        needed = 2 + 1 + 2 * self._side_specials + len(self._prefix)
+        said = self._tokenize(list(code_agreement.WORDS if builder.compare_codes else code_agreement.WORDS[:1]))
+        self._said, self._said_starts = np.concatenate(said), offsets(map(len, said))
+        needed = 2 + 1 + 2 * self._side_specials + max(len(self._prefix), *map(len, said))
         if max_length < needed:
             raise UserError(f"max_length {max_length} leaves no room for words: use {needed} or more.")
         if max_length > tokenizer.model_max_length:
@@ -134,6 +138,7 @@ class Packer:
             np.concatenate([np.zeros(0, np.int32), *(encoded[number] for number in which)]),
             offsets(len(encoded[number]) for number in which),
             offsets(1 + len(text.pieces) for text in texts),
+            tuple(text.codes for text in texts),
         )
 
     def _tokenize(self, texts: list[str]) -> list[NDArray[np.int32]]:
@@ -154,7 +159,8 @@ class Packer:
 
     def pair_lengths(self, items: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
         """How many tokens each pair's sequence has, without packing it."""
-        lengths: NDArray[np.int64] = self._kept(items, left, right).sum(0) + 1 + 2 * self._side_specials
+        said = np.diff(self._said_starts)[self._agreement(items, left, right)]
+        lengths: NDArray[np.int64] = self._kept(items, left, right, said).sum(0) + said + 1 + 2 * self._side_specials
         return lengths
 
     def single_lengths(self, items: ItemTokens) -> NDArray[np.int64]:
@@ -171,19 +177,26 @@ class Packer:
             left: (n,) rows of the first items.
             right: (n,) rows of the second items.
         """
-        kept = self._kept(items, left, right)
-        lengths = kept.sum(0) + 1 + 2 * self._side_specials
+        agreement = self._agreement(items, left, right)
+        said = np.diff(self._said_starts)[agreement]
+        kept = self._kept(items, left, right, said)
+        lengths = kept.sum(0) + said + 1 + 2 * self._side_specials
         ids, attention = self._blank(lengths)
         orders = self._orders(items, left, right)
         slots = np.ones((len(lengths), 2), np.int64)
-        slots[:, 1] = slots[:, 0] + kept[0] + self._side_specials
-        for rows, place, room, order in zip((left, right), slots.T, kept, orders, strict=True):
+        slots[:, 1] = slots[:, 0] + said + kept[0] + self._side_specials
+        columns = slots[:, 0] + 2 * self.image_token
+        _copy(
+            ids, self._said, rows=np.arange(len(ids)), columns=columns, starts=self._said_starts[agreement], counts=said
+        )
+        sides = zip((left, right), slots.T, (said, np.zeros_like(said)), kept, orders, strict=True)
+        for rows, place, before, room, order in sides:
             start = place
             if self.image_token:
                 _put(ids, start, self._ids["mask"])
                 _put(ids, start + 1, self._ids["sep"])
                 start = start + 2
-            self._put_item(ids, items, rows, start=start, room=room, orders=order)
+            self._put_item(ids, items, rows, start=start + before, room=room, orders=order)
         second = attention & (np.arange(ids.shape[1]) >= slots[:, 1:]) & (self._types > 1)
         return PackedBatch(_batch(ids, attention, second), torch.from_numpy(slots) if self.image_token else None)
 
@@ -197,9 +210,18 @@ class Packer:
         self._put_item(ids, items, rows, start=np.full(len(rows), start), room=room, orders=None)
         return PackedBatch(_batch(ids, attention, np.zeros_like(attention)))
 
-    def _kept(self, items: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
+    def _agreement(self, items: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
+        """(n,) what the codes of each pair say: an index into ``code_agreement.WORDS``."""
+        if not self.builder.compare_codes:
+            return np.zeros(len(left), np.int64)
+        codes = items.codes
+        pairs = zip(left.tolist(), right.tolist(), strict=True)
+        # Not None: this packer's builder made them.
+        return np.fromiter((code_agreement.agreement(codes[a], codes[b]) for a, b in pairs), np.int64, len(left))
+
+    def _kept(self, items: ItemTokens, left: Rows, right: Rows, said: NDArray[np.int64]) -> NDArray[np.int64]:
         """(2, n): how many tokens of each side stay. One after another, the longer side loses its last one."""
-        room = self.max_length - 1 - 2 * self._side_specials
+        room = self.max_length - 1 - 2 * self._side_specials - said
         a, b = items.sizes(left), items.sizes(right)
         return np.stack([
             np.minimum(a, np.maximum(room - b, room - room // 2)), np.minimum(b, np.maximum(room - a, room // 2)),

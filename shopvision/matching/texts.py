@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from shopvision.errors import UserError
+from shopvision.matching.code_agreement import ItemCodes, item_codes
 from shopvision.matching.normalisation import MAX_TEXT_CHARACTERS, normalise
 from shopvision.matching.records import Item
 from shopvision.matching.statistics import CategoryStatistics
@@ -45,24 +46,32 @@ class ItemText:
     Attributes:
         keys: of the pieces, normalised and distinct.
         pieces: ``key:v1,v2;`` each; price and description come last.
+        codes: of the item's model, where the builder compares them.
     """
 
     title: str
     keys: tuple[str, ...]
     pieces: tuple[str, ...]
+    codes: ItemCodes | None = None
 
 
 class TextBuilder:
     """Makes texts of items; the same text in training and serving, whatever ``PYTHONHASHSEED``."""
 
     def __init__(
-        self, name: BuilderName, *, statistics: CategoryStatistics | None = None, segmenter: Segmenter = "none"
+        self,
+        name: BuilderName,
+        *,
+        statistics: CategoryStatistics | None = None,
+        segmenter: Segmenter = "none",
+        compare_codes: bool = False,
     ) -> None:
         """Build as ``name`` says.
 
         Args:
             statistics: of the training items; ``frequency`` and ``aligned`` need them.
             segmenter: ``jieba`` puts blanks between Chinese words, for models that were trained so.
+            compare_codes: let pairs begin with what the items' model codes say, see ``code_agreement``.
 
         Raises:
             UserError: there is no such builder or segmenter, or the builder has no statistics.
@@ -74,13 +83,15 @@ class TextBuilder:
             raise UserError(f"The text builder {name!r} orders by frequency: give it the training items' statistics.")
         self.name = name
         self.segmenter = segmenter
+        self.compare_codes = compare_codes
         self.statistics = statistics or CategoryStatistics()
 
     def item(self, item: Item) -> ItemText:
         """The item's texts, pieces in its own order."""
         title = self._words(normalise(item.title))
+        codes = item_codes(item) if self.compare_codes else None
         if self.name == "title":
-            return ItemText(title, (), ())
+            return ItemText(title, (), (), codes)
         values = _pieces(item)
         keys = list(values)
         if self.name != "title_attributes":
@@ -93,7 +104,7 @@ class TextBuilder:
                 break
             kept.append(key)
             pieces.append(self._words(piece))
-        return ItemText(title, tuple(kept), tuple(pieces))
+        return ItemText(title, tuple(kept), tuple(pieces), codes)
 
     def order(
         self, left: ItemText, left_category: str, right: ItemText, right_category: str
