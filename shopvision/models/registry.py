@@ -20,10 +20,14 @@ from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 
 ROLES = (
-    "catalogue_encoder", "plan_ranker", "image_recall", "image_ranker", "pair_scorer", "fashion_detector",
-    "thumbnail_classifier",
+    "catalogue_encoder", "plan_ranker", "image_recall", "image_ranker", "pair_scorer", "pair_blocker",
+    "fashion_detector", "thumbnail_classifier",
 )  # fmt: skip
-KIND_OF_ROLE = {"catalogue_encoder": "image_encoder", "plan_ranker": "plan_ranker"}
+KIND_OF_ROLE = {
+    "catalogue_encoder": "image_encoder", "plan_ranker": "plan_ranker", "pair_scorer": "pair_scorer",
+    # A pair scorer with item vectors: the text vectors that candidates are found by.
+    "pair_blocker": "pair_scorer",
+}  # fmt: skip
 DEFAULT_ENCODER = "wheel:efficientnet-lite0"
 
 
@@ -285,6 +289,7 @@ def local_copy(ref: ModelVersionRef, store: ObjectStore | None = None) -> Path:
 
 def _download(ref: ModelVersionRef, store: ObjectStore, folder: Path) -> None:
     for file in ref.card.files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         try:
             store.download(f"{ref.prefix}/{file}", folder / file)
         except ObjectMissing:

@@ -44,7 +44,11 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:/path or clik:FILE")
+        str,
+        typer.Argument(
+            help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:/path, clik:FILE or "
+            "item-encoder:wheel:e5-small"
+        ),
     ],
     *,
     name: Annotated[str | None, typer.Option(help="By default the source's own name.")] = None,
