@@ -102,8 +102,12 @@ def _iso(moment: Any) -> Any:
 
 def _write(path: Path, columns: dict[str, Kind], query: Select[Any]) -> int:
     count = 0
-    with record_writer(path, columns) as write, connect() as connection:
-        for rows in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query).partitions():
+    with (
+        record_writer(path, columns) as write,
+        connect() as connection,
+        connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query) as result,
+    ):
+        for rows in result.partitions():
             write(rows)
             count += len(rows)
     return count

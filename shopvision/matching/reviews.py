@@ -85,15 +85,17 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
         reviewer: for rows that name none.
 
     Raises:
-        UserError: the file cannot be read, or lacks one of the three columns.
+        UserError: the file cannot be read, or has no column of item ids.
     """
     report = ReviewReport()
     decisions: dict[tuple[str, str], list[Decision]] = {}
+    found: set[str] = set()
     with open_source(str(location)) as source:
         for line, record in source.records:
             report.rows += 1
+            found.update(() if isinstance(record, RecordError) else record)
             try:
-                pair = _read(record, line, reviewer, str(location))
+                pair = _read(record, line, reviewer)
             except ItemError as error:
                 report.refused.append((line, error.message))
                 continue
@@ -101,6 +103,9 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
                 report.undecided += 1
             else:
                 decisions.setdefault(pair[0], []).append(pair[1])
+    missing = [name for name in REQUIRED[:2] if name not in found]  # an empty verdict is no mistake
+    if report.rows and missing:
+        raise UserError(f"{location} has no {', '.join(missing)}: it needs the columns {', '.join(REQUIRED)}.")
     _write(_consistent(decisions, report), report)
     report.refused.sort()
     return report
@@ -159,14 +164,11 @@ def _plain(title: str | None) -> str:
 
 
 def _read(
-    record: Mapping[str, Any] | RecordError, line: int, reviewer: str | None, location: str
+    record: Mapping[str, Any] | RecordError, line: int, reviewer: str | None
 ) -> tuple[tuple[str, str], Decision] | None:
     """The pair and what was decided; None where nothing was."""
     if isinstance(record, RecordError):
         raise ItemError("broken_record", str(record))
-    missing = [name for name in REQUIRED if name not in record]
-    if missing and line <= 2:  # a table without the column, rather than one broken line
-        raise UserError(f"{location} has no {', '.join(missing)}: it needs the columns {', '.join(REQUIRED)}.")
     left, right, verdict, name, note = (_text(record.get(key)) for key in COLUMNS[:5])
     if not verdict:
         return None

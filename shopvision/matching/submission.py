@@ -100,17 +100,22 @@ def threshold_between(values: NDArray[np.float64], same: NDArray[np.bool_]) -> f
     """The similarity that tells pairs as a model told them: above all that are different, below all that are the same.
 
     Args:
-        values: (n,) similarities.
+        values: (n,) similarities, at least one.
         same: (n,) what the model says.
 
     Raises:
-        UserError: some pair that is the same is less alike than one that is not.
+        UserError: some pair that is the same is not more alike than one that is not.
     """
-    lowest = float(values[same].min()) if same.any() else float(np.nextafter(values.max(initial=0.0), np.inf))
-    highest = float(values[~same].max()) if not same.all() else lowest
-    if highest > lowest:
+    lowest = float(values[same].min()) if same.any() else np.inf
+    highest = float(values[~same].max()) if not same.all() else -np.inf
+    if highest >= lowest:
         raise UserError("The model does not decide by this similarity alone: submit its probabilities (second).")
-    return (lowest + highest) / 2 if highest < lowest else lowest
+    if highest == -np.inf:
+        return lowest
+    if lowest == np.inf:
+        return float(np.nextafter(highest, np.inf))
+    middle = (lowest + highest) / 2
+    return middle if middle > highest else lowest
 
 
 def write_submission(path: Path, rows: Iterable[SubmissionRow], similarity: str) -> int:
