@@ -111,6 +111,15 @@ def test_common_keys_line_up_whatever_each_item_s_own_order() -> None:
     assert order(builder, right, left) == order(builder, left, right)[::-1]
 
 
+def test_common_keys_of_equal_frequency_line_up_by_name() -> None:
+    training = [Item(f"{c}{row}", category=c, attributes={k: ("1",)}) for c, k in ("Aq", "Bp") for row in range(2)]
+    builder = TextBuilder("aligned", statistics=CategoryStatistics.fit(training))
+    # 2 + 0 and 0 + 2, though each side alone would begin with another one
+    left, right = (Item(name, category=name, attributes={"p": ("1",), "q": ("1",)}) for name in "AB")
+    assert (builder.item(left).keys, builder.item(right).keys) == (("q", "p"), ("p", "q"))
+    assert order(builder, left, right) == (["p", "q"], ["p", "q"])
+
+
 def test_common_brand_leads_and_common_description_does_not_push_out_attributes() -> None:
     left = Item("l", brand="N", price="1", description="long", attributes={"b": ("1",), "own": ("1",)})
     right = Item("r", brand="M", description="text", attributes={"b": ("1",)})
