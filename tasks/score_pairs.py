@@ -244,7 +244,7 @@ def _make_vectors(
     result.failures += [ItemFailed(_ids_key(item_id), *failed) for item_id, failed in found.failed.items()]
     result.remaining += [_ids_key(item_id) for item_id in found.remaining]
     result.counters["vectors"] = len(found.made)
-    return found.write
+    return lambda connection: found.write(connection, confirm=True)
 
 
 def _score(

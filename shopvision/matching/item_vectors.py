@@ -48,11 +48,16 @@ class ItemVectors:
     remaining: list[str] = field(default_factory=list)
     model_seconds: float = 0.0
 
-    def write(self, connection: Connection) -> None:
-        """Store what was made; what was kept is confirmed to be that of the item as it is."""
+    def write(self, connection: Connection, *, confirm: bool = False) -> None:
+        """Store what was made.
+
+        Args:
+            confirm: note that kept vectors are those of what the items are now, so that nobody looks at them again.
+        """
         made = {item_id: self.vectors[item_id] for item_id in self.made}
         store.write_vectors(connection, self.model_version_id, self.read, made)
-        store.confirm_vectors(connection, self.model_version_id, self.read, sorted(self.vectors.keys() - made))
+        if confirm:
+            store.confirm_vectors(connection, self.model_version_id, self.read, sorted(self.vectors.keys() - made))
 
 
 def item_vectors(

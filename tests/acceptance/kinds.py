@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from tasks.rank_plans import RankParams, RankPlans
 from tasks.refresh_embeddings import RefreshEmbeddings, RefreshParams
+from tasks.score_pairs import ScorePairs, ScoreParams
 from worker.kinds import ChunkResult, JobKind, JobParams, register
 from worker.ledger.context import StepContext
 
@@ -126,5 +127,27 @@ class RankSlowly(RankPlans):
         return super().run(params, keys, context)
 
 
-for kind in (Noop(), Sleep(), RankSlowly(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk()):
+class ScoreSlowly(ScorePairs):
+    """The real matching in many small chunks; every pair that was written is noted."""
+
+    name = "score_slowly"
+    chunk_size = 64
+
+    def run(self, params: ScoreParams, keys: list[str], context: StepContext) -> ChunkResult:
+        time.sleep(0.5)
+        result = super().run(params, keys, context)
+        write = result.write
+
+        def write_and_note(connection: Connection) -> None:
+            if write is not None:
+                write(connection)
+            note_effects(connection, keys)
+
+        result.write = write_and_note
+        return result
+
+
+for kind in (
+    Noop(), Sleep(), RankSlowly(), ScoreSlowly(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk(),
+):  # fmt: skip
     register(kind)

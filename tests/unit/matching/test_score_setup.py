@@ -1,0 +1,136 @@
+"""What decides a verdict, which file may be read, and what a chunk's keys look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shopvision.catalogue.rows import RecordError
+from shopvision.errors import UserError
+from shopvision.matching import asked
+from shopvision.matching.asked import BrokenRow, readable
+from shopvision.matching.setup import FirstStage, Setup, Thresholds, require_vectors, thresholds_of
+from shopvision.models import ModelVersionRef
+from shopvision.models.card import Architecture, ModelCard
+from tasks import score_pairs
+from worker.kinds import get_kind, parse_params
+
+NO_ID = "no right_item_id; give the ids of two catalogue items"
+LONG_ID = "right_item_id has 201 characters; ids have 200 at most"
+
+
+def version(name: str = "m", **fields: Any) -> ModelVersionRef:
+    architecture = Architecture(library="shopvision", name="text_one_tower", arguments=fields.pop("arguments", {}))
+    values = {"name": name, "tag": "1", "kind": "pair_scorer", "architecture": architecture, "source": "test"}
+    return ModelVersionRef(7, name, "1", ModelCard(**values, files={}, **fields))
+
+
+def test_both_thresholds_belong_to_their_verdict() -> None:
+    thresholds = Thresholds(same=0.75, different=0.25)
+    told = [thresholds.verdict(value) for value in (0.0, 0.25, 0.26, 0.74, 0.75, 1.0)]
+    assert told == ["different", "different", "review", "review", "same", "same"]
+    assert Thresholds(0.5, 0.5).verdict(0.5) == "same"
+
+
+@pytest.mark.parametrize(("same", "different"), [(0.2, 0.7), (1.1, 0.5), (0.5, -0.1), (float("nan"), 0.1)])
+def test_thresholds_out_of_order(same: float, different: float) -> None:
+    with pytest.raises(UserError, match="give 0 <= different <= same <= 1"):
+        Thresholds(same, different)
+
+
+def test_thresholds_come_from_the_card() -> None:
+    card = {"same": 0.9, "different": 0.2, "decision": 0.4}
+    assert thresholds_of(version(thresholds=card)) == Thresholds(0.9, 0.2)
+    with pytest.raises(UserError, match="m:1 has no calibrated thresholds"):
+        thresholds_of(version())
+
+
+def test_a_cascade_decides_nothing_that_is_for_review() -> None:
+    thresholds = Thresholds(0.8, 0.2)
+    setup = Setup(version(), thresholds, FirstStage(version("first"), 0.2, 0.8))
+    assert [ref.name for ref in setup.models] == ["first", "m"]
+    for low, high in [(0.3, 0.8), (0.2, 0.7)]:
+        with pytest.raises(UserError, match=r"pairs from 0\.2 to 0\.8 are for review"):
+            Setup(version(), thresholds, FirstStage(version("first"), low, high))
+
+
+def test_scores_of_one_setup_do_not_count_for_another() -> None:
+    first = FirstStage(version("first"), 0.1, 0.9)
+    setups = [
+        Setup(version(), Thresholds(0.8, 0.2)), Setup(version(), Thresholds(0.8, 0.3)),
+        Setup(version(), Thresholds(0.8, 0.2), first),
+        Setup(version(), Thresholds(0.8, 0.2), FirstStage(version("other"), 0.1, 0.9)),
+        Setup(version(), Thresholds(0.8, 0.2), FirstStage(version("first"), 0.1, 0.95)),
+    ]  # fmt: skip
+    assert len({setup.options for setup in setups}) == len(setups)
+    assert setups[0].options == b"0.8 0.2"
+
+
+def test_only_two_towers_find_candidates() -> None:
+    require_vectors(version(arguments={"axes": {"interaction": "two_tower"}}))
+    for arguments in ({"axes": {"interaction": "one_tower"}}, {}):
+        with pytest.raises(UserError, match="m:1 has no item vectors"):
+            require_vectors(version(arguments=arguments))
+
+
+def test_files_below_the_allowed_folders(tmp_path: Path, set_environment: Callable[..., None]) -> None:
+    allowed, other = tmp_path / "allowed", tmp_path / "allowed too"
+    allowed.mkdir()
+    other.mkdir()
+    (other / "pairs.csv").write_text("secret")
+    (allowed / "link.csv").symlink_to(other / "pairs.csv")
+    set_environment(SHOPVISION_IMAGE_ROOTS=str(allowed))
+    assert readable("s3://shop/pairs.csv") == "s3://shop/pairs.csv"
+    assert readable(f"{allowed}/a b.csv") == readable(f"file://{allowed}/a%20b.csv") == f"{allowed}/a b.csv"
+    for path in (f"{other}/pairs.csv", f"{allowed}/link.csv", f"{allowed}/../allowed too/pairs.csv"):
+        with pytest.raises(UserError, match="outside the allowed folders"):
+            readable(path)
+    for address in ("file://host/pairs.csv", "https://shop/pairs.csv", "ftp://shop/pairs.csv"):
+        with pytest.raises(UserError, match="give s3://bucket/key"):
+            readable(address)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"left_id": "b", "right_id": "a"}, ("a", "b", None, None)),
+        ({"src_item_id": 10, "tgt_item_id": 9, "item_label": "1"}, ("10", "9", None, None)),
+        ({"left_id": "Z", "right_id": "a"}, ("Z", "a", None, None)),  # by code point
+        ({"left_id": "a"}, (None, None, "broken_row", NO_ID)),
+        ({"left_id": "a", "right_id": {}}, (None, None, "broken_row", NO_ID)),
+        ({"left_id": "a", "right_id": "b" * 201}, (None, None, "broken_row", LONG_ID)),
+        (RecordError("not JSON; correct the line"), (None, None, "broken_row", "not JSON; correct the line")),
+    ],
+)  # fmt: skip
+def test_a_row_of_a_file(record: Any, expected: tuple[str | None, ...]) -> None:
+    assert asked._row(3, record) == (3, *expected)
+
+
+def test_keys_are_read_as_they_were_written() -> None:
+    assert score_pairs._key(("a", 'b"中')) == '["a","b\\"中"]'
+    broken = score_pairs._key(BrokenRow(17, "same_item", "Row 17 of f: twice:\nyes."))
+    row = score_pairs._ROW_KEY.fullmatch(broken)
+    assert row is not None
+    failure = score_pairs._broken(SimpleNamespace(pairs_file="f"), row)
+    assert (failure.key, failure.code, failure.message) == ("row 17", "same_item", "Row 17 of f: twice:\nyes.")
+    again = score_pairs._ROW_KEY.fullmatch(failure.key)
+    assert again is not None
+    assert "submit a job over the file" in score_pairs._broken(SimpleNamespace(pairs_file="f"), again).message
+    assert score_pairs._ROW_KEY.fullmatch('["row 17"]') is None
+
+
+def test_parameters_come_back_from_json_as_they_were() -> None:
+    kind = get_kind("score_pairs")
+    given = {
+        "blocking": {"max_per_item": 3, "sources": ["code"]},
+        "cascade": {"low": 0.1},
+        "thresholds": {"same": 1, "different": 0},
+    }
+    params = parse_params(kind, given)
+    stored = params.model_dump(mode="json", exclude_defaults=True)
+    assert parse_params(kind, stored) == params
+    assert stored["blocking"] == given["blocking"]
