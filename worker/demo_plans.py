@@ -91,7 +91,7 @@ def ranker_config(plans: int) -> ClikConfig:
     """Matching alone, which needs no click counts, without a test split: there is too little to hold any of it back."""
     from shopvision.ranking.config import ClikConfig
 
-    text_encoder, language = ("wheel:e5-small", "ko") if _has_asian_titles() else ("wheel:minilm", "en")
+    text_encoder, language = ("wheel:e5-small", "ko") if has_asian_titles() else ("wheel:minilm", "en")
     refine = {"fractions": (1, 0, 0), "min_positive": 1, "min_distinct_labels": 1, "min_products": 2}
     return ClikConfig.model_validate(
         {
@@ -103,7 +103,8 @@ def ranker_config(plans: int) -> ClikConfig:
     )
 
 
-def _has_asian_titles() -> bool:
+def has_asian_titles() -> bool:
+    """Whether the catalogue needs encoders of more languages than English."""
     with connect() as connection:
         return bool(
             connection.scalar(

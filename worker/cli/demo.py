@@ -1,4 +1,4 @@
-"""``shopvision demo``: the whole way once, from real photos to what looks alike and what suits a promotion plan."""
+"""``shopvision demo``: the whole way once, from real photos to look-alikes, pictures for plans, and duplicates."""
 
 from __future__ import annotations
 
@@ -38,9 +38,12 @@ def demo(
     ] = None,
     output: Annotated[Path, typer.Option(help="Where the page of look-alikes goes.")] = Path("demo-report.html"),
     plans_output: Annotated[Path, typer.Option(help="Where the page of plans goes.")] = Path("demo-plans.html"),
+    duplicates_output: Annotated[Path, typer.Option(help="Where the page of duplicates goes.")] = Path(
+        "demo-duplicates.html"
+    ),
     keep_running: Annotated[bool, typer.Option(help="Leave the stack running.")] = False,
 ) -> None:
-    """Start a stack, import a catalogue, embed and index its pictures, train a ranker and rank pictures for plans."""
+    """Start a stack, import and embed a catalogue, rank pictures for plans, and find products listed twice."""
     from shopvision.settings import get_settings
     from worker.stack.detached import read_status, start_detached, stop
 
@@ -58,6 +61,10 @@ def demo(
         if _train_ranker(folder):
             _show_plans(plans_output, _run("rank_plans"))
             pages.append(plans_output)
+        if relisted := _list_again(home):
+            _run("refresh_embeddings")
+            _show_duplicates(duplicates_output, _run("score_pairs"), relisted)
+            pages.append(duplicates_output)
         state = read_status(home)
         if state is not None and state.flower_url:
             console.print(
@@ -231,3 +238,65 @@ def _show_plans(output: Path, job_id: uuid.UUID) -> None:
         for plan in plans[:SHOWN]
     ]
     console.print(table(("plan", "pictures that suit it best"), shown))
+
+
+def _list_again(home: Path) -> list[str]:
+    """List some products a second time, and train a matcher on the others; ids of the second listings."""
+    from shopvision.catalogue.addresses import PictureRoot
+    from shopvision.catalogue.files import Source
+    from shopvision.catalogue.importing import Importer, items_kind
+    from shopvision.images import PictureDoor, allow_image_root
+    from shopvision.matching.train import train_matcher
+    from shopvision.models import registry
+    from shopvision.settings import get_settings
+    from shopvision.training.distributed import joined
+    from worker import demo_relisting
+    from worker.cli.train import Bars
+    from worker.demo_plans import has_asian_titles
+
+    chosen = demo_relisting.choose_items()
+    if len(chosen.learnt) < demo_relisting.FEWEST_LEARNT:
+        console.print(f"no duplicates to find: fewer than {demo_relisting.FEWEST_LEARNT} items have title and picture")
+        return []
+    folder = home / "demo-relisted"
+    folder.mkdir(parents=True, exist_ok=True)
+    allow_image_root(get_settings(), folder)
+    with PictureDoor(get_settings()) as door:
+        records = list(demo_relisting.relist(chosen.relisted, door, folder))
+    Importer(
+        items_kind(PictureRoot.parse(str(folder))), Source("relistings", enumerate(records, start=1), lambda: 1.0)
+    ).run()
+    console.print(f"listed {len(records)} items again under other titles, with cut pictures")
+    console.print(f"training a matcher on other listings of {len(chosen.learnt)} other items ...")
+    with tempfile.TemporaryDirectory() as scratch, joined() as process, Bars(shown=error_console.is_terminal) as bars:
+        files = demo_relisting.write_pairs(chosen.learnt, Path(scratch))
+        config = demo_relisting.matcher_config(*files, asian=has_asian_titles())
+        report = train_matcher(
+            config, Path(scratch, "run"), process=process, on_progress=bars.step, on_stage=bars.stage
+        )
+        if report is None:
+            raise UserError("The demo trains in one process: start it without torchrun.")
+        spec = registry.import_model(f"local-dir:{report.folder}").spec
+    registry.activate("pair_scorer", spec)
+    console.print(f"{spec} scores pairs now")
+    return [record["item_id"] for record in records]
+
+
+def _show_duplicates(output: Path, job_id: uuid.UUID, relisted: list[str]) -> None:
+    from shopvision import models
+    from shopvision.matching.report import matching_page, write_report
+    from worker.demo_relisting import SUFFIX
+    from worker.ledger.progress import job_progress, list_failures
+
+    progress = job_progress(job_id)
+    ref = models.find(progress.params["model"])
+    page = matching_page(ref.model_version_id, job_id)
+    members = [{item.item_id for item in group.items} for group in page.groups]
+    found = sum(any({one, one.removesuffix(SUFFIX)} <= group for group in members) for one in relisted)
+    wrong = sum(len({one.removesuffix(SUFFIX) for one in group}) > 1 for group in members)
+    facts = [("listed twice", f"{len(relisted):,}"), ("found", f"{found:,}"), ("model", ref.spec.partition(":")[0])]
+    write_report(output, page, facts=facts, failures=list_failures(job_id, limit=200))
+    console.print(
+        f"{found} of {len(relisted)} second listings stand in one group with the first; "
+        f"{wrong} groups hold more than one product"
+    )
