@@ -112,7 +112,6 @@ def evaluate_matcher(
     scorer: BaseScorer,
     table: PairTable,
     *,
-    name: str = "",
     door: PictureDoor | None = None,
     seen: frozenset[str] | None = None,
     resamples: int = RESAMPLES,
@@ -124,7 +123,6 @@ def evaluate_matcher(
     Args:
         scorer: whose thresholds were chosen on other pairs.
         table: pairs of which no item was trained on; every one labelled.
-        name: of the model, for the report.
         door: that pictures come through, for a model that needs them.
         seen: categories of the training pairs (``seen_categories``), to measure seen and unseen ones apart.
         resamples: of the bootstrap; 0 leaves intervals out.
@@ -142,9 +140,9 @@ def evaluate_matcher(
     if unlabelled:
         raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
     try:
-        thresholds = check_thresholds(scorer.thresholds)
+        thresholds = check_thresholds(scorer.card.thresholds)
     except UserError as error:
-        raise UserError(f"{name or 'The model'} was not calibrated: {error}") from None
+        raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
     items = table.used_items()
     left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
     vectors, readable = _vectors(scorer, items, door, on_progress)
@@ -170,7 +168,7 @@ def evaluate_matcher(
     jaccard = token_jaccard(measured)
     baseline = measure_pairs(jaccard, labels, best_f1_threshold(jaccard, labels)[0], resamples=resamples, seed=seed)
     return MatchingReport(
-        model=name,
+        model=scorer.card.spec,
         thresholds=thresholds,
         metrics=of(np.ones(len(labels), np.bool_)),
         verdicts=measure_verdicts(probabilities, labels == 1, thresholds, resamples=resamples, seed=seed),
@@ -227,7 +225,7 @@ def _vectors(
     if scorer.vector_dimension is None:
         return None, usable
     if scorer.needs_picture and door is None:
-        raise UserError("The model reads pictures: give the door that they come through.")
+        raise UserError(f"{scorer.card.spec} reads pictures: give the door that they come through.")
     vectors = np.zeros((len(items), scorer.vector_dimension), np.float32)
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(items), ITEMS_AT_ONCE):

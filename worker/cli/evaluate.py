@@ -138,13 +138,13 @@ def matcher(
     """Measure a pair model at the threshold of its card: every metric with its 95 % interval, and its mistakes."""
     table_of_pairs, seen, source = _pairs(config, split, pairs, items=items, images=images, train=train)
     from shopvision.images import PictureDoor
+    from shopvision.matching.ensemble_card import load_scorer
     from shopvision.matching.error_page import write_error_page
     from shopvision.matching.evaluate import evaluate_matcher
-    from shopvision.matching.predict import PairScorer
     from shopvision.matching.train import allowing_pictures
     from shopvision.settings import get_settings
 
-    scorer = PairScorer(model_folder(model), device=device)
+    scorer = load_scorer(model_folder(model), device=device)
     if output is not None:
         _make(output)
     with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
@@ -152,7 +152,6 @@ def matcher(
         report = evaluate_matcher(
             scorer,
             table_of_pairs,
-            name=scorer.card.spec,
             door=door,
             seen=seen,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),

@@ -47,7 +47,7 @@ def report(tmp_path: Path, set_environment: Callable[..., None]) -> MatchingRepo
     ]  # fmt: skip
     table = table_of(items, [(0, 1, 0), (2, 3, 0), (4, 5, 1), (6, 7, 1), (8, 9, 1)])
     probabilities = {("a1", "b1"): 0.97, ("a2", "b2"): 0.61, ("a3", "b3"): 0.05, ("a4", "b4"): 0.52, ("a5", "b5"): 0.99}
-    return evaluate_matcher(GivenScorer(probabilities), table, name="matcher:1", resamples=0)
+    return evaluate_matcher(GivenScorer(probabilities), table, resamples=0)
 
 
 def write(report: MatchingReport, output: Path) -> str:

@@ -13,9 +13,17 @@ from shopvision.errors import ItemError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.matching.records import Item
 from shopvision.matching.table import PairTable
+from shopvision.models.card import Architecture, ModelCard
 
 THRESHOLDS = {"same": 0.8, "different": 0.2, "decision": 0.5}
 CATEGORIES = ("Shoes", "Watches", "Cables")
+
+
+def card(thresholds: dict[str, float] = THRESHOLDS) -> ModelCard:
+    return ModelCard(
+        name="matcher", tag="1", kind="pair_scorer", architecture=Architecture(library="shopvision", name="given"),
+        source="test", thresholds=thresholds, files={},
+    )  # fmt: skip
 
 
 @dataclass
@@ -23,7 +31,7 @@ class GivenScorer:
     """Gives the probability that ``answers`` holds for the two ids it is asked for; notes what it was given."""
 
     answers: dict[tuple[str, str], float]
-    thresholds: dict[str, float] = field(default_factory=THRESHOLDS.copy)
+    card: ModelCard = field(default_factory=card)
     needs_text: bool = True
     preprocessing: Preprocessing | None = None
     vector_dimension: int | None = None

@@ -22,7 +22,7 @@ from shopvision.matching.evaluate import MIXED, MatchingReport, evaluate_matcher
 from shopvision.matching.records import Item
 from shopvision.matching.words import token_jaccard
 from shopvision.settings import get_settings
-from tests.unit.matching.pair_world import THRESHOLDS, table_of, world
+from tests.unit.matching.pair_world import THRESHOLDS, card, table_of, world
 
 PREPROCESSING = Preprocessing(size=(8, 8), interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
 def test_a_card_without_good_thresholds_is_refused(thresholds: dict[str, float], words: str) -> None:
     table, scorer = world(20)
     with pytest.raises(UserError, match=words):
-        evaluate_matcher(replace(scorer, thresholds=thresholds), table, name="matcher:1")
+        evaluate_matcher(replace(scorer, card=card(thresholds)), table)
 
 
 def test_pairs_that_cannot_be_measured_are_refused() -> None:
