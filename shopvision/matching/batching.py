@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -75,7 +76,7 @@ def run_batches(
         return
     inference = torch.inference_mode()(work)  # the mode belongs to a thread
     cpu = device.type == "cpu"
-    pool = ThreadPoolExecutor(threads, "pairs", initializer=torch.set_num_threads if cpu else None, initargs=(1,) * cpu)
+    pool = ThreadPoolExecutor(threads, "pairs", initializer=partial(torch.set_num_threads, 1) if cpu else None)
     begun: deque[Future[None]] = deque()
     try:
         for batch in batches:

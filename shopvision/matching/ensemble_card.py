@@ -233,7 +233,8 @@ class EnsembleScorer(CompositeScorer):
         if self._seen is None:
             return np.zeros(len(left), bool)
         new = np.array([item.category not in self._seen for item in items], bool)
-        return new[left] | new[right]
+        unseen: NDArray[np.bool_] = new[left] | new[right]
+        return unseen
 
     def _is_asked(self, number: int) -> NDArray[np.bool_]:
         """About pairs of seen and of unseen categories."""

@@ -67,16 +67,20 @@ def test_margins_by_group(tmp_path: Path, members: list[Path], p: np.ndarray) ->
     assert scorer([(ITEMS[0], ITEMS[1])])[0].probability == pytest.approx(found[0], abs=1e-5)
 
 
-def test_a_member_without_threshold_is_not_asked(tmp_path: Path, members: list[Path], p: np.ndarray) -> None:
+def test_a_member_without_threshold_is_not_asked(
+    tmp_path: Path, members: list[Path], p: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer, found = scored(tmp_path / "e", members, **(MARGIN | {"thresholds": ((0.3, 0.4), (None, 0.2))}))
     expected = np.where(UNSEEN, p[:, 1] - 0.2, p[:, 0] - 0.3 + p[:, 1] - 0.4)
     np.testing.assert_allclose(found, expit(expected), atol=1e-5)
     asked: list[int] = []
-    first = scorer.members[0]
-    score = first.score
-    first.score = lambda items, left, right, *rest, **more: (  # type: ignore[method-assign] # watched
-        asked.append(len(left)) or score(items, left, right, *rest, **more)
-    )
+
+    def watched(items: Any, left: np.ndarray, *rest: Any, **more: Any) -> np.ndarray:
+        asked.append(len(left))
+        return score(items, left, *rest, **more)
+
+    score = scorer.members[0].score
+    monkeypatch.setattr(scorer.members[0], "score", watched)
     scorer.score(ITEMS, LEFT, RIGHT)
     assert asked == [(~UNSEEN).sum()]
 
