@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from shopvision.errors import ItemError
 from shopvision.matching.pictures import read_pictures
 from shopvision.matching.record_files import Kind
+from shopvision.matching.submission import SubmissionRow, similarities, threshold_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.predict import BaseScorer
     from shopvision.matching.records import Item
-    from shopvision.matching.table import PairTable
+    from shopvision.matching.table import OnFailure, PairTable
 
 Row = tuple[str, str, float, str]
 
@@ -28,9 +29,7 @@ PAIRS_AT_ONCE = 20_000
 ITEMS_AT_ONCE = 1_024
 
 
-def score_table(
-    scorer: BaseScorer, table: PairTable, on_failure: Callable[[ItemError], None]
-) -> Iterator[tuple[int, list[Row]]]:
+def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> Iterator[tuple[int, list[Row]]]:
     """Probabilities and verdicts of pairs, in their order, some thousand at a time.
 
     Args:
@@ -44,19 +43,68 @@ def score_table(
     failed = _unreadable(scorer, table)
     vectors = _vectors(scorer, table, failed)
     for start in range(0, len(table), PAIRS_AT_ONCE):
-        left, right = table.left[start : start + PAIRS_AT_ONCE], table.right[start : start + PAIRS_AT_ONCE]
-        fit = np.array([a not in failed and b not in failed for a, b in zip(left, right, strict=True)], bool)
-        for a, b in zip(left[~fit].tolist(), right[~fit].tolist(), strict=True):
-            on_failure(_failure(table.items[a], table.items[b], failed.get(a) or failed[b]))
-        left, right = left[fit], right[fit]
-        rows, ends = np.unique(np.concatenate([left, right]), return_inverse=True)
-        items = [table.items[row] for row in rows.tolist()]
-        ends = ends.reshape(2, -1)
-        probabilities = scorer.score(items, ends[0], ends[1], None if vectors is None else vectors[rows])
+        batch = table.select(np.arange(start, min(start + PAIRS_AT_ONCE, len(table))))
+        batch = _readable(batch, failed, on_failure)
+        probabilities = _probabilities(scorer, batch, vectors)
         verdicts = scorer.verdicts(probabilities)
-        scored = zip(left.tolist(), right.tolist(), probabilities.tolist(), verdicts.tolist(), strict=True)
-        done = min(start + PAIRS_AT_ONCE, len(table))
-        yield done, [(table.items[a].item_id, table.items[b].item_id, value, word) for a, b, value, word in scored]
+        scored = zip(_ids(batch), probabilities.tolist(), verdicts.tolist(), strict=True)
+        yield min(start + PAIRS_AT_ONCE, len(table)), [(*ids, value, word) for ids, value, word in scored]
+
+
+def submission_of(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> tuple[str, list[SubmissionRow]]:
+    """Pairs as they are submitted: the name of the similarity, and the rows.
+
+    A two-tower with a metric head submits its item vectors, with the threshold at which their similarity decides these
+    pairs as the model does; any other model the probabilities of the pairs.
+
+    Args:
+        scorer: as in ``score_table``.
+        table: the pairs.
+        on_failure: as in ``score_table``.
+    """
+    failed = _unreadable(scorer, table)
+    vectors = _vectors(scorer, table, failed)
+    batch = _readable(table, failed, on_failure)
+    probabilities = _probabilities(scorer, batch, vectors)
+    name, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
+    if name == "second" or vectors is None:
+        sides = np.stack([1 - probabilities, probabilities])[:, :, None]
+    else:
+        sides = np.stack([vectors[batch.left], vectors[batch.right]])
+        if len(batch):
+            threshold = threshold_between(similarities(name, *sides), probabilities >= threshold)
+    rows = zip(_ids(batch), sides[0], sides[1], strict=True)
+    return name, [SubmissionRow(left, right, u, v, threshold) for (left, right), u, v in rows]
+
+
+def _similarity(scorer: BaseScorer) -> str:
+    axes = scorer.card.architecture.arguments.get("axes", {})
+    metric = axes.get("interaction") == "two_tower" and axes.get("head") == "metric"
+    return str(axes["similarity"]) if metric else "second"
+
+
+def _readable(table: PairTable, failed: Mapping[int, ItemError], on_failure: OnFailure) -> PairTable:
+    """The pairs of which neither item failed."""
+    ends = zip(table.left.tolist(), table.right.tolist(), strict=True)
+    fit = np.ones(len(table), bool)
+    for row, (left, right) in enumerate(ends):
+        reason = failed.get(left) or failed.get(right)
+        if reason is not None:
+            on_failure(_failure(table.items[left], table.items[right], reason))
+            fit[row] = False
+    return table.select(fit)
+
+
+def _probabilities(scorer: BaseScorer, table: PairTable, vectors: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    rows, ends = np.unique(np.concatenate([table.left, table.right]), return_inverse=True)
+    left, right = ends.reshape(2, -1)
+    items = [table.items[row] for row in rows.tolist()]
+    return scorer.score(items, left, right, None if vectors is None else vectors[rows])
+
+
+def _ids(table: PairTable) -> Iterator[tuple[str, str]]:
+    ends = zip(table.left.tolist(), table.right.tolist(), strict=True)
+    return ((table.items[left].item_id, table.items[right].item_id) for left, right in ends)
 
 
 def _failure(left: Item, right: Item, reason: ItemError) -> ItemError:

@@ -96,6 +96,12 @@ def require_similarity(name: str) -> None:
         raise UserError(f"There is no similarity '{name}': choose {', '.join(_COMPUTE)}.")
 
 
+def require_submission_name(path: Path) -> None:
+    """Raise ``UserError`` where ``path`` cannot be that of a submission."""
+    if path.suffix not in {".jsonl", ".zip"}:
+        raise UserError(f"{path}: a submission is named .jsonl or .zip.")
+
+
 def threshold_between(values: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     """The similarity that tells pairs as a model told them: above all that are different, below all that are the same.
 
@@ -131,8 +137,7 @@ def write_submission(path: Path, rows: Iterable[SubmissionRow], similarity: str)
             written.
     """
     require_similarity(similarity)
-    if path.suffix not in {".jsonl", ".zip"}:
-        raise UserError(f"{path}: a submission is named .jsonl or .zip.")
+    require_submission_name(path)
     count = 0
     with replacing(path) as part, _result_file(part, similarity if path.suffix == ".zip" else None) as file:
         for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,6 +14,8 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.errors import ItemError
+    from shopvision.matching.predict import BaseScorer
+    from shopvision.matching.table import PairTable
     from shopvision.models import ModelVersionRef
     from worker.ledger.progress import JobProgress
 
@@ -26,32 +28,31 @@ ERRORS_PRINTED = 20
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="NAME:TAG. [default: what serves the role pair_scorer]")
 ]
+PairsFile = Annotated[str, typer.Argument(help="JSONL, CSV or Parquet (also .gz), a local path or s3://bucket/key.")]
+ScorerOption = Annotated[str, typer.Option("--model", help="NAME:TAG, or the folder of a model version.")]
+ItemsOption = Annotated[str | None, typer.Option(help="File of the items whose ids FILE names.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many pairs.")]
 
 
 @app.command()
 def score(
-    file: Annotated[str, typer.Argument(help="Pairs: JSONL, CSV or Parquet (also .gz), a path or s3://bucket/key.")],
+    file: PairsFile,
     *,
-    model: Annotated[str, typer.Option("--model", help="NAME:TAG, or the folder of a model version.")],
+    model: ScorerOption,
     output: Annotated[Path, typer.Option(help="Where the scores go: .jsonl, .csv or .parquet.")],
-    items: Annotated[str | None, typer.Option(help="File of the items whose ids FILE names.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    items: ItemsOption = None,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a file of pairs without any database. Exit status 1 tells that some could not be scored."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from shopvision.matching.data import read_items, read_pairs
-    from shopvision.matching.predict import PairScorer
     from shopvision.matching.record_files import record_writer
     from shopvision.matching.score_file import COLUMNS, score_table
-    from worker.cli.evaluate import model_folder
 
     refused: list[ItemError] = []
-    known = None if items is None else read_items(items)
-    pairs = read_pairs(file, known, strict=False, on_failure=refused.append)
-    scorer = PairScorer(model_folder(model), device=device)
+    scorer, pairs = _open(file, items, model, device, refused)
     columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     scored = 0
     with (
@@ -63,13 +64,30 @@ def score(
             write(rows)
             scored += len(rows)
             bar.update(task, completed=done)
-    for error in [] if as_json else refused[:ERRORS_PRINTED]:
-        error_console.print(Text(f"{error.message}."))
-    errors = [{"code": error.code, "message": error.message} for error in refused]
-    told = {"scored": scored, "refused": len(refused), "errors": errors, "output": str(output.resolve())}
-    emit(told, as_json, lambda: f"{scored:,} pairs scored, {len(refused):,} not: {output.resolve()}")
-    if refused:
-        sys.exit(1)
+    _finish({"scored": scored, "output": str(output.resolve())}, refused, as_json=as_json)
+
+
+@app.command()
+def submission(
+    file: PairsFile,
+    *,
+    model: ScorerOption,
+    output: Annotated[Path, typer.Option(help=".jsonl, or .zip with similarity.py beside the pairs.")],
+    items: ItemsOption = None,
+    device: DeviceOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a file of pairs into the matching challenge's format: vectors (or probabilities) and a threshold."""
+    from shopvision.matching.score_file import submission_of
+    from shopvision.matching.submission import require_submission_name, write_submission
+
+    require_submission_name(output)
+    refused: list[ItemError] = []
+    scorer, pairs = _open(file, items, model, device, refused)
+    similarity, rows = submission_of(scorer, pairs, refused.append)
+    written = write_submission(output, rows, similarity)
+    told = {"scored": written, "similarity": similarity, "output": str(output.resolve())}
+    _finish(told, refused, as_json=as_json)
 
 
 @app.command()
@@ -178,6 +196,32 @@ def export_reviews(
     write_review_list(output, pairs)
     told = {"pairs": len(pairs), "output": str(output.resolve())}
     emit(told, as_json, lambda: f"{len(pairs)} pairs: {output.resolve()}")
+
+
+def _open(
+    file: str, items: str | None, model: str, device: str | None, refused: list[ItemError]
+) -> tuple[BaseScorer, PairTable]:
+    """The model and the pairs; those that are none are noted as refused."""
+    from shopvision.matching.data import read_items, read_pairs
+    from shopvision.matching.ensemble_card import load_scorer
+    from worker.cli.evaluate import model_folder
+
+    known = None if items is None else read_items(items)
+    pairs = read_pairs(file, known, strict=False, on_failure=refused.append)
+    return load_scorer(model_folder(model), device=device), pairs
+
+
+def _finish(told: dict[str, Any], refused: list[ItemError], *, as_json: bool) -> None:
+    for error in [] if as_json else refused[:ERRORS_PRINTED]:
+        error_console.print(Text(f"{error.message}."))
+    errors = [{"code": error.code, "message": error.message} for error in refused]
+    emit(
+        {**told, "refused": len(refused), "errors": errors},
+        as_json,
+        lambda: f"{told['scored']:,} pairs scored, {len(refused):,} not: {told['output']}",
+    )
+    if refused:
+        sys.exit(1)
 
 
 def _job(job: str | None) -> JobProgress:

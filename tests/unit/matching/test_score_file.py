@@ -1,0 +1,186 @@
+"""Scoring a file on the command line, with real tiny models and without any database."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shopvision.matching.predict import PairScorer
+from shopvision.matching.records import Item
+from shopvision.matching.submission import read_submission, similarities
+from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
+from worker.cli.main import main
+
+ITEMS = [
+    {"item_id": "1", "title": "red nike shoe"}, {"item_id": "2", "title": "nike shoe, red"},
+    {"item_id": "3", "title": "apple watch band"}, {"item_id": "4"},
+]  # fmt: skip
+PAIRS = [("1", "2"), ("3", "1"), ("2", "3")]
+
+
+def write(path: Path, records: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def pairs_file(folder: Path, *pairs: tuple[str, str]) -> str:
+    rows = [{"left_item_id": left, "right_item_id": right} for left, right in pairs]
+    return write(folder / "pairs.jsonl", rows)  # type: ignore[arg-type]  # texts are objects
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["shopvision", "pairs", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+@pytest.fixture
+def one_tower(tmp_path: Path) -> Path:
+    save_tiny(tmp_path / "one", arguments("text_one_tower", ONE))
+    return tmp_path / "one"
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> str:
+    return write(tmp_path / "items.jsonl", ITEMS)  # type: ignore[arg-type]  # as above
+
+
+def expected(folder: Path) -> list[float]:
+    known = {str(record["item_id"]): Item(str(record["item_id"]), str(record.get("title", ""))) for record in ITEMS}
+    return [one.probability for one in PairScorer(folder)([(known[left], known[right]) for left, right in PAIRS])]
+
+
+def test_ids_and_items(
+    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shopvision.matching.score_file.PAIRS_AT_ONCE", 2)
+    output = tmp_path / "scores.jsonl"
+    status, out, _ = run(
+        monkeypatch, capsys, "score", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
+        "--output", str(output), "--json",
+    )  # fmt: skip
+    assert (status, json.loads(out)["scored"]) == (0, 3)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["left_item_id"], row["right_item_id"]) for row in rows] == PAIRS
+    assert [row["probability"] for row in rows] == pytest.approx(expected(one_tower), abs=5e-3)
+    assert {row["verdict"] for row in rows} <= {"same", "different", "review"}
+
+
+def test_inline_texts(
+    one_tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, object]] = [{"left": {"title": "red shoe"}, "right": {"title": "shoe, red"}, "label": 1}]
+    output = tmp_path / "scores.csv"
+    status, out, _ = run(
+        monkeypatch, capsys, "score", write(tmp_path / "pairs.jsonl", rows), "--model", str(one_tower), "--output",
+        str(output),
+    )  # fmt: skip
+    assert (status, "1 pairs scored, 0 not" in out) == (0, True)
+    assert output.read_text().splitlines()[0] == "left_item_id,right_item_id,probability,verdict"
+
+
+def test_what_cannot_be_scored_is_told_and_the_rest_goes_on(
+    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    file = pairs_file(tmp_path, ("1", "2"), ("1", "nobody"), ("3", "3"), ("4", "1"))
+    status, out, err = run(
+        monkeypatch, capsys, "score", file, "--items", items, "--model", str(one_tower), "--output", str(output),
+    )  # fmt: skip
+    assert (status, "1 pairs scored, 3 not" in out) == (1, True)
+    told = " ".join(err.split())
+    for message in (
+        "line 2: item 'nobody' is unknown",
+        "line 3: item '3' is paired with itself",
+        "pair '4', '1': Item '4' has no title",
+    ):
+        assert message in told
+    assert len(output.read_text().splitlines()) == 1
+
+
+def test_a_picture_that_cannot_be_read_fails_its_pairs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path / "image", arguments("image_two_tower", COSINE))
+    monkeypatch.setenv("SHOPVISION_IMAGE_ROOTS", str(tmp_path))
+    records: list[dict[str, object]] = []
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
+        records.append({"item_id": name, "picture": (tmp_path / f"{name}.png").as_uri()})
+    (tmp_path / "c.png").write_bytes(b"broken")
+    records.append({"item_id": "d", "title": "without picture"})
+    output = tmp_path / "scores.jsonl"
+    status, out, _ = run(
+        monkeypatch, capsys, "score", pairs_file(tmp_path, ("a", "b"), ("b", "c"), ("d", "a")), "--items",
+        write(tmp_path / "items.jsonl", records), "--model", str(tmp_path / "image"), "--output", str(output), "--json",
+    )  # fmt: skip
+    told = json.loads(out)
+    assert (status, told["scored"]) == (1, 1)
+    assert ["'c'" in told["errors"][0]["message"], told["errors"][1]["code"]] == [True, "no_picture"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--model": "none/such"}, "none/such is no folder"),
+        ({"--output": "scores.xlsx"}, "unknown format. Name it .jsonl, .csv or .parquet"),
+        ({"--items": "missing.jsonl"}, "there is no such file"),
+    ],
+)
+def test_mistakes(
+    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    change: dict[str, str], message: str,
+) -> None:  # fmt: skip
+    options = {"--items": items, "--model": str(one_tower), "--output": str(tmp_path / "scores.csv")} | change
+    for command in ("score", "submission"):
+        arguments_ = [word for option in options.items() for word in option]
+        status, _, err = run(monkeypatch, capsys, command, pairs_file(tmp_path, *PAIRS), *arguments_)
+        if command == "submission":
+            message = message.replace("unknown format. Name it .jsonl, .csv or .parquet", "is named .jsonl or .zip")
+        assert (status, message in " ".join(err.split()), "Traceback" in err) == (1, True, False), err
+
+
+def test_a_two_tower_submits_vectors_that_decide_as_it_does(
+    items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "two", tmp_path / "result.zip"
+    save_tiny(folder, arguments("text_two_tower", COSINE))
+    probabilities = np.array(expected(folder))
+    middle = float(np.median(probabilities))
+    save_tiny(
+        tmp_path / "set",
+        arguments("text_two_tower", COSINE),
+        thresholds={"same": 1.0, "decision": middle, "different": 0.0},
+    )
+    status, out, _ = run(
+        monkeypatch, capsys, "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model",
+        str(tmp_path / "set"), "--output", str(output), "--json",
+    )  # fmt: skip
+    assert (status, json.loads(out)["similarity"]) == (0, "cosine")
+    rows = list(read_submission(output))
+    assert [(row.left, row.right) for row in rows] == PAIRS
+    values = similarities(
+        "cosine", np.stack([row.left_vector for row in rows]), np.stack([row.right_vector for row in rows])
+    )
+    assert [value >= rows[0].threshold for value in values] == (probabilities >= middle).tolist()
+
+
+def test_a_one_tower_submits_its_probabilities(
+    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "result.jsonl"
+    run(
+        monkeypatch, capsys, "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
+        "--output", str(output),
+    )  # fmt: skip
+    rows = list(read_submission(output))
+    assert [float(row.right_vector[0]) for row in rows] == pytest.approx(expected(one_tower), abs=5e-3)
+    assert [float(row.left_vector[0] + row.right_vector[0]) for row in rows] == pytest.approx([1, 1, 1])
+    assert {row.threshold for row in rows} == {0.5}
