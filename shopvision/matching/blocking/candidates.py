@@ -44,7 +44,7 @@ def candidate_pairs(
     other, else by the other one; with the sources as that item saw them.
 
     The catalogue is read once, as of one moment, and no transaction stays open while pairs are given. Memory grows with
-    the items, by some 300 bytes for each and what ``VectorIndex`` needs, never with the pairs. Files in the temporary
+    the items, by some 600 bytes for each and what ``VectorIndex`` needs, never with the pairs. Files in the temporary
     folder take some 200 bytes for each item, twice the size of its text vector, and ``4 * max_per_item`` bytes for
     each due item.
 

@@ -1,6 +1,6 @@
 """Items whose vectors are near: texts of a two-tower, or pictures where there is no published index of them.
 
-Memory: 2 bytes for each number of a vector up to 50,000 vectors, which are compared exactly; beyond that one byte
+Memory: 2 bytes for each number of a vector up to 20,000 vectors, which are compared exactly; beyond that one byte
 (FAISS IVF with 8-bit scalar quantisation), and 12 bytes of ids. The vectors themselves stay on disk.
 """
 
@@ -17,13 +17,12 @@ from sqlalchemy import Connection, select
 
 from shopvision.database.tables import ItemVector
 from shopvision.errors import JobError
-from shopvision.index.build import ADD_ROWS, available_memory, exact_index
+from shopvision.index.build import ADD_ROWS, EXACT_UP_TO, available_memory, exact_index
 from shopvision.index.faiss_library import faiss
 from shopvision.matching.blocking.inverted import Found, firsts, strongest
 from shopvision.matching.blocking.options import BlockingOptions, Source
 from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
 
-EXACT_UP_TO = 50_000
 TRAINING_PER_CELL = 64
 PROBED_CELLS = 16  # where all of them may be answered; more where categories leave few
 KEPT_MASKS = 64

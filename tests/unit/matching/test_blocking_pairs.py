@@ -155,8 +155,8 @@ def test_the_strongest_partners_stay() -> None:
     """Two sources outweigh one; then the more alike comes first."""
     items = [
         Item("query", title="red wool hat", attributes={"sku": ("zz-991",)}),
-        Item("both", title="red wool cap", attributes={"sku": ("zz-991",)}),
         Item("equal", title="red wool hat"),
+        Item("both", title="red wool cap", attributes={"sku": ("zz-991",)}),
         Item("less", title="red shoe"),
     ]
     kept = [pairs_of(items, BlockingOptions(max_per_item=limit), due=["query"]).keys() for limit in (1, 2, 3)]
