@@ -45,8 +45,7 @@ def candidate_pairs(
 
     The catalogue is read once, as of one moment, and no transaction stays open while pairs are given. Memory grows with
     the items, by some 600 bytes for each and what ``VectorIndex`` needs, never with the pairs. Files in the temporary
-    folder take some 200 bytes for each item, twice the size of its text vector, and ``4 * max_per_item`` bytes for
-    each due item.
+    folder take some 200 bytes and the text vector of each item, and ``4 * max_per_item`` bytes for each due item.
 
     Args:
         item_ids: the due items, whose partners are looked up among all others; ``None`` for all items. Ids that are not
