@@ -9,17 +9,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from shopvision.catalogue import delete_items
 from shopvision.database import connect
-from shopvision.database.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
+from shopvision.database.tables import (
+    Embedding,
+    ItemGroupMember,
+    ItemImage,
+    ItemVector,
+    MatchingState,
+    ModelRole,
+    PairScore,
+)
 from shopvision.errors import UserError
+from shopvision.index import publish
 from shopvision.matching import score, store
 from shopvision.matching.catalogue import items_from_catalogue
 from shopvision.models.registry import activate
+from shopvision.storage import open_store
+from tests.integration.index.catalogue import make_model
 from tests.integration.matching.scoring_shop import PictureTower, ScoringShop, WordTower, add_scorer, overlap
 from worker.kinds import ChunkResult, get_kind, parse_params
 from worker.ledger import chunks, jobs
@@ -523,3 +535,26 @@ def test_marks_of_several_jobs_do_not_mix(shop: ScoringShop) -> None:
         matched = connection.scalars(select(MatchingState.item_id).where(MatchingState.content_hash.is_not(None)))
         assert set(matched) == set("cyz")
     assert set(store.due_items(other)) == {"a", "b"}
+
+
+def test_the_published_index_finds_items_that_look_alike(shop: ScoringShop) -> None:
+    """Two that share no word, but nearly a picture; before anything is published nothing brings them together."""
+    encoder = make_model("encoder", "1")
+    with connect() as connection:
+        connection.execute(
+            insert(ModelRole).values(role="catalogue_encoder", model_version_id=encoder.model_version_id)
+        )
+    directions = {"c": [1.0, 0, 0], "z": [1.0, 0.1, 0], "x": [0, 0, 1.0]}
+    for item_id, direction in directions.items():
+        with connect() as connection:
+            image_id = connection.scalar(select(ItemImage.image_id).where(ItemImage.item_id == item_id))
+            vector = (np.array(direction) / np.linalg.norm(direction)).astype("<f2").tobytes()
+            values = {"image_sha256": item_id.encode(), "source_fingerprint": "x", "vector": vector}
+            row = {"model_version_id": encoder.model_version_id, "image_id": image_id, **values}
+            connection.execute(insert(Embedding).values(row))
+    shop.run(blocker="none")
+    assert ("c", "z") not in shop.scores()
+    publish("catalogue", encoder, open_store())
+    shop.run(blocker="none", item_ids=["c"])
+    assert shop.scores()["c", "z"] == (0.0, "different")
+    assert ("c", "x") not in shop.scores()
