@@ -138,8 +138,8 @@ def test_mistakes(
     one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     change: dict[str, str], message: str,
 ) -> None:  # fmt: skip
-    options = {"--items": items, "--model": str(one_tower), "--output": str(tmp_path / "scores.csv")} | change
-    for command in ("score", "submission"):
+    for command, name in (("score", "scores.csv"), ("submission", "result.zip")):
+        options = {"--items": items, "--model": str(one_tower), "--output": str(tmp_path / name)} | change
         arguments_ = [word for option in options.items() for word in option]
         status, _, err = run(monkeypatch, capsys, command, pairs_file(tmp_path, *PAIRS), *arguments_)
         if command == "submission":
