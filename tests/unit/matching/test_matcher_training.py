@@ -1,0 +1,337 @@
+"""Training matchers on a small shop: every family learns, resumes, and ends with calibrated thresholds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shopvision.errors import UserError
+from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
+from shopvision.images import PictureDoor
+from shopvision.images.preprocessing import Preprocessing, prepare
+from shopvision.matching.card import load_matcher
+from shopvision.matching.config import MatcherConfig
+from shopvision.matching.learner import MatcherLearner
+from shopvision.matching.predict import PairScorer
+from shopvision.matching.records import Item
+from shopvision.matching.train import TrainingReport, read_splits, train_matcher
+from shopvision.models.importers import fetch
+from shopvision.models.weights import read_tensors
+from shopvision.settings import get_settings
+from shopvision.training.config import load_config
+from shopvision.training.distributed import Process
+from shopvision.training.loop import MixedPrecision, Progress
+from tests.unit.matching.matcher_world import FAMILIES, PAIRS, World, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def train(config: MatcherConfig, output: Path, **options: Any) -> TrainingReport:
+    report = train_matcher(config, output, process=Process(), **options)
+    assert report is not None
+    return report
+
+
+def lines(output: Path, split: str) -> list[dict[str, Any]]:
+    return [
+        line for line in map(json.loads, (output / "metrics.jsonl").read_text().splitlines()) if line["split"] == split
+    ]
+
+
+def pictures_of(items: Sequence[Item], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+    roots = {Path(unquote(item.picture.removeprefix("file://"))).parent for item in items}
+    settings = get_settings().model_copy(update={"image_roots": tuple(roots)})
+    with PictureDoor(settings) as door:
+        return [prepare(door.fetch(item.picture).data, preprocessing, door.limits) for item in items]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_and_its_scorer_agrees(world: World, tmp_path: Path, family: str) -> None:
+    config = world.config(family)
+    report = train(config, tmp_path / "run")
+    losses = [line["loss"] for line in lines(tmp_path / "run", "train")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert report.metrics["f1"] > 0.9  # calling all same would have 0.5
+    assert report.metrics["f1"] == max(line["f1"] for line in lines(tmp_path / "run", "valid"))
+    assert report.pairs["train"] + report.pairs["valid"] == PAIRS
+    assert report.card.training_data.startswith(f"pairs.csv, {report.pairs['train']} pairs, content sha256 ")
+    assert report.card.kind == "pair_scorer"
+    assert report.card.metrics["f1"] == pytest.approx(report.metrics["f1"], abs=1e-6)
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+    (tmp_path / "import").mkdir()
+    assert fetch(f"local-dir:{report.folder}", tmp_path / "import").name == "tiny"
+
+    valid = read_splits(config)["valid"]
+    scorer = PairScorer(report.folder, precision="float32")
+    used = valid.used_items()
+    position = {item.item_id: number for number, item in enumerate(used)}
+    left, right = (
+        np.array([position[valid.items[row].item_id] for row in side], np.int32) for side in (valid.left, valid.right)
+    )
+    vectors = None
+    if scorer.vector_dimension is not None:
+        vectors = scorer.item_vectors(used, pictures_of(used, scorer.preprocessing) if scorer.needs_picture else None)
+    probabilities = scorer.score(used, left, right, vectors)
+    threshold, f1 = best_f1_threshold(probabilities, valid.labels)
+    assert f1 == pytest.approx(report.metrics["f1"], abs=1e-6)
+    assert roc_auc(probabilities, valid.labels) == pytest.approx(report.metrics["roc_auc"], abs=1e-3)
+    assert average_precision(probabilities, valid.labels) == pytest.approx(
+        report.metrics["average_precision"], abs=1e-3
+    )
+    thresholds = report.card.thresholds
+    assert thresholds["decision"] == pytest.approx(threshold, abs=5e-3)
+    assert thresholds["different"] <= thresholds["decision"] <= thresholds["same"]
+
+
+def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    changes = {"epochs": 3, "soup": "greedy", "calibration": "isotonic", "micro_batch": 3}
+    config = world.config(**changes)
+    straight = train(config, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "resumed", on_progress=stop)
+    torch.manual_seed(99)
+    resumed = train(config, tmp_path / "resumed", resume=True)
+    assert resumed.card == straight.card  # the card holds the sha256 of the weights
+    assert resumed.soup == straight.soup != ()
+    with pytest.raises(UserError, match="--resume: train\\.lr differs"):
+        train(world.config(**changes, lr=1.0), tmp_path / "resumed", resume=True)
+
+
+class Captured(Exception):  # noqa: N818 - not an error
+    """Carries the learner out of ``train_matcher``."""
+
+
+def learner_of(config: MatcherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MatcherLearner:
+    def capture(learner: MatcherLearner, *_: object, **__: object) -> None:
+        raise Captured(learner)
+
+    monkeypatch.setattr("shopvision.matching.train.fit", capture)
+    with pytest.raises(Captured) as caught:
+        train(config, tmp_path)
+    learner: MatcherLearner = caught.value.args[0]
+    return learner
+
+
+def step_gradients(learner: MatcherLearner) -> dict[str, Tensor]:
+    share = next(iter(learner.batches(1)))
+    learner.network.zero_grad()
+    torch.manual_seed(7)
+    learner.gradients(share, MixedPrecision("float32", torch.device("cpu")))
+    return {name: weight.grad for name, weight in learner.network.named_parameters() if weight.grad is not None}
+
+
+NO_DROPOUT = {"dropout": 0.0}
+MNR = {"head": "metric", "similarity": "cosine", "loss": "mnr", "scale": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("family", "model"),
+    [
+        ("text_one_tower", NO_DROPOUT | {"loss": "ce", "layers": [1, 2]}),
+        ("text_image_one_tower", NO_DROPOUT),
+        ("text_two_tower", NO_DROPOUT | {"head": "interaction", "projection": 6}),
+        ("text_two_tower", NO_DROPOUT | MNR),
+        ("image_two_tower", {"frozen_image": False, "similarity": "l2", "head": "metric"}),
+    ],
+)
+def test_micro_batches_do_not_change_the_gradient(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, model: dict[str, Any]
+) -> None:
+    whole, parts = (
+        step_gradients(learner_of(world.config(family, model=model, **train), tmp_path, monkeypatch))
+        for train in ({}, {"micro_batch": 3})
+    )
+    assert whole.keys() == parts.keys()
+    assert any(gradient.abs().max() > 1e-4 for name, gradient in whole.items() if name.startswith(("text.", "image.")))
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_pairs_of_the_same_product_weigh_more(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(world.config(model=NO_DROPOUT, positive_weight=3.0), tmp_path, monkeypatch)
+    # Same-pairs are shorter here, so that few batches have both labels.
+    share = next(share for share in learner.batches(1) if 0 < share.batch.labels.mean() < 1)
+    batch = share.batch
+    learner.gradients(share, MixedPrecision("float32", torch.device("cpu")))
+    found = {name: weight.grad.clone() for name, weight in learner.network.named_parameters()}
+    learner.network.zero_grad()
+    logits = learner.network(batch.tokens).double()  # type: ignore[union-attr] # pairs have tokens
+    losses = torch.where(batch.labels > 0, 3 * torch.log1p((-logits).exp()), torch.log1p(logits.exp()))
+    losses.mean().backward()
+    for name, weight in learner.network.named_parameters():
+        torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_swapped_pairs_and_their_labels(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(world.config(), tmp_path, monkeypatch)
+    inputs = learner._train
+    rows = np.arange(6)
+    plain, swapped = (inputs.pairs(rows, np.full(6, value), None) for value in (False, True))
+    back = type(inputs).__new__(type(inputs))
+    back.__dict__ |= inputs.__dict__ | {"left": inputs.right, "right": inputs.left}
+    again = back.pairs(rows, np.full(6, fill_value=False), None)
+    assert not torch.equal(plain.tokens.input_ids, swapped.tokens.input_ids)
+    assert torch.equal(again.tokens.input_ids, swapped.tokens.input_ids)
+    assert torch.equal(plain.labels, swapped.labels)
+    assert plain.labels.tolist() == inputs.labels[:6].tolist()
+
+
+def test_rates_and_what_is_kept(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = world.config(model={"frozen_layers": 1}, layer_decay=0.5, lr=1e-3, lr_head=7e-3)
+    learner = learner_of(config, tmp_path, monkeypatch)
+    groups = learner.parameter_groups()
+    assert {group["name"]: group["lr"] for group in groups} == {"encoder": 1e-3, "head": 7e-3}
+    assert sorted({weight.ndim for group in groups if "weight_decay" in group for weight in group["params"]}) == [1]
+    assert sorted({weight.ndim for group in groups if "weight_decay" not in group for weight in group["params"]}) == [2]
+    trained = {id(weight) for group in groups for weight in group["params"]}
+    kept = {name for name, weight in learner.network.named_parameters() if id(weight) not in trained}
+    assert kept == {
+        name for name, _ in learner.network.named_parameters() if "embeddings" in name or ".layer.0." in name
+    }
+    assert not kept & learner.tensors().keys()
+    whole = learner_of(world.config(layer_decay=0.5, lr=1e-3), tmp_path, monkeypatch)
+    rates = {group["name"]: group["lr"] for group in whole.parameter_groups()}
+    assert rates == {"encoder": 1e-3, "encoder_1_below": 5e-4, "encoder_2_below": 2.5e-4, "head": 3e-3}
+
+
+def test_a_uniform_soup_is_the_mean_of_all_epochs(world: World, tmp_path: Path) -> None:
+    report = train(world.config(soup="uniform", epochs=2), tmp_path)
+    assert report.soup == (1, 2)
+    one, two = (read_tensors(tmp_path / f"checkpoints/epoch-000{number}/model.safetensors") for number in (1, 2))
+    network = load_matcher(report.folder).network.state_dict()
+    for name, tensor in network.items():
+        torch.testing.assert_close(tensor, (one[name] + two[name]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_bfloat16_trains_as_well(world: World, tmp_path: Path) -> None:
+    assert train(world.config(precision="bfloat16"), tmp_path).metrics["f1"] > 0.9
+
+
+def broken(world: World, folder: Path, **changes: Any) -> MatcherConfig:
+    """A configuration whose items or pairs are others."""
+    data = {}
+    for name, text in changes.items():
+        path = folder / Path(getattr(world, name)).name
+        path.write_text(text)
+        data[name] = str(path)
+    return world.config(data=data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": "left_item_id,right_item_id,label\n"}, "pairs.csv holds no pairs"),
+        ({"pairs": "left_item_id,right_item_id,label\na0,b0,1\na1,b1,\n"}, "1 pairs without a label of 2"),
+        ({"pairs": "left_item_id,right_item_id,label\na0,b0,1\na1,b1,1\n"}, "2 pairs that are all labelled 1"),
+        ({"pairs": "left_item_id,right_item_id,label\na0,z9,1\n"}, "item 'z9' is unknown"),
+        (
+            {"pairs": "left_item_id,right_item_id,label\na0,b0,1\na1,b1,0\na2,b2,0\n"},
+            "its share for (train|valid), holds . pairs that are all labelled 0",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_learnt_from(world: World, tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        train(broken(world, tmp_path, **changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_items_without_any_text(world: World, tmp_path: Path) -> None:
+    sections = world.sections()
+    del sections["data"]["items"], sections["data"]["images"]
+    with pytest.raises(UserError, match=r"neither titles nor attributes: name their file with data\.items"):
+        train(MatcherConfig.model_validate(sections), tmp_path)
+
+
+def without_picture(world: World, folder: Path, item_id: str, picture: str) -> dict[str, str]:
+    items = [json.loads(line) for line in world.items.read_text().splitlines()]
+    for item in items:
+        if item["item_id"] == item_id:
+            item["image"] = picture
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return {"items": str(folder / "items.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [("", r"Item 'b7' has no picture \(1 in all\)"), ("none.png", "picture cannot be read .*item 'b7': .*, 1 in all")],
+)
+def test_a_model_of_pictures_alone_needs_all_of_them(world: World, tmp_path: Path, picture: str, message: str) -> None:
+    data = without_picture(world, tmp_path, "b7", picture)
+    with pytest.raises(UserError, match=message):
+        train(world.config("image_two_tower", data=data), tmp_path / "run")
+
+
+def test_text_and_pictures_do_without_one(world: World, tmp_path: Path) -> None:
+    data = without_picture(world, tmp_path, "b7", "none.png")
+    report = train(world.config("text_image_one_tower", data=data, epochs=1), tmp_path / "run")
+    assert report.unreadable == 1
+    assert json.loads((tmp_path / "run/unreadable.jsonl").read_text())["picture"].endswith("/none.png")
+    for path in world.images.iterdir():
+        assert path.suffix == ".png"
+
+
+@pytest.mark.parametrize(
+    ("family", "sections", "message"),
+    [
+        ("text_one_tower", {"model": {"head": "metric"}}, "do not go together. Legal are one_tower / pair"),
+        ("text_three_tower", {}, "There is no family 'text_three_tower'"),
+        ("text_one_tower", {"model": {"frozen_layers": 3}}, "frozen_layers = 3: the text encoder has 2 layers"),
+        ("text_one_tower", {"text": {"max_length": 80}}, "max_length 80 is more than the encoder's 64"),
+        ("text_one_tower", {"train": {"batch_size": 2}}, "3 processes cannot share batches"),
+        ("image_two_tower", {"text": {}}, r"reads no text: remove the section \[text\]"),
+    ],
+)
+def test_models_that_cannot_be(
+    world: World, tmp_path: Path, family: str, sections: dict[str, Any], message: str
+) -> None:
+    changed = world.sections(family)
+    for name, fields in sections.items():
+        changed[name] = changed.get(name, {}) | fields
+    with pytest.raises(UserError, match=message) as caught:
+        train_matcher(MatcherConfig.model_validate(changed), tmp_path / "run", process=Process(rank=1, world=3))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"catalogue": True}, "and not both"),
+        ({"pairs": None}, "name pairs, or set catalogue"),
+        ({"valid": "v.csv"}, "give one of the two"),
+        ({"fractions": [0.5, 0.0, 0.5]}, "only that of test may be 0"),
+        ({"fractions": [0.5, 0.4, 0.0]}, "sum to 1"),
+    ],
+)
+def test_data_sections_that_make_no_sense(world: World, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        world.config(data=data)
+
+
+def test_the_example_file_shows_every_field_with_its_default() -> None:
+    path = Path(__file__).parents[3] / "docs" / "examples" / "matcher.toml"
+    config = load_config(path, MatcherConfig)
+    shown = {line.lstrip("# ").split(" = ")[0] for line in path.read_text().splitlines() if " = " in line}
+    for section in (config.data, config.texts, config.model, config.train):
+        assert set(type(section).model_fields) <= shown
+    default = MatcherConfig.model_validate({"data": {"pairs": "pairs.csv", "fractions": [0.7, 0.15, 0.15]}})
+    assert config.model_copy(update={"text": None}) == default
+    assert config.texts == default.texts
