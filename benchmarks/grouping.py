@@ -47,8 +47,8 @@ def run(*, quick: bool) -> list[Table]:
     in_memory = Table(
         "Grouping in memory",
         "Random equal pairs between so many items, as many random pairs that differ, groups of at most 50. With as "
-        "many items as pairs nearly all of them are one component that has to be cut, which no real catalogue is. *CPU s*: "
-        "of one core. *MiB*: by which the peak memory of the process rose.",
+        "many items as pairs nearly all of them are one component that has to be cut, which no real catalogue is. "
+        "*CPU s*: of one core. *MiB*: by which the peak memory of the process rose.",
     )
     for items in (3 * pairs, pairs):
         in_memory.rows.append(_in_memory(items, pairs))
