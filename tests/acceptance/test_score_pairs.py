@@ -17,9 +17,10 @@ from shopvision.database import connect
 from shopvision.database.tables import Item, ItemVector, ModelRole, PairScore
 from shopvision.matching.data import items_from_catalogue
 from shopvision.matching.predict import PairScorer
+from shopvision.models.registry import activate, import_model
 from tests.acceptance.shop import Shop
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
-from worker.ledger.progress import list_failures
+from worker.ledger.progress import failure_counts, list_failures
 
 pytestmark = pytest.mark.acceptance
 
@@ -37,13 +38,14 @@ class Matchers:
 
 @pytest.fixture
 def matchers(shop: Shop, tmp_path: Path) -> Iterator[Matchers]:
-    specs = []
+    specs = {}
     for role, family, axes in (
         ("pair_scorer", "text_one_tower", ONE), ("pair_blocker", "text_two_tower", COSINE),
     ):  # fmt: skip
         save_tiny(tmp_path / role, arguments(family, axes), name=role)
-        specs.append(str(shop.cli("models", "import", f"local-dir:{tmp_path / role}", "--activate", role)["spec"]))
-    yield Matchers(*specs, tmp_path / "pair_scorer")
+        specs[role] = import_model(f"local-dir:{tmp_path / role}").spec
+        activate(role, specs[role])
+    yield Matchers(specs["pair_scorer"], specs["pair_blocker"], tmp_path / "pair_scorer")
     with connect() as connection:
         connection.execute(
             text("TRUNCATE pair_scores, matching_states, item_vectors, group_conflicts, item_groups CASCADE")
@@ -72,35 +74,35 @@ def test_matching_by_night_and_pairs_of_a_file(shop: Shop, matchers: Matchers) -
     library = PairScorer(matchers.folder)([(catalogue[left], catalogue[right]) for left, right in sample])
     np.testing.assert_allclose([found[pair] for pair in sample], [one.probability for one in library], atol=0.01)
 
-    again = shop.cli("jobs", "submit", "score_pairs", "--wait")
-    assert (again["state"], again["total"]) == ("succeeded", 0)
+    again = shop.wait(shop.submit("score_pairs"))
+    assert (again.state, again.total) == ("succeeded", 0)
     changed = sample[0][0]
     with connect() as connection:
         before = connection.execute(select(Item.title, Item.content_hash).where(Item.item_id == changed)).one()
         new = {"title": "red apple watch", "content_hash": b"new", "updated_at": func.now()}
         connection.execute(update(Item).where(Item.item_id == changed).values(new))
-    night = shop.cli("jobs", "submit", "score_pairs", f"blocking={json.dumps(FEW)}", "--wait")
+    night = shop.wait(shop.submit("score_pairs", blocking=FEW))
     with connect() as connection:
         connection.execute(update(Item).where(Item.item_id == changed).values(before._asdict()))
         touched = connection.execute(
-            select(PairScore.left_item_id, PairScore.right_item_id).where(PairScore.job_id == night["job_id"])
+            select(PairScore.left_item_id, PairScore.right_item_id).where(PairScore.job_id == night.job_id)
         ).all()
-    assert night["counters"]["vectors"] == 1
-    assert len(touched) == night["result"]["pairs"] > 0
+    assert night.result is not None
+    assert night.counters["vectors"] == 1
+    assert len(touched) == night.result["pairs"] > 0
     assert all(changed in pair for pair in touched)
     assert {pair for pair in found if changed in pair} <= set(map(tuple, touched))
 
     path = shop.folder / "catalogue" / "pairs.csv"
     left, right = sample[-1]
     path.write_text(f"left_item_id,right_item_id\n{right},{left}\n{left},nowhere\n{left},{left}\n,{left}\n")
-    listed = shop.cli("jobs", "submit", "score_pairs", f"pairs_file={path}", "--wait")
-    assert (listed["state"], listed["done"], listed["skipped"], listed["failed"]) == ("succeeded", 1, 1, 3)
-    failures = shop.cli("jobs", "failures", listed["job_id"])
-    assert failures["counts"] == {"broken_row": 1, "same_item": 1, "unknown_item": 1}
+    listed = shop.wait(shop.submit("score_pairs", pairs_file=str(path)))
+    assert (listed.state, listed.done, listed.skipped, listed.failed) == ("succeeded", 1, 1, 3)
+    assert failure_counts(listed.job_id) == {"broken_row": 1, "same_item": 1, "unknown_item": 1}
 
 
 def test_a_worker_killed_in_the_middle_loses_nothing(shop: Shop, matchers: Matchers) -> None:
-    shop.cli("jobs", "submit", "score_pairs", f"blocking={json.dumps(FEW)}", "--wait")
+    assert shop.wait(shop.submit("score_pairs", blocking=FEW)).state == "succeeded"
     found = scores()
     with connect() as connection:
         connection.execute(text("TRUNCATE pair_scores, effects"))
