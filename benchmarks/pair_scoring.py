@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def _save_models(folder: Path) -> None:
     torch.manual_seed(0)
     network = build_matcher(arguments)
     network.text.load_state_dict(source.tensors)  # type: ignore[union-attr] # a model of texts has one
-    described = {
+    described: dict[str, Any] = {
         "name": "benchmark", "source": "seeded head", "calibration": {"method": "none"},
         "thresholds": {"same": 0.9, "decision": 0.5, "different": 0.1},
     }  # fmt: skip
@@ -120,7 +121,7 @@ def _save_models(folder: Path) -> None:
     whole = arguments.model_copy(update={"builder": "title_attributes"})
     save_matcher(folder / "attributes", network, whole, source.tokenizer, None, **described)
     make_item_encoder("wheel:minilm", folder / "two_tower")
-    theirs = BertForSequenceClassification(BertConfig(**source.config, num_labels=1))
+    theirs = BertForSequenceClassification(BertConfig(**source.config | {"num_labels": 1}))
     head = network.state_dict()
     places = {"bert.pooler.dense": "head.dense", "classifier": "head.out"}
     state = {f"bert.{name}": tensor for name, tensor in source.tensors.items()}

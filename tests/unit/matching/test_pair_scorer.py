@@ -16,13 +16,25 @@ from shopvision.errors import ItemError, UserError
 from shopvision.images import allow_image_root
 from shopvision.matching import batching
 from shopvision.matching.axes import Axes
-from shopvision.matching.card import load_matcher
+from shopvision.matching.card import load_matcher, save_matcher
+from shopvision.matching.families import build_frozen_image
 from shopvision.matching.first_token import compute_first_token_alone
 from shopvision.matching.model import OneTower, TwoTower
 from shopvision.matching.predict import PairScorer, ScoredPair
 from shopvision.matching.records import Item
 from shopvision.settings import get_settings
-from tests.unit.matching.tiny_matcher import BERT, COSINE, ONE, PREPROCESSING, THRESHOLDS, WORDS, arguments, save_tiny
+from tests.unit.matching.tiny_matcher import (
+    BERT,
+    COSINE,
+    ONE,
+    PREPROCESSING,
+    THRESHOLDS,
+    WORDS,
+    arguments,
+    save_tiny,
+    tiny_network,
+    tiny_tokenizer,
+)
 
 CLS: dict[str, Any] = {"pooling": "cls", "axes": ONE}
 DISTILBERT: dict[str, Any] = {
@@ -201,7 +213,15 @@ def test_image_two_tower_as_a_plain_loop(tmp_path: Path) -> None:
 
 
 def test_text_and_image_as_a_plain_loop(tmp_path: Path) -> None:
-    save_tiny(tmp_path, arguments("text_image_one_tower", **CLS))
+    wanted = arguments("text_image_one_tower", **CLS)
+    network = tiny_network(wanted)
+    with torch.no_grad():  # else the pictures would hardly matter
+        for weight in network.parameters():
+            weight.mul_(3)
+    save_matcher(
+        tmp_path, network, wanted, tiny_tokenizer(), PREPROCESSING, name="tiny", source="test",
+        calibration={"method": "none"}, thresholds=THRESHOLDS, image_encoder=build_frozen_image(wanted),
+    )  # fmt: skip
     items, shown = some_items(5), [*pictures(4), None]
     loaded = load_matcher(tmp_path)
     packer = loaded.packer
@@ -219,8 +239,10 @@ def test_text_and_image_as_a_plain_loop(tmp_path: Path) -> None:
     vectors = scorer.item_vectors(items, shown)
     assert vectors.shape == (5, scorer.vector_dimension)
     assert not vectors[4].any()
-    found = scorer.log_odds(items, np.arange(4), np.arange(1, 5), vectors)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    left, right = np.arange(4), np.arange(1, 5)
+    np.testing.assert_allclose(scorer.log_odds(items, left, right, vectors), expected, atol=1e-4)
+    others = scorer.log_odds(items, left, right, vectors[::-1].copy())
+    assert np.abs(others - expected).min() > 1e-3
 
 
 def test_a_stop_leaves_the_rest_unscored(tmp_path: Path) -> None:
