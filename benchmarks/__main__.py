@@ -21,6 +21,8 @@ from benchmarks.common import REPOSITORY, Table, machine, progress
 
 NAMES = (
     "pair_scoring",
+    "blocking",
+    "grouping",
     "ranking",
     "embedding_refresh",
     "embedding_refresh_large_model",

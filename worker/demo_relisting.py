@@ -31,6 +31,8 @@ MOST_RELISTED = 40
 MOST_LEARNT = 120
 FEWEST_LEARNT = 8
 LISTINGS = 4  # of each item that is learnt from
+# Of each item that is validated on: thresholds are promises, which fewer pairs would not support.
+VALID_LISTINGS = 12
 OTHERS = 3  # different items beside each of them
 VALID_EVERY = 4
 SEED = 11
@@ -138,17 +140,17 @@ def write_pairs(items: Sequence[Item], folder: Path) -> tuple[Path, Path]:
     valid = [item for number, item in enumerate(items) if number % VALID_EVERY == 0]
     train = [item for number, item in enumerate(items) if number % VALID_EVERY]
     paths = folder / "pairs.jsonl", folder / "valid.jsonl"
-    for path, part in zip(paths, (train, valid), strict=True):
+    for path, part, listings in zip(paths, (train, valid), (LISTINGS, VALID_LISTINGS), strict=True):
         with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in _labelled(part, rng))
+            file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in _labelled(part, listings, rng))
     return paths
 
 
-def _labelled(items: Sequence[Item], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _labelled(items: Sequence[Item], listings: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     for item in items:
         near = [other for other in items if other is not item and other.category == item.category]
         others = near if len(near) >= OTHERS else [other for other in items if other is not item]
-        for _ in range(LISTINGS):
+        for _ in range(listings):
             listing = _side(other_listing(item, rng))
             yield {"left": _side(_as_listed(item)), "right": listing, "label": 1}
             for place in rng.permutation(len(others))[:OTHERS]:
@@ -165,14 +167,18 @@ def _side(listing: dict[str, Any]) -> dict[str, Any]:
 
 
 def matcher_config(pairs: Path, valid: Path, *, asian: bool) -> MatcherConfig:
-    """A small one-tower that learns in seconds."""
+    """A sentence encoder as two towers: it knows what is similar, and learns in seconds what is the same here."""
     from shopvision.matching.config import MatcherConfig
 
     return MatcherConfig.model_validate(
         {
             "data": {"pairs": pairs, "valid": valid},
-            "text": {"max_length": 64},
-            "model": {"name": "demo-matcher", "text": "wheel:e5-small" if asian else "wheel:minilm"},
-            "train": {"epochs": 3},
+            "text": {"max_length": 64, "prefix": "query:" if asian else ""},
+            "model": {
+                "name": "demo-matcher",
+                "family": "text_two_tower",
+                "text": "wheel:e5-small" if asian else "wheel:minilm",
+            },
+            "train": {"epochs": 4},
         }
     )

@@ -277,7 +277,8 @@ def _list_again(home: Path) -> list[str]:
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
         spec = registry.import_model(f"local-dir:{report.folder}").spec
-    registry.activate("pair_scorer", spec)
+    for role in ("pair_scorer", "pair_blocker"):  # its vectors find candidates as well
+        registry.activate(role, spec)
     console.print(f"{spec} scores pairs now")
     return [record["item_id"] for record in records]
 
