@@ -98,6 +98,8 @@ class ModelConfig(BaseModel):
         dropout: of the head.
         symmetric: score both orders of a pair and take the mean; twice the work. By default where the order matters:
             with one tower, and with the additive head.
+        compare_pictures: of text + image models: let the head compare both pictures, beside the sequence that they are
+            tokens of. Few pairs do not teach a sequence to compare.
         frozen_image: keep the image encoder as it is; its outputs are computed once. Of text + image models it always
             is.
         frozen_layers: how many of the text encoder's first layers, with the embeddings below, are kept as they are.
@@ -120,6 +122,7 @@ class ModelConfig(BaseModel):
     projection: int | None = Field(None, ge=2, le=1024)
     dropout: float = Field(0.1, ge=0, lt=1)
     symmetric: bool | None = None
+    compare_pictures: bool = True
     frozen_image: bool = True
     frozen_layers: int = Field(0, ge=0)
 

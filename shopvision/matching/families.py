@@ -13,7 +13,7 @@ from torch import nn
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.matching.axes import Axes, Interaction
-from shopvision.matching.heads import AdditiveHead, InteractionHead, MetricHead, PairHead
+from shopvision.matching.heads import AdditiveHead, InteractionHead, MetricHead, PairHead, PictureComparingHead
 from shopvision.matching.model import LayerPooling, OneTower, TwoTower
 from shopvision.matching.texts import BuilderName, Segmenter
 from shopvision.models.card import Architecture
@@ -36,6 +36,8 @@ class MatcherArguments(BaseModel):
         layer_pooling: several layers are concatenated or averaged.
         image: the image encoder, without classifier. Of text + image models it is frozen, and its features of unit
             length are what enters the sequence.
+        compare_pictures: of text + image models: the head sees what the pictures have in common, and how they differ,
+            beside the sequence.
         projection: dimensions of item vectors, where they are not the encoder's own.
         dropout: of the head.
         builder: of texts.
@@ -57,6 +59,7 @@ class MatcherArguments(BaseModel):
     layers: tuple[int, ...] = Field((1,), min_length=1)
     layer_pooling: LayerPooling = "cat"
     image: Architecture | None = None
+    compare_pictures: bool = False
     projection: int | None = Field(None, gt=0, le=LARGEST_VECTOR)
     dropout: float = Field(0.1, ge=0, lt=1)
     builder: BuilderName = "title_attributes"
@@ -78,6 +81,8 @@ class MatcherArguments(BaseModel):
         ):
             if needed != (given is not None):
                 raise UserError(f"The family {self.family} {'needs' if needed else 'has no'} {what}.")
+        if self.compare_pictures and not family.frozen_image:
+            raise UserError(f"The family {self.family} has no compare_pictures: it is of models of text and pictures.")
         if family.interaction == "one_tower":
             depth = (self.text_config or {}).get("num_hidden_layers", max(self.layers))
             if min(self.layers) < 1 or max(self.layers) > depth:
@@ -161,12 +166,17 @@ def _outputs(axes: Axes) -> int:
 def _one_tower(arguments: MatcherArguments, _: Preprocessing | None) -> OneTower:
     text = _text(arguments)
     hidden = _width(text)
-    layers = len(arguments.layers) if arguments.layer_pooling == "cat" else 1
-    head = PairHead(hidden * layers, hidden, outputs=_outputs(arguments.axes), dropout=arguments.dropout)
+    states = hidden * (len(arguments.layers) if arguments.layer_pooling == "cat" else 1)
+    outputs, dropout = _outputs(arguments.axes), arguments.dropout
     features = None
     if arguments.image is not None:
         with torch.device("meta"):  # it is asked for its length alone
             features = image_dimension(build_timm(arguments.image))
+    head: nn.Module
+    if arguments.compare_pictures and features is not None:
+        head = PictureComparingHead(states, features, hidden, outputs=outputs, dropout=dropout)
+    else:
+        head = PairHead(states, hidden, outputs=outputs, dropout=dropout)
     return OneTower(
         text,
         head,

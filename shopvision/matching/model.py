@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.matching.heads import MetricHead
+from shopvision.matching.heads import MetricHead, PictureComparingHead
 from shopvision.models.text_backbone import Pooling, pool
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class OneTower(nn.Module):
     """An encoder that reads both items as one sequence, and a pair head on its states.
 
     Pictures enter as features behind a projection, in place of the word embeddings of two tokens; position, token type,
-    layer norm and dropout are those of any token.
+    layer norm and dropout are those of any token. A ``PictureComparingHead`` reads them once more.
 
     Attributes:
         text: a transformers encoder.
-        head: states to log-odds.
+        head: states, and pictures where it compares them, to log-odds.
         image_projection: features of a picture to a word embedding; None for models of text alone.
     """
 
@@ -86,7 +86,7 @@ class OneTower(nn.Module):
         else:
             inputs["inputs_embeds"] = self._with_pictures(tokens.input_ids, image_features, slots)
         if self.layers == (1,):
-            return self._logits(pool(self.text(**inputs), tokens.attention_mask, self.pooling))
+            return self._logits(pool(self.text(**inputs), tokens.attention_mask, self.pooling), image_features)
         from transformers.modeling_outputs import BaseModelOutput
 
         outputs = self.text(**inputs, output_hidden_states=True)
@@ -94,7 +94,8 @@ class OneTower(nn.Module):
             pool(BaseModelOutput(last_hidden_state=outputs.hidden_states[-layer]), tokens.attention_mask, self.pooling)
             for layer in self.layers
         ]
-        return self._logits(torch.cat(states, 1) if self.layer_pooling == "cat" else torch.stack(states).mean(0))
+        together = torch.cat(states, 1) if self.layer_pooling == "cat" else torch.stack(states).mean(0)
+        return self._logits(together, image_features)
 
     def _with_pictures(self, input_ids: Tensor, image_features: Tensor, slots: Tensor) -> Tensor:
         embeddings: Tensor = self.text.get_input_embeddings()(input_ids)  # type: ignore[operator] # as above
@@ -103,8 +104,9 @@ class OneTower(nn.Module):
         projected = projection(image_features.to(projection.weight.dtype)).to(embeddings.dtype)
         return embeddings.scatter(1, slots.unsqueeze(2).expand_as(projected), projected)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        logits: Tensor = self.head(states)
+    def _logits(self, states: Tensor, image_features: Tensor | None) -> Tensor:
+        compares = isinstance(self.head, PictureComparingHead)
+        logits: Tensor = self.head(states, image_features) if compares else self.head(states)
         return logits
 
 

@@ -126,6 +126,7 @@ def _arguments(
         family=model.family,
         axes=model.axes,
         image=image.card.architecture if image else None,
+        compare_pictures=config.family.frozen_image and model.compare_pictures,
         projection=model.projection,
         dropout=model.dropout,
         symmetric=model.scores_both_orders,
@@ -217,6 +218,11 @@ class PicturePreparation:
         features, failures = picture_features(uris, store, encoder, self._door, self._progress("pictures"))
         if self._process.is_main:
             self._process.wait()
+        if len(failures) == len(uris):
+            reason = failures[min(failures)]
+            raise UserError(
+                f"Not one of {len(uris):,} pictures can be read ({reason}): mend that, or take a text family."
+            )
         result = np.zeros((len(items), dimension), np.float16)
         result[with_picture] = features.vectors[features.rows]
         for position, reason in failures.items():

@@ -177,10 +177,10 @@ def read_splits(config: MatcherConfig) -> dict[str, PairTable]:
             table, where = reviewed_pairs(connection), "The catalogue's reviews"
     else:
         items = None if source.items is None else read_items(source.items, images=source.images)
-        table, where = read_pairs(source.pairs, items), str(source.pairs)
+        table, where = read_pairs(source.pairs, items, images=source.images), str(source.pairs)
     _require_labels(table, where)
     if source.valid is not None:
-        splits = {"train": table, "valid": read_pairs(source.valid, items)}
+        splits = {"train": table, "valid": read_pairs(source.valid, items, images=source.images)}
         _require_labels(splits["valid"], str(source.valid))
     else:
         shares = zip(("train", "valid", "test"), source.fractions or FRACTIONS, strict=True)
@@ -205,11 +205,14 @@ def _require_labels(table: PairTable, where: str) -> None:
 
 
 def allowing_pictures(settings: Settings, source: DataConfig) -> Settings:
-    """Let this run read the folder of the items' pictures: its user named it."""
-    if source.items is None or (source.images and "://" in source.images):
-        return settings
-    folder = Path(source.images) if source.images else source.items.parent
-    return settings.model_copy(update={"image_roots": (*settings.image_roots, folder.resolve())})
+    """Let this run read the folders of the items' pictures: its user named them."""
+    if source.images:
+        folders = [] if "://" in source.images else [Path(source.images)]
+    else:
+        files = (source.items,) if source.items else (source.pairs, source.valid)
+        folders = [file.parent for file in files if file is not None]
+    roots = (*settings.image_roots, *(folder.resolve() for folder in folders))
+    return settings.model_copy(update={"image_roots": roots})
 
 
 def _sampler(config: MatcherConfig, table: PairTable, train: PairInputs, process: Process) -> Sampler:

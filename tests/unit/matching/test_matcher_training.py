@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,6 +288,21 @@ def test_text_and_pictures_do_without_one(world: World, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/unreadable.jsonl").read_text())["picture"].endswith("/none.png")
     for path in world.images.iterdir():
         assert path.suffix == ".png"
+
+
+def test_pictures_of_items_that_the_pairs_hold(world: World, tmp_path: Path) -> None:
+    """They start from the folder that is named, which may be read without any setting."""
+    items = {item["item_id"]: item for item in map(json.loads, world.items.read_text().splitlines())}
+    with world.pairs.open(newline="") as file:
+        sides = [(row["left_item_id"], row["right_item_id"], int(row["label"])) for row in csv.DictReader(file)]
+    pairs = tmp_path / "written.jsonl"
+    pairs.write_text("".join(json.dumps({"left": items[a], "right": items[b], "label": y}) + "\n" for a, b, y in sides))
+    sections = world.sections("text_image_one_tower", data={"pairs": str(pairs)}, epochs=1)
+    del sections["data"]["items"]
+    assert train(MatcherConfig.model_validate(sections), tmp_path / "run").unreadable == 0
+    sections["data"]["images"] = str(tmp_path)
+    with pytest.raises(UserError, match=r"Not one of \d+ pictures can be read \("):
+        train(MatcherConfig.model_validate(sections), tmp_path / "other")
 
 
 @pytest.mark.parametrize(

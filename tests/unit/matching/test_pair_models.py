@@ -114,6 +114,42 @@ def test_pictures_take_the_places_of_their_tokens() -> None:
     assert (network(tokens, features.roll(1, 0), slots) - found).abs().min() > 1e-6
 
 
+@torch.no_grad()
+def test_a_head_that_compares_pictures() -> None:
+    network = tiny_network(arguments("text_image_one_tower", ONE, compare_pictures=True)).double()
+    batch = packed(image_token=True)
+    features = torch.nn.functional.normalize(torch.randn(3, 2, 96, dtype=torch.float64), dim=2)
+    features[1, 0] = 0  # no picture
+    seen: list[Tensor] = []
+    network.head.dense.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = network(batch.tokens, features, batch.slots)
+    u, v = features.numpy().transpose(1, 0, 2) * np.sqrt(96)
+    weights = {name: tensor.numpy() for name, tensor in network.head.state_dict().items()}
+    words = np.tanh(seen[0].numpy() @ weights["dense.weight"].T + weights["dense.bias"])
+    both = np.hstack([np.abs(u - v), u * v])
+    pictures = np.tanh(both @ weights["compare.weight"].T + weights["compare.bias"])
+    outputs = np.hstack([words, pictures]) @ weights["out.weight"].T + weights["out.bias"]
+    np.testing.assert_allclose(found, outputs[:, 1] - outputs[:, 0], rtol=1e-9)
+    # What stands in the sequence is that of a model without: the pictures' tokens, too.
+    plain = tiny_network(arguments("text_image_one_tower", ONE)).double()
+    plain.text.load_state_dict(network.text.state_dict())
+    plain.image_projection.load_state_dict(network.image_projection.state_dict())
+    plain.head.dense.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    plain(batch.tokens, features, batch.slots)
+    np.testing.assert_array_equal(seen[0], seen[1])
+
+
+def test_near_pictures_are_compared_in_full_precision() -> None:
+    """In half precision features are equal that differ by less than a 256th of themselves."""
+    network = tiny_network(arguments("text_image_one_tower", ONE, compare_pictures=True)).bfloat16()
+    seen: list[Tensor] = []
+    network.head.compare.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = packed(image_token=True)
+    features = torch.nn.functional.normalize(torch.rand(3, 1, 96), dim=2) * torch.tensor([1.0, 1.001])[:, None]
+    network(batch.tokens, features, batch.slots)
+    assert (seen[0][:, :96] > 0).all()
+
+
 @pytest.mark.parametrize("projection", [None, 5])
 @torch.no_grad()
 def test_two_towers_of_text(projection: int | None) -> None:
@@ -185,11 +221,11 @@ def test_vectors_of_more_than_1024_dimensions_are_refused() -> None:
         build_matcher(arguments("image_two_tower", COSINE, image=image), PREPROCESSING)
 
 
-@pytest.mark.parametrize("axes", [ONE, COSINE], ids=["one tower", "two towers"])
-def test_every_weight_learns(axes: Axes) -> None:
+@pytest.mark.parametrize(("axes", "options"), [(ONE, {}), (ONE, {"compare_pictures": True}), (COSINE, {})])
+def test_every_weight_learns(axes: Axes, options: dict[str, Any]) -> None:
     """A weight without a gradient would stop distributed training."""
     family = "text_image_one_tower" if axes is ONE else "text_two_tower"
-    network = tiny_network(arguments(family, axes)).train()
+    network = tiny_network(arguments(family, axes, **options)).train()
     if axes is ONE:
         batch = packed(image_token=True)
         logits = network(batch.tokens, torch.randn(3, 2, 96), batch.slots)
@@ -225,6 +261,7 @@ def test_other_encoders() -> None:
     ("text_one_tower", ONE, {"layers": (0,)}, r"layers \[0\]: count from the top, 1 to 2"),
     ("text_one_tower", ONE, {"pooling": "pooler"}, "One-tower models have pooling cls or mean"),
     ("text_one_tower", ONE, {"projection": 8}, "no projection"),
+    ("text_one_tower", ONE, {"compare_pictures": True}, "The family text_one_tower has no compare_pictures"),
 ])  # fmt: skip
 def test_arguments_that_do_not_fit_the_family(family: str, axes: Axes, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
