@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,11 +195,8 @@ class MatcherLearner:
             part = batch.part(rows)
             with precision.autocast():
                 logits = self._pair_logits(part)
-            loss = self._summed(
-                lambda chosen, logits=logits, labels=part.labels: binary_loss(logits[chosen], labels[chosen]),
-                part.labels,
-            )
-            precision.scale(loss * (self._process.world / total)).backward()
+            loss = self._summed(partial(_binary_loss_of, logits, part.labels), part.labels)
+            torch.autograd.backward([precision.scale(loss * (self._process.world / total))])
             summed += loss.detach()
         return {"loss": summed / count}
 
@@ -314,12 +312,17 @@ class MatcherLearner:
         return slices[self._process.rank :: self._process.world]
 
 
+def _binary_loss_of(logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    return binary_loss(logits[chosen], labels[chosen])
+
+
 def _products(inputs: PairInputs) -> NDArray[np.int64]:
     """(items,) number of the product that each item is known to be: items that same-pairs link have one number."""
     same = inputs.labels == 1
     count = len(inputs.items)
     links = coo_array((np.ones(same.sum()), (inputs.left[same], inputs.right[same])), shape=(count, count))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+    products: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return products
 
 
 def _depths(encoder: nn.Module) -> dict[str, int]:
@@ -338,4 +341,4 @@ def _freeze(text: nn.Module, layers: int) -> None:
         raise UserError(f"model.frozen_layers = {layers}: the text encoder has {max(depths.values())} layers.")
     for name, weight in text.named_parameters():
         if depths[name] <= layers:
-            weight.requires_grad_(requires_grad=False)
+            weight.requires_grad = False

@@ -1,0 +1,102 @@
+"""Do matchers learn real offers? Against what the same encoder's cosine says, and what a rule on model codes says.
+
+`make test-quality ARGS="-s tests/quality/test_matchers_on_offers.py"` prints the tables of
+docs/benchmarks/matching-quality.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shopvision.evaluation.bootstrap import Measured
+from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs, precision_recall_f1, roc_auc
+from shopvision.matching.card import make_item_encoder
+from shopvision.matching.code_agreement import SAME, SIMILAR, agreement, item_codes
+from shopvision.matching.config import MatcherConfig
+from shopvision.matching.data import read_pairs
+from shopvision.matching.predict import PairScorer
+from shopvision.matching.table import PairTable
+from shopvision.matching.train import TrainingReport, train_matcher
+from shopvision.training.distributed import Process
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+SPLITS = {
+    "abt_buy": ("train", "valid", {"epochs": 3}, 96),
+    "wdc_lspc_shoes": ("train_small", "valid_small", {"epochs": 8}, 80),
+    "wdc_lspc_computers": ("train_small", "valid_small", {"epochs": 8}, 80),
+}
+
+
+def train(data: Path, name: str, output: Path) -> tuple[TrainingReport, float]:
+    train_split, valid_split, how, length = SPLITS[name]
+    folder = data / "er_product_pairs"
+    config = MatcherConfig.model_validate(
+        {
+            "data": {
+                "pairs": folder / f"{name}.{train_split}.jsonl.gz",
+                "valid": folder / f"{name}.{valid_split}.jsonl.gz",
+            },
+            "text": {"max_length": length},
+            "train": how,
+        }
+    )
+    started = time.monotonic()
+    report = train_matcher(config, output, process=Process())
+    assert report is not None
+    return report, time.monotonic() - started
+
+
+@pytest.mark.parametrize("name", list(SPLITS))
+def test_a_matcher_learns_offers(name: str, data: Path, tmp_path: Path) -> None:
+    test = read_pairs(data / "er_product_pairs" / f"{name}.test.jsonl.gz")
+    report, seconds = train(data, name, tmp_path / "run")
+    scorer = PairScorer(report.folder)
+    probabilities = scorer.score(test.items, test.left, test.right)
+    decision = report.card.thresholds["decision"]
+    measured = measure_pairs(probabilities, test.labels, decision)
+    make_item_encoder("wheel:minilm", tmp_path / "zero")
+    cosine = PairScorer(tmp_path / "zero").score(test.items, test.left, test.right)
+    rule = precision_recall_f1(by_codes(test), test.labels, 0.5)
+    zero_shot = best_f1_threshold(cosine, test.labels)[1], roc_auc(cosine, test.labels)
+    rows: list[list[Any]] = [
+        ["matcher", *(cell(measured[metric]) for metric in ("precision", "recall", "f1", "roc_auc"))],
+        ["cosine of the same encoder, threshold chosen on test", "", "", *(f"{value:.3f}" for value in zero_shot)],
+        ["rule: a model code is shared", *(f"{value:.3f}" for value in rule), ""],
+    ]
+    verdicts = scorer.verdicts(probabilities)
+    for verdict in ("same", "review", "different"):
+        chosen = verdicts == verdict
+        positive = test.labels[chosen].mean() if chosen.any() else float("nan")
+        rows.append([f"verdict {verdict}", f"{chosen.mean():.1%} of pairs", f"{positive:.3f} are the same", "", ""])
+    show(
+        [f"{name}, {len(test):,} test pairs, trained in {seconds:.0f} s", "precision", "recall", "F1", "ROC-AUC"], rows
+    )
+    assert measured["f1"].value > zero_shot[0] + 0.1
+    assert measured["roc_auc"].value > zero_shot[1] + 0.1
+    if name == "abt_buy":
+        assert measured["f1"].value >= 0.85
+        assert seconds < 45 * 60
+
+
+def by_codes(table: PairTable) -> np.ndarray:
+    """(n,) 1.0 where the items' model codes are the same or alike."""
+    codes = [item_codes(item) for item in table.items]
+    said = [agreement(codes[a], codes[b]) for a, b in zip(table.left.tolist(), table.right.tolist(), strict=True)]
+    return np.isin(said, (SAME, SIMILAR)).astype(np.float64)
+
+
+def cell(measured: Measured) -> str:
+    return f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
+
+
+def show(header: list[str], rows: list[list[Any]]) -> None:
+    """A table in Markdown, seen with ``pytest -s``."""
+    lines = [header, ["---"] * len(header), *rows]
+    sys.stdout.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
