@@ -145,7 +145,7 @@ def evaluate_matcher(
         raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
     items = table.used_items()
     left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
-    vectors, readable = _vectors(scorer, items, door, on_progress)
+    vectors, readable = read_vectors(scorer, items, door, on_progress)
     kept = readable[left] & readable[right]
     if not kept.any():
         raise UserError(
@@ -217,7 +217,7 @@ def pair_categories(table: PairTable) -> NDArray[np.str_]:
     return np.where(left == right, left, MIXED)
 
 
-def _vectors(
+def read_vectors(
     scorer: BaseScorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
     """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it can read the item."""

@@ -123,6 +123,67 @@ def matcher(
     emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
 
 
+@app.command("ensemble")
+def ensemble(
+    *,
+    members: Annotated[
+        list[str], typer.Option("--member", help="A pair model: NAME:TAG or its folder; give two or more.")
+    ],
+    pairs: Annotated[Path, typer.Option("--pairs", help="Labelled pairs that no member learnt from.")],
+    items: Annotated[Path | None, typer.Option("--items", help="The items that the pairs name by id.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the items' pictures lie; by default beside them.")] = None,
+    train_pairs: Annotated[
+        Path | None, typer.Option("--train", help="Pairs of training: fits unseen categories apart.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="stacking, threshold_margin or f1_vote.")] = "stacking",
+    name: Annotated[str, typer.Option(help="Of the new model.")] = "ensemble",
+    output: Annotated[Path, typer.Option("--output", help="Folder of the model version.")] = Path("runs/ensemble"),
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Weigh several pair models against each other, as one model that holds them all."""
+    from shopvision.images import PictureDoor
+    from shopvision.matching.config import DataConfig
+    from shopvision.matching.data import read_items, read_pairs, seen_categories
+    from shopvision.matching.ensemble_fit import fit_ensemble
+    from shopvision.matching.train import allowing_pictures
+    from shopvision.models import registry
+    from shopvision.settings import get_settings
+    from worker.cli.evaluate import model_folder
+
+    folders = [model_folder(member) for member in members]
+    known = None if items is None else read_items(items, images=images)
+    table_of_pairs = read_pairs(pairs, known, images=images)
+    seen = None if train_pairs is None else seen_categories(read_pairs(train_pairs, known, images=images))
+    settings = allowing_pictures(get_settings(), DataConfig(pairs=pairs, items=items, images=images))
+    with PictureDoor(settings) as door, Bars(shown=error_console.is_terminal) as bars:
+        card = fit_ensemble(
+            output,
+            folders,
+            table_of_pairs,
+            method=method,
+            name=name,
+            seen=seen,
+            door=door,
+            device=device,
+            on_progress=lambda done, total: bars.stage("members", done, total),
+        )
+    if activate:
+        registry.activate(MATCHER_ROLE, registry.import_model(f"local-dir:{output}").spec)
+    data = {
+        "model": str(output),
+        "spec": card.spec,
+        "activated": activate,
+        "metrics": card.metrics,
+        "thresholds": card.thresholds,
+        "pairs": len(table_of_pairs),
+    }
+    rows = [(metric, f"{value:.4f}") for metric, value in card.metrics.items()]
+    rows += [(f"threshold: {threshold}", f"{value:.4f}") for threshold, value in card.thresholds.items()]
+    emit(data, as_json, lambda: table(("on these pairs", "value"), rows, title=f"{card.spec}: {output}"))
+
+
 class Bars:
     """One bar for each stage of preparation, then one for each epoch, on stderr."""
 

@@ -1,0 +1,78 @@
+"""An ensemble is fitted on labelled pairs, and what is written scores as it was fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from shopvision.errors import UserError
+from shopvision.matching.ensemble_card import load_scorer
+from shopvision.matching.ensemble_fit import METHODS, fit_ensemble
+from shopvision.matching.predict import PairScorer
+from shopvision.matching.records import Item
+from shopvision.matching.table import PairTable
+from tests.unit.matching.tiny_matcher import COSINE, ONE, WORDS, arguments, save_tiny
+
+COUNT = 30
+
+
+@pytest.fixture(name="members", scope="module")
+def _members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("members")
+    save_tiny(folder / "a", arguments("text_one_tower", ONE))
+    save_tiny(folder / "b", arguments("text_two_tower", COSINE), seed=2, tag="second")
+    return [folder / "a", folder / "b"]
+
+
+@pytest.fixture(name="table", scope="module")
+def _table(members: list[Path]) -> PairTable:
+    """Pairs whose labels follow both members' words, with noise."""
+    rng = np.random.default_rng(5)
+    words = [word for word in WORDS if word.isalnum()]
+    items = tuple(
+        Item(str(n), title=" ".join(rng.choice(words, 4)), category="seen" if n % 3 else "new") for n in range(COUNT)
+    )
+    left, right = np.triu_indices(COUNT, 1)
+    scores = [PairScorer(member).score(items, left, right) for member in members]
+    ranks = [score.argsort().argsort() / len(left) for score in scores]
+    labels = sum(ranks) + rng.normal(0, 0.3, len(left)) > 1.2
+    return PairTable(items, left.astype(np.int32), right.astype(np.int32), labels.astype(np.int8))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: PairTable, tmp_path: Path) -> None:
+    card = fit_ensemble(tmp_path / "e", members, table, method=method, seen=frozenset({"seen"}))
+    scorer = load_scorer(tmp_path / "e")
+    probabilities = scorer.score(table.items, table.left, table.right)
+    decided = probabilities >= card.thresholds["decision"]
+    assert f1_score(table.labels, decided) == pytest.approx(card.metrics["f1"], abs=0.01)
+    if method == "stacking":  # two views of the truth are better than either
+        for member in members:
+            alone = PairScorer(member).score(table.items, table.left, table.right)
+            best = max(f1_score(table.labels, alone >= cut) for cut in np.unique(alone))
+            assert card.metrics["f1"] > best
+    assert abs(probabilities.mean() - table.labels.mean()) < 0.05  # calibrated
+    assert f"{len(table):,} pairs" in card.training_data
+
+
+def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no method 'mean'"):
+        fit_ensemble(tmp_path / "e", members, table, method="mean")
+    with pytest.raises(UserError, match="1 member is no ensemble"):
+        fit_ensemble(tmp_path / "e", members[:1], table, method="stacking")
+    unlabelled = PairTable(table.items, table.left, table.right, np.full(len(table), -1, np.int8))
+    with pytest.raises(UserError, match="have no label"):
+        fit_ensemble(tmp_path / "e", members, unlabelled, method="stacking")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "card.json").write_text("{}")
+    with pytest.raises(UserError, match="is not empty"):
+        fit_ensemble(tmp_path / "full", members, table, method="stacking")
+    blank = (Item("blank"), *table.items[1:])
+    with pytest.raises(UserError, match="cannot read item 'blank'"):
+        fit_ensemble(
+            tmp_path / "e", members, PairTable(blank, table.left, table.right, table.labels), method="stacking"
+        )
+    assert not (tmp_path / "e").exists()
