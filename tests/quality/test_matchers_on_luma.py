@@ -1,0 +1,139 @@
+"""Do pictures and words together find the same item where neither does alone? On real photos of one shop.
+
+`make test-quality ARGS="-s tests/quality/test_matchers_on_luma.py"` prints the tables of
+docs/benchmarks/matching-quality.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.typing import NDArray
+
+from shopvision.matching.config import MatcherConfig
+from shopvision.matching.data import read_pairs
+from shopvision.matching.evaluate import evaluate_matcher
+from shopvision.matching.predict import PairScorer
+from shopvision.matching.train import train_matcher
+from shopvision.training.distributed import Process
+from tests.quality.frozen import IMAGE, TEXT, door_to
+from tests.quality.luma_world import DIFFERENT, SAME, SIDES, write_pairs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+SEEDS = range(3)
+METRICS = ("f1", "precision", "recall", "average_precision", "roc_auc")
+TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
+BOTH = "text + image"
+FAMILIES: dict[str, dict[str, Any]] = {
+    "text": {
+        "text": TITLES,
+        "model": {"family": "text_one_tower", "text": TEXT},
+        "train": {"epochs": 4},
+    },
+    "image": {
+        "model": {"family": "image_two_tower", "image": IMAGE, "head": "interaction", "projection": 512},
+        "train": {"epochs": 10, "lr_head": 3e-4},
+    },
+    BOTH: {
+        "text": TITLES,
+        "model": {"family": "text_image_one_tower", "text": TEXT, "image": IMAGE},
+        "train": {"epochs": 6},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one model and seed, on the test pairs, at the threshold that was chosen on the validation pairs.
+
+    Attributes:
+        metrics: in the order of ``METRICS``.
+        right: of each kind of pairs the share that is judged right.
+    """
+
+    metrics: list[float]
+    right: dict[str, float]
+
+
+def measured(luma: Path, folder: Path, how: dict[str, Any], seed: int, kinds: dict[tuple[str, str], str]) -> Found:
+    config = MatcherConfig.model_validate(
+        how
+        | {
+            "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)},
+            "train": how["train"] | {"seed": seed},
+        }
+    )
+    report = train_matcher(config, folder / config.model.family, process=Process())
+    assert report is not None
+    with door_to(luma) as door:
+        test = read_pairs(folder / "test.jsonl", images=str(luma))
+        result = evaluate_matcher(PairScorer(report.folder), test, door=door, resamples=0)
+    assert not result.unreadable
+    assert not report.unreadable
+    table = result.table
+    right = (result.probabilities >= result.thresholds["decision"]) == (table.labels == 1)
+    names = [table.items[row].item_id for row in (*table.left.tolist(), *table.right.tolist())]
+    kind = np.array([kinds[pair] for pair in zip(names[: len(table)], names[len(table) :], strict=True)])
+    return Found(
+        [result.metrics[metric].value for metric in METRICS],
+        {name: float(right[kind == name].mean()) for name in (*SAME, *DIFFERENT)},
+    )
+
+
+def test_text_and_image_are_ahead_of_either(
+    data: Path, tmp_path: Path, set_environment: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    set_environment(SHOPVISION_HOME=str(tmp_path_factory.getbasetemp() / "luma-home"))
+    luma = data / "magento_luma"
+    found: dict[str, list[Found]] = {name: [] for name in FAMILIES}
+    for seed in SEEDS:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        kinds = write_pairs(luma, folder, seed)
+        styles = [_styles(luma, folder / f"{side}.jsonl") for side in SIDES]
+        assert sum(map(len, styles)) == len(set.union(*styles))
+        for name, how in FAMILIES.items():
+            found[name].append(measured(luma, folder, how, seed, kinds))
+    metrics = {name: np.array([one.metrics for one in of_seeds]) for name, of_seeds in found.items()}
+    _show(found, metrics)
+    for name in ("text", "image"):
+        ahead = metrics[BOTH] - metrics[name]
+        assert ahead[:, METRICS.index("f1")].mean() > 0
+        assert (ahead.mean(axis=0)[3:] > 0).all()
+
+
+def _styles(luma: Path, pairs: Path) -> set[str]:
+    """Photos are called after the style, up to the colour: ``mh01-gray_main``."""
+    items = read_pairs(pairs, images=str(luma)).used_items()
+    return {Path(item.picture).stem.partition("-")[0] for item in items if not item.category.startswith("Gear")}
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean over seeds (Student's t)."""
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
+    return float(low), float(high)
+
+
+def _cell(values: NDArray[np.float64]) -> str:
+    low, high = _interval(values)
+    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+
+
+def _show(found: dict[str, list[Found]], metrics: dict[str, NDArray[np.float64]]) -> None:
+    """Tables in Markdown, seen with ``pytest -s``."""
+    rows = [["", *METRICS], ["---"] * (1 + len(METRICS))]
+    rows += [[name, *map(_cell, values.T)] for name, values in metrics.items()]
+    rows += [[f"{BOTH} ahead of {name}", *map(_cell, (metrics[BOTH] - metrics[name]).T)] for name in ("text", "image")]
+    rows += [[], ["judged right", *found], ["---"] * (1 + len(found))]
+    for kind in (*SAME, *DIFFERENT):
+        shares = [np.mean([one.right[kind] for one in of_seeds]) for of_seeds in found.values()]
+        rows.append([kind, *(f"{share:.2f}" for share in shares)])
+    sys.stdout.write("\n" + "".join(f"| {' | '.join(row)} |\n" if row else "\n" for row in rows))
