@@ -99,7 +99,7 @@ class ModelConfig(BaseModel):
         symmetric: score both orders of a pair and take the mean; twice the work. By default where the order matters:
             with one tower, and with the additive head.
         compare_pictures: of text + image models: let the head compare both pictures, beside the sequence that they are
-            tokens of. Few pairs do not teach a sequence to compare.
+            tokens of.
         frozen_image: keep the image encoder as it is; its outputs are computed once. Of text + image models it always
             is.
         frozen_layers: how many of the text encoder's first layers, with the embeddings below, are kept as they are.

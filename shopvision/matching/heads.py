@@ -46,8 +46,7 @@ class PictureComparingHead(nn.Module):
     """A pair head on the state of a pair's sequence beside one on both pictures, ``[|u - v|; u * v]``.
 
     Each part ends in its own h hidden units, and one layer reads both: the published fusion at the end, with an
-    interaction in place of both pictures' plain concatenation, from which few pairs teach no comparing. Symmetric in
-    the pictures.
+    interaction in place of both pictures' plain concatenation. Symmetric in the pictures.
     """
 
     def __init__(self, features: int, pictures: int, hidden: int, *, outputs: int, dropout: float) -> None:
