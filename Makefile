@@ -35,7 +35,8 @@ lint: setup  ## style, types and import contract
 	$(BIN)/lint-imports
 
 test: lint  ## lint and every test but the slow ones
-	$(BIN)/pytest --numprocesses 2 --dist loadscope -m "not slow" $(ARGS)
+	@# Two test processes share the cores: torch's threads would wait for each other, spinning.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope -m "not slow" $(ARGS)
 
 test-quality: setup  ## the slow tests: real metrics on real data
 	$(BIN)/pytest -m slow $(ARGS)

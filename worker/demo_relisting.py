@@ -159,7 +159,13 @@ def _labelled(items: Sequence[Item], listings: int, rng: np.random.Generator) ->
 
 def _as_listed(item: Item) -> dict[str, Any]:
     attributes = [(key, value) for key, values in item.attributes.items() for value in values]
-    return {"title": item.title, "brand": item.brand, "price": item.price, "attributes": attributes}
+    return {
+        "title": item.title,
+        "brand": item.brand,
+        "price": item.price,
+        "description": item.description,
+        "attributes": attributes,
+    }
 
 
 def _side(listing: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typer.main import get_command
 from shopvision.catalogue.mapping import Mapping
 from shopvision.catalogue.records import Item
 from shopvision.images.reasons import REASONS
+from shopvision.matching.config import MatcherConfig
 from shopvision.ranking.config import ClikConfig
 from shopvision.settings import Settings
 from shopvision.training.config import load_config
@@ -95,8 +96,8 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
     for number, text in enumerate(blocks(TEXTS[page], "toml")):
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
-        if "[train]" in text:
-            load_config(file, ClikConfig)
+        if "[data]" in text:
+            load_config(file, MatcherConfig if "matcher" in page else ClikConfig)
         else:
             assert Mapping.load(file, Item).columns["item_id"] == "sku"
 

@@ -45,7 +45,15 @@ class WordScorer(BaseScorer):
     vector_dimension: int | None = None
 
     def __init__(self) -> None:
-        self.thresholds = {"same": 0.6, "decision": 0.5, "different": 0.3}
+        self.card = ModelCard(
+            name="words",
+            tag="1",
+            kind="pair_scorer",
+            architecture=Architecture(library="shopvision", name="words"),
+            source="test",
+            thresholds={"same": 0.6, "decision": 0.5, "different": 0.3},
+            files={},
+        )
         self.pairs = 0
         self.items = 0
 
