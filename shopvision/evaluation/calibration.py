@@ -147,7 +147,9 @@ def choose_thresholds(
     ``decision`` is the threshold of the best F1. ``same`` is the lowest threshold, at or above it, where the lower
     Wilson bound of the precision of all pairs at or above is ``same_precision``; ``different`` the highest, at or below
     ``decision``, where the upper bound of the share of positives among all pairs below is ``different_positives``.
-    What lies between is for a person. Where no threshold keeps the promise, ``same`` is 1 and ``different`` 0: with
+    What lies between is for a person, and so is a gap between the pairs of both sides, where nothing was seen: ``same``
+    and ``different`` are the probabilities of the last pairs that they were shown to hold for, ``decision`` stands
+    halfway between two. Where no threshold keeps the promise, ``same`` is 1 and ``different`` 0: with
     few pairs everything goes to review (95 % precision takes at least 73 pairs without a mistake; 2 % take 189).
 
     The promise holds for pairs that are drawn as the validation pairs were: a blocking that lets more negatives through
@@ -177,11 +179,12 @@ def choose_thresholds(
     _, missed = wilson_interval(curve.positives - curve.found, below, confidence)
     strict = np.flatnonzero(precision[: best + 1] >= same_precision)
     lenient = best + np.flatnonzero(missed[best:] <= different_positives)
-    return {
-        "same": float(curve.thresholds[strict[-1]]) if strict.size else 1.0,
-        "different": float(curve.thresholds[lenient[0]]) if lenient.size else 0.0,
-        "decision": float(curve.thresholds[best]),
-    }
+    same, different = 1.0, 0.0
+    if strict.size:
+        same = float(scores[scores >= curve.thresholds[strict[-1]]].min())
+    if lenient.size:
+        different = float(scores[scores < curve.thresholds[lenient[0]]].max(initial=0.0))
+    return {"same": same, "different": different, "decision": float(curve.thresholds[best])}
 
 
 def check_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:

@@ -188,9 +188,9 @@ def test_a_wish_for_more_sends_more_to_review() -> None:
     assert strict["decision"] == loose["decision"]
 
 
-def test_a_perfect_model_with_enough_pairs_leaves_nothing_to_review_and_with_few_everything() -> None:
+def test_a_perfect_model_with_enough_pairs_leaves_only_the_gap_to_review_and_with_few_everything() -> None:
     """95 % takes 73 pairs without a mistake, 2 % takes 189: n / (n + 1.96^2) and 1.96^2 / (n + 1.96^2)."""
-    for positives, negatives, same, different in ((73, 189, 0.5, 0.5), (72, 188, 1.0, 0.0), (1, 1, 1.0, 0.0)):
+    for positives, negatives, same, different in ((73, 189, 0.9, 0.1), (72, 188, 1.0, 0.0), (1, 1, 1.0, 0.0)):
         probabilities = np.repeat([0.9, 0.1], [positives, negatives])
         chosen = choose_thresholds(probabilities, np.repeat([1, 0], [positives, negatives]))
         assert chosen == {"same": same, "different": different, "decision": 0.5}
