@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from shopvision.errors import UserError
+from shopvision.evaluation.calibration import check_thresholds
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.matching.axes import Axes
 from shopvision.matching.families import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = [
-    "KIND", "LoadedMatcher", "MatcherArguments", "check_thresholds", "load_matcher", "make_item_encoder", "make_packer",
+    "KIND", "LoadedMatcher", "MatcherArguments", "load_matcher", "make_item_encoder", "make_packer",
     "read_card", "save_matcher",
 ]  # fmt: skip
 
@@ -178,24 +179,6 @@ def save_matcher(
     card = card if tag else card.model_copy(update={"tag": card.content_tag()})
     (folder / CARD_FILE).write_bytes(card.to_bytes())
     return card
-
-
-def check_thresholds(thresholds: dict[str, float]) -> None:
-    """``0 <= different <= decision <= same <= 1``.
-
-    Raises:
-        UserError: one is missing, or they are out of order.
-    """
-    names = ("different", "decision", "same")
-    missing = [name for name in names if name not in thresholds]
-    if missing:
-        raise UserError(f"thresholds lack '{missing[0]}': give {', '.join(names)}.")
-    different, decision, same = (thresholds[name] for name in names)
-    if not 0 <= different <= decision <= same <= 1:
-        raise UserError(
-            f"thresholds are out of order: different {different} <= decision {decision} <= same {same} must hold, "
-            "within 0 to 1."
-        )
 
 
 def read_card(folder: Path) -> ModelCard:

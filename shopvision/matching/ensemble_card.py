@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shopvision.errors import UserError
-from shopvision.evaluation.calibration import apply
-from shopvision.matching.card import KIND, check_thresholds, read_card
+from shopvision.evaluation.calibration import apply, check_thresholds
+from shopvision.matching.card import KIND, read_card
 from shopvision.matching.composite import CompositeScorer
 from shopvision.matching.ensembles import LogisticStacking, f1_vote, group_thresholds, threshold_margin
 from shopvision.matching.predict import PairScorer

@@ -142,11 +142,11 @@ def test_a_lost_tokenizer_file(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize(("thresholds", "message"), [
-    ({"same": 0.4, "decision": 0.5, "different": 0.1}, "out of order: different 0.1 <= decision 0.5 <= same 0.4"),
+    ({"same": 0.4, "decision": 0.5, "different": 0.1}, "different 0.1 and decision 0.5 and same 0.4 are out of order"),
     ({"same": 0.9, "decision": 0.5, "different": 0.6}, "out of order"),
-    ({"same": 1.1, "decision": 0.5, "different": 0.1}, "out of order"),
-    ({"same": math.nan, "decision": 0.5, "different": 0.1}, "out of order"),
-    ({"same": 0.9, "decision": 0.5}, "thresholds lack 'different'"),
+    ({"same": 1.1, "decision": 0.5, "different": 0.1}, "number from 0 to 1"),
+    ({"same": math.nan, "decision": 0.5, "different": 0.1}, "number from 0 to 1"),
+    ({"same": 0.9, "decision": 0.5}, "The threshold 'different' is missing"),
 ])  # fmt: skip
 def test_thresholds_out_of_order(tmp_path: Path, thresholds: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -178,7 +178,7 @@ def test_a_folder_of_a_pair_model_is_imported_and_checked(tmp_path: Path) -> Non
     assert fetch(f"local-dir:{tmp_path / 'm'}", tmp_path / "in").card(tmp_path / "in", None, None) == saved
     change_card(tmp_path / "m", thresholds={})
     (tmp_path / "again").mkdir()
-    with pytest.raises(UserError, match="thresholds lack 'different'"):
+    with pytest.raises(UserError, match="The threshold 'different' is missing"):
         fetch(f"local-dir:{tmp_path / 'm'}", tmp_path / "again")
 
 
