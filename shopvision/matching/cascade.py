@@ -6,7 +6,7 @@ the second would call ``same`` or ``different``, and only the second's pairs can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,16 +119,32 @@ class Cascade(CompositeScorer):
         passed_on: how many pairs of the last ``score`` the second was asked about.
     """
 
-    def __init__(self, first: BaseScorer, second: BaseScorer, low: float, high: float) -> None:
+    def __init__(
+        self,
+        first: BaseScorer,
+        second: BaseScorer,
+        low: float,
+        high: float,
+        *,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
         """Put them one behind the other.
 
+        Args:
+            first: a model with item vectors.
+            second: asked about what the first leaves open.
+            low: see above.
+            high: see above.
+            thresholds: ``different`` and ``same``, where others than those of the second's card make the verdicts.
+
         Raises:
-            UserError: the limits are out of order, or inside the second's zone of review; the first has no item
+            UserError: the limits are out of order, or inside the zone of review; the first has no item
                 vectors; or the two want pictures prepared in two ways.
         """
         if not 0 <= low <= high <= 1:
             raise UserError(f"Cascade low={low}, high={high}: give 0 <= low <= high <= 1.")
-        different, same = (second.card.thresholds[name] for name in ("different", "same"))
+        zone = second.card.thresholds if thresholds is None else thresholds
+        different, same = zone["different"], zone["same"]
         if low > different or high < same:
             raise UserError(
                 f"Cascade low={low}, high={high}: pairs from {different:g} to {same:g} are for review, so give low and "

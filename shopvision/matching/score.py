@@ -79,7 +79,8 @@ def _combined(setup: Setup) -> BaseScorer:
     scorer = _scorer(setup.ref.spec)
     if setup.first is None:
         return scorer
-    return Cascade(_scorer(setup.first.ref.spec), scorer, setup.first.low, setup.first.high)
+    zone = {"different": setup.thresholds.different, "same": setup.thresholds.same}
+    return Cascade(_scorer(setup.first.ref.spec), scorer, setup.first.low, setup.first.high, thresholds=zone)
 
 
 def vectors_of(

@@ -148,3 +148,14 @@ def test_the_first_needs_vectors_and_every_item_something_to_read(folders: dict[
     with pytest.raises(ItemError, match="has no title"):
         Cascade(first, second, 0.1, 0.9)([(items()[0], Item("empty"))])
     assert isinstance(choose_cascade_limits([0.9, 0.1], [0.9, 0.1], [1, 0], THRESHOLDS), CascadeLimits)
+
+
+def test_thresholds_of_a_job_draw_the_zone_of_review_anew(folders: dict[str, Path]) -> None:
+    """Not those of the card: a job may be surer than its model, or less sure."""
+    first, second = (PairScorer(folders[name], precision="float32") for name in ("two", "one"))
+    with pytest.raises(UserError, match="for review"):
+        Cascade(first, second, 0.49, 0.51)
+    cascade = Cascade(first, second, 0.49, 0.51, thresholds={"different": 0.495, "same": 0.505})
+    assert (cascade.low, cascade.high) == (0.49, 0.51)
+    with pytest.raises(UserError, match=r"from 0\.2 to 0\.9 are for review"):
+        Cascade(first, second, 0.45, 0.55, thresholds={"different": 0.2, "same": 0.9})
