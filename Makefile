@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Without compiled modules beside the sources every process that imports torch compiles thousands of them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up down lint test test-quality bench lock
 help:  ## what can be made
