@@ -206,16 +206,16 @@ def check_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return values
 
 
-def verdicts(probabilities: ArrayLike, thresholds: Mapping[str, float]) -> NDArray[np.str_]:
-    """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities.
+def verdicts(probabilities: ArrayLike, *, same: float, different: float) -> NDArray[np.str_]:
+    """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities; NaN is for review.
 
-    Raises:
-        UserError: see ``check_thresholds``.
+    Args:
+        probabilities: calibrated.
+        same: this and above is ``same``, also where both thresholds are one.
+        different: this and below is ``different``.
     """
-    settled = check_thresholds(thresholds)
     scores = np.asarray(probabilities, np.float64)
-    unsure = np.where(scores <= settled["different"], "different", "review")
-    return np.where(scores >= settled["same"], "same", unsure)
+    return np.where(scores >= same, "same", np.where(scores <= different, "different", "review"))
 
 
 def _both_labels(values: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:

@@ -157,17 +157,9 @@ class Cascade(CompositeScorer):
         self.card = second.card
         self.passed_on = 0
 
-    def score(
-        self,
-        items: Sequence[Item],
-        left: Rows,
-        right: Rows,
-        vectors: Floats | None = None,
-        *,
-        should_stop: ShouldStop | None = None,
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
     ) -> Floats:
-        """See ``BaseScorer``: the first's probability where it decides, else the second's."""
-        vectors = self._checked(items, left, right, vectors)
         result = self._score_by(0, items, left, right, vectors=vectors, should_stop=should_stop)
         # A pair that was not reached is not undecided.
         doubtful: NDArray[Any] = np.flatnonzero((result > self.low) & (result < self.high))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +38,7 @@ class CompositeScorer(BaseScorer):
         preparations = {member.preprocessing for member in members if member.preprocessing is not None}
         if len(preparations) > 1:
             raise UserError("These models want pictures prepared in different ways: take models of one preprocessing.")
-        self._preprocessing = preparations.pop() if preparations else None
-
-    @property
-    def preprocessing(self) -> Any:
-        """How pictures must be prepared; None where no member reads any."""
-        return self._preprocessing
+        self.preprocessing = preparations.pop() if preparations else None
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``; what one member needs, all need."""

@@ -204,17 +204,10 @@ class EnsembleScorer(CompositeScorer):
         seen = self.arguments.seen_categories
         self._seen = None if seen is None else frozenset(seen)
 
-    def score(
-        self,
-        items: Sequence[Item],
-        left: Rows,
-        right: Rows,
-        vectors: Floats | None = None,
-        *,
-        should_stop: ShouldStop | None = None,
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
     ) -> Floats:
-        """See ``BaseScorer``. A pair has a probability when all members that are asked about it have scored it."""
-        vectors = self._checked(items, left, right, vectors)
+        # A pair has a probability when all members that are asked about it have scored it.
         unseen = self._unseen(items, left, right)
         table = np.full((len(left), len(self.members)), np.nan)
         reached = np.ones(len(left), bool)

@@ -60,7 +60,8 @@ def matching_errors(report: MatchingReport, *, borderline: int = BORDERLINE) -> 
     decision = report.thresholds["decision"]
     found = probabilities >= decision
     distance = np.abs(probabilities - decision)
-    verdict = verdicts(probabilities, report.thresholds)
+    zone = report.thresholds
+    verdict = verdicts(probabilities, same=zone["same"], different=zone["different"])
 
     def of(kind: str, mask: NDArray[np.bool_], nearest: int) -> Iterator[PairError]:
         rows = np.flatnonzero(mask)

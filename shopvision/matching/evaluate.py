@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.errors import ItemError, UserError
+from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import RESAMPLES, Measured, measure
 from shopvision.evaluation.calibration import check_thresholds, verdicts
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs
 from shopvision.images import PictureDoor
-from shopvision.images.preprocessing import Preprocessing, prepare
+from shopvision.matching.pictures import vectors_in_batches
 from shopvision.matching.records import Item
 from shopvision.matching.splits import is_unseen
 from shopvision.matching.table import PairTable
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 MIXED = "(two categories)"
 BASELINE = "token_jaccard"
 BASELINE_METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
-ITEMS_AT_ONCE = 256
-THREADS = 8
 
 Floats = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
@@ -193,7 +189,7 @@ def measure_verdicts(
     seed: int = 0,
 ) -> dict[str, Measured]:
     """What becomes of (n,) pairs without a person; see ``MatchingReport``."""
-    verdict = verdicts(probabilities, thresholds)
+    verdict = verdicts(probabilities, same=thresholds["same"], different=thresholds["different"])
     same, different = verdict == "same", verdict == "different"
     rate, everywhere = float(truth.mean()), np.ones(len(truth), np.bool_)
     guessed = float((same * rate + different * (1 - rate)).sum() / (max((same | different).sum(), 1)))
@@ -221,44 +217,15 @@ def read_vectors(
     scorer: BaseScorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
     """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it can read the item."""
-    usable = np.array([_has_enough(scorer, item) for item in items])
-    if scorer.vector_dimension is None:
-        return None, usable
     if scorer.needs_picture and door is None:
         raise UserError(f"{scorer.card.spec} reads pictures: give the door that they come through.")
-    vectors = np.zeros((len(items), scorer.vector_dimension), np.float32)
-    with ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(items), ITEMS_AT_ONCE):
-            end = min(start + ITEMS_AT_ONCE, len(items))
-            pictures: list[NDArray[np.uint8] | None] = [None] * (end - start)
-            if door is not None and scorer.needs_picture:
-                found = list(threads.map(partial(_picture, scorer.preprocessing, door), items[start:end]))
-                usable[start:end] &= [not isinstance(picture, ItemError) for picture in found]
-                pictures = [None if isinstance(picture, ItemError) else picture for picture in found]
-            ready = (start + np.flatnonzero(usable[start:end])).tolist()
-            if ready:
-                given = [pictures[row - start] for row in ready]
-                vectors[ready] = scorer.item_vectors([items[row] for row in ready], given)
-            on_progress(end, len(items))
-    return vectors, usable
-
-
-def _has_enough(scorer: BaseScorer, item: Item) -> bool:
-    try:
-        scorer.check(item)
-    except ItemError:
-        return False
-    return True
-
-
-def _picture(preprocessing: Preprocessing, door: PictureDoor, item: Item) -> NDArray[np.uint8] | ItemError | None:
-    """The item's picture as the model wants it, None where there is none, or why it cannot be read."""
-    if not item.picture:
-        return None
-    try:
-        return prepare(door.fetch(item.picture).data, preprocessing, door.limits)
-    except ItemError as error:
-        return error
+    usable = np.zeros(len(items), np.bool_)
+    vectors = np.zeros((len(items), scorer.vector_dimension or 0), np.float32)
+    for batch in vectors_in_batches(scorer, items, door):
+        usable[batch.rows] = True
+        vectors[batch.rows] = batch.vectors
+        on_progress(batch.end, len(items))
+    return None if scorer.vector_dimension is None else vectors, usable
 
 
 def _plain(metrics: dict[str, Measured]) -> dict[str, Any]:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shopvision.errors import ItemError
 from shopvision.images import PictureDoor
-from shopvision.images.preprocessing import prepare
 from shopvision.matching import store
+from shopvision.matching.pictures import VectorBatch, vectors_in_batches
 from shopvision.matching.store import CatalogueItems
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from shopvision.matching.predict import BaseScorer
-    from shopvision.matching.records import Item
-
-BATCH_ITEMS = 256
-THREADS = 8  # that fetch and decode pictures; most of them wait for a remote source most of the time
 
 
 @dataclass
@@ -84,53 +76,25 @@ def item_vectors(
         if item_id in kept and kept[item_id].input_hash == read.hashes[item_id]
     }
     missing = [item_id for item_id in wanted if item_id not in result.vectors]
-    with PictureDoor(get_settings()) as door, ThreadPoolExecutor(THREADS, "pictures") as threads:
-        for start in range(0, len(missing), BATCH_ITEMS):
-            if start and should_stop():
-                result.remaining = missing[start:]
+    items = [read.items[item_id] for item_id in missing]
+    with PictureDoor(get_settings()) as door:
+        for batch in vectors_in_batches(scorer, items, door):
+            _take(result, missing, batch)
+            if batch.end < len(missing) and should_stop():
+                result.remaining = missing[batch.end :]
                 break
-            _make(
-                [read.items[item_id] for item_id in missing[start : start + BATCH_ITEMS]], scorer, door, threads, result
-            )
     return result
 
 
-def _make(
-    items: Sequence[Item], scorer: BaseScorer, door: PictureDoor, threads: ThreadPoolExecutor, result: ItemVectors
-) -> None:
-    pictures: list[NDArray[np.uint8] | None] = []
-    ready: list[Item] = []
-    looks = threads.map(lambda item: _look(item, door, scorer), items)
-    for item, found in zip(items, looks, strict=True):
-        if isinstance(found, ItemError):
-            result.failed[item.item_id] = (found.code, found.message)
-        else:
-            ready.append(item)
-            pictures.append(found)
-    if not ready:
-        return
-    started = time.perf_counter()
-    vectors = scorer.item_vectors(ready, pictures if scorer.needs_picture else None).astype("<f2")
-    result.model_seconds += time.perf_counter() - started
-    for item, vector, finite in zip(ready, vectors, np.isfinite(vectors).all(axis=1), strict=True):
+def _take(result: ItemVectors, item_ids: list[str], batch: VectorBatch) -> None:
+    result.model_seconds += batch.model_seconds
+    for row, error in batch.failed.items():
+        result.failed[item_ids[row]] = (error.code, error.message)
+    vectors = batch.vectors.astype("<f2")
+    for row, vector, finite in zip(batch.rows, vectors, np.isfinite(vectors).all(axis=1), strict=True):
+        item_id = item_ids[row]
         if finite:
-            result.vectors[item.item_id] = vector.tobytes()
-            result.made.append(item.item_id)
+            result.vectors[item_id] = vector.tobytes()
+            result.made.append(item_id)
         else:
-            result.failed[item.item_id] = ("bad_vector", f"The model gives item {item.item_id!r} no finite vector.")
-
-
-def _look(item: Item, door: PictureDoor, scorer: BaseScorer) -> NDArray[np.uint8] | ItemError | None:
-    """The item's picture, where the model reads pictures and there is one; or why it can have no vector."""
-    try:
-        scorer.check(item)
-    except ItemError as error:
-        return error
-    if scorer.preprocessing is None or not item.picture:
-        return None
-    try:
-        return prepare(door.fetch(item.picture).data, scorer.preprocessing, door.limits)
-    except ItemError as error:
-        return ItemError(error.code, f"Item {item.item_id!r}: {error.message}")
-    except MemoryError:
-        return ItemError("out_of_memory", f"{item.picture}: not enough memory to decode the picture.")
+            result.failed[item_id] = ("bad_vector", f"The model gives item {item_id!r} no finite vector.")

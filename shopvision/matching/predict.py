@@ -5,6 +5,7 @@ A pair's probability does not depend on the other pairs of its batch, but for th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from shopvision.errors import ItemError, UserError
 from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.calibration import verdicts as verdicts_of
+from shopvision.images import PictureDoor
 from shopvision.matching.card import load_matcher
 from shopvision.matching.families import find_family, image_dimension
 from shopvision.matching.inference import OneTowerRunner, TwoTowerRunner
@@ -24,8 +26,10 @@ from shopvision.matching.model import OneTower
 from shopvision.matching.pictures import read_pictures
 from shopvision.matching.records import Item, pair_key
 from shopvision.models.image_encoder import ImageEncoder, Precision, best_precision, choose_device
+from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
+    from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.batching import ShouldStop
     from shopvision.models.card import ModelCard
 
@@ -46,7 +50,7 @@ class ScoredPair:
     verdict: str
 
 
-class BaseScorer:
+class BaseScorer(ABC):
     """What all scorers of pairs share: one model, or several as one.
 
     Attributes:
@@ -61,20 +65,18 @@ class BaseScorer:
     card: ModelCard
     needs_text: bool
     needs_picture: bool
+    preprocessing: Preprocessing | None
     vector_dimension: int | None
 
-    @property
-    def preprocessing(self) -> Any:  # noqa: D102
-        raise NotImplementedError
-
+    @abstractmethod
     def check(self, item: Item) -> None:
         """Refuse an item that gives the model nothing to read.
 
         Raises:
             ItemError: ``no_text`` or ``no_picture``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
         """What is kept of items.
 
@@ -89,7 +91,12 @@ class BaseScorer:
             UserError: nothing is kept of items, or pictures are missing altogether.
             ItemError: ``no_picture``, of an item that cannot do without.
         """
-        raise NotImplementedError
+
+    @abstractmethod
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
+    ) -> Floats:
+        """What ``score`` gives, of rows and vectors that fit; ``vectors`` is None where nothing is kept of items."""
 
     def score(
         self,
@@ -116,11 +123,12 @@ class BaseScorer:
             UserError: vectors of another shape, or rows that are no items.
             ItemError: a picture cannot be read.
         """
-        raise NotImplementedError
+        return self._score(items, left, right, self._checked(items, left, right, vectors), should_stop)
 
     def verdicts(self, probabilities: Floats) -> NDArray[np.str_]:
         """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities, by the card's thresholds."""
-        return verdicts_of(probabilities, self.card.thresholds)
+        zone = self.card.thresholds
+        return verdicts_of(probabilities, same=zone["same"], different=zone["different"])
 
     def __call__(self, pairs: Sequence[tuple[Item, Item]]) -> list[ScoredPair]:
         """Score pairs of items; their pictures are read through the picture door.
@@ -149,8 +157,14 @@ class BaseScorer:
         if self.vector_dimension is None or self.preprocessing is None:
             return self.item_vectors(items, None)
         vectors = np.empty((len(items), self.vector_dimension), np.float32)
-        for place, pictures in read_pictures(items, self.preprocessing):
-            vectors[place] = self.item_vectors(items[place], pictures)
+        with PictureDoor(get_settings()) as door:
+            for place, found in read_pictures(items, self.preprocessing, door):
+                pictures = []
+                for picture in found:
+                    if isinstance(picture, ItemError):
+                        raise picture
+                    pictures.append(picture)
+                vectors[place] = self.item_vectors(items[place], pictures)
         return vectors
 
     def _checked(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None) -> Floats | None:
@@ -201,7 +215,7 @@ class PairScorer(BaseScorer):
         self.card = loaded.card
         self.needs_text = family.reads_text
         self.needs_picture = family.reads_pictures
-        self._preprocessing = loaded.preprocessing
+        self.preprocessing = loaded.preprocessing
         self._packer = loaded.packer
         self._calibration = loaded.arguments.calibration
         self._features: ImageEncoder | None = None
@@ -225,11 +239,6 @@ class PairScorer(BaseScorer):
                 loaded.network, loaded.packer, loaded.preprocessing,
                 device=self.device, dtype=self.dtype, symmetric=symmetric,
             )  # fmt: skip
-
-    @property
-    def preprocessing(self) -> Any:
-        """How pictures must be prepared; None where it reads none."""
-        return self._preprocessing
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``."""
@@ -259,39 +268,28 @@ class PairScorer(BaseScorer):
             vectors[rows[start : start + size]] = self._features.encode(np.stack(given[start : start + size]))
         return vectors
 
-    def log_odds(
-        self,
-        items: Sequence[Item],
-        left: Rows,
-        right: Rows,
-        vectors: Floats | None = None,
-        *,
-        should_stop: ShouldStop | None = None,
+    def log_odds(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None = None) -> Floats:
+        """As ``score``, before calibration: what the network says."""
+        return self._log_odds(items, left, right, self._checked(items, left, right, vectors), None)
+
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
     ) -> Floats:
-        """As ``score``, before calibration: what the network says, averaged over both orders where the card wants it.
+        return apply(self._calibration, self._log_odds(items, left, right, vectors, should_stop)).astype(np.float32)
+
+    def _log_odds(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
+    ) -> Floats:
+        """Averaged over both orders where the card wants it.
 
         Averaged are log-odds and not probabilities, because calibration works on log-odds, and a very sure order would
         count no more than a rather sure one.
         """
-        kept = self._checked(items, left, right, vectors)
         if isinstance(self._runner, TwoTowerRunner):
-            assert kept is not None  # noqa: S101 - for the type checker: two-tower models keep vectors
-            return self._runner.log_odds(kept, left, right, should_stop)
+            assert vectors is not None  # noqa: S101 - for the type checker: two-tower models keep vectors
+            return self._runner.log_odds(vectors, left, right, should_stop)
         assert self._packer is not None  # noqa: S101 - as above: one-tower models read texts
-        return self._runner.log_odds(self._packer.items(items), left, right, kept, should_stop)
-
-    def score(
-        self,
-        items: Sequence[Item],
-        left: Rows,
-        right: Rows,
-        vectors: Floats | None = None,
-        *,
-        should_stop: ShouldStop | None = None,
-    ) -> Floats:
-        """See ``BaseScorer``."""
-        logits = self.log_odds(items, left, right, vectors, should_stop=should_stop)
-        return apply(self._calibration, logits).astype(np.float32)
+        return self._runner.log_odds(self._packer.items(items), left, right, vectors, should_stop)
 
 
 def _no_picture(item: Item) -> ItemError:

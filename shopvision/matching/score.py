@@ -20,6 +20,7 @@ import numpy as np
 
 from shopvision import models
 from shopvision.errors import ItemError
+from shopvision.evaluation.calibration import verdicts
 from shopvision.matching import store
 from shopvision.matching.cascade import Cascade
 from shopvision.matching.ensemble_card import load_scorer
@@ -179,9 +180,10 @@ def _score(report: ScoreReport, scorer: BaseScorer, pairs: Sequence[PairIds], sh
     report.model_seconds += time.perf_counter() - started
     if isinstance(scorer, Cascade):
         report.counters["passed_on"] = scorer.passed_on
-    for pair, probability in zip(pairs, scores.tolist(), strict=True):
+    zone = report.setup.thresholds
+    decided = verdicts(scores, same=zone.same, different=zone.different).tolist()
+    for pair, probability, verdict in zip(pairs, scores.tolist(), decided, strict=True):
         if math.isfinite(probability):
-            verdict = report.setup.thresholds.verdict(probability)
             report.scores.append(ScoredPair(pair, probability, verdict, _input_hash(report, pair)))
         elif stop.said:
             report.remaining.append(pair)

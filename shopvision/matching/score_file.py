@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shopvision.errors import ItemError
-from shopvision.matching.pictures import read_pictures
+from shopvision.images import PictureDoor
+from shopvision.matching.pictures import vectors_in_batches
 from shopvision.matching.record_files import Kind
 from shopvision.matching.submission import SubmissionRow, similarities, threshold_between
+from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.predict import BaseScorer
     from shopvision.matching.records import Item
     from shopvision.matching.table import OnFailure, PairTable
@@ -26,7 +27,6 @@ COLUMNS: dict[str, Kind] = {
     "left_item_id": "string", "right_item_id": "string", "probability": "float32", "verdict": "string",
 }  # fmt: skip
 PAIRS_AT_ONCE = 20_000
-ITEMS_AT_ONCE = 1_024
 
 
 def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> Iterator[tuple[int, list[Row]]]:
@@ -40,8 +40,7 @@ def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> 
     Yields:
         how many pairs are done, and the rows (left id, right id, probability, verdict) of the last ones.
     """
-    failed = _unreadable(scorer, table)
-    vectors = _vectors(scorer, table, failed)
+    vectors, failed = _vectors(scorer, table)
     for start in range(0, len(table), PAIRS_AT_ONCE):
         batch = table.select(np.arange(start, min(start + PAIRS_AT_ONCE, len(table))))
         batch = _readable(batch, failed, on_failure)
@@ -62,8 +61,7 @@ def submission_of(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -
         table: the pairs.
         on_failure: as in ``score_table``.
     """
-    failed = _unreadable(scorer, table)
-    vectors = _vectors(scorer, table, failed)
+    vectors, failed = _vectors(scorer, table)
     batch = _readable(table, failed, on_failure)
     probabilities = _probabilities(scorer, batch, vectors)
     name, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
@@ -111,44 +109,13 @@ def _failure(left: Item, right: Item, reason: ItemError) -> ItemError:
     return ItemError(reason.code, f"pair {left.item_id!r}, {right.item_id!r}: {reason.message}".rstrip("."))
 
 
-def _unreadable(scorer: BaseScorer, table: PairTable) -> dict[int, ItemError]:
-    failed = {}
-    for row in table.item_rows().tolist():
-        try:
-            scorer.check(table.items[row])
-        except ItemError as error:
-            failed[row] = error
-    return failed
-
-
-def _vectors(scorer: BaseScorer, table: PairTable, failed: dict[int, ItemError]) -> NDArray[np.float32] | None:
-    """(items, dimension); rows of items that are in no pair, or failed, are zero."""
-    if scorer.vector_dimension is None:
-        return None
-    result = np.zeros((len(table.items), scorer.vector_dimension), np.float32)
-    waiting = [row for row in table.item_rows().tolist() if row not in failed]
-    for start in range(0, len(waiting), ITEMS_AT_ONCE):
-        rows = waiting[start : start + ITEMS_AT_ONCE]
-        pictures = None
-        if scorer.preprocessing is not None:
-            pictures = _pictures({row: table.items[row] for row in rows}, scorer.preprocessing, failed)
-            rows = [row for row in rows if row not in failed]
-        if rows:
-            result[rows] = scorer.item_vectors([table.items[row] for row in rows], pictures)
-    return result
-
-
-def _pictures(
-    items: dict[int, Item], preprocessing: Preprocessing, failed: dict[int, ItemError]
-) -> list[NDArray[np.uint8] | None]:
-    """Prepared pictures of the items that do not fail."""
-    try:
-        return [picture for _, some in read_pictures(list(items.values()), preprocessing) for picture in some]
-    except ItemError:  # rarely; then it is worth to look at each on its own
-        pictures = []
-        for row, item in items.items():
-            try:
-                pictures += [picture for _, some in read_pictures([item], preprocessing) for picture in some]
-            except ItemError as error:
-                failed[row] = error
-        return pictures
+def _vectors(scorer: BaseScorer, table: PairTable) -> tuple[NDArray[np.float32] | None, dict[int, ItemError]]:
+    """(items, dimension) what the scorer keeps of items, zero where it was not made; and which items it cannot read."""
+    result = np.zeros((len(table.items), scorer.vector_dimension or 0), np.float32)
+    failed: dict[int, ItemError] = {}
+    places = table.item_rows()
+    with PictureDoor(get_settings()) as door:
+        for batch in vectors_in_batches(scorer, table.used_items(), door):
+            result[places[batch.rows]] = batch.vectors
+            failed.update((int(places[row]), error) for row, error in batch.failed.items())
+    return None if scorer.vector_dimension is None else result, failed

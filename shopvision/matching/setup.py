@@ -32,12 +32,6 @@ class Thresholds:
                 f"Thresholds different={self.different}, same={self.same}: give 0 <= different <= same <= 1."
             )
 
-    def verdict(self, probability: float) -> str:
-        """``same``, ``different`` or ``review``."""
-        if probability >= self.same:
-            return "same"
-        return "different" if probability <= self.different else "review"
-
 
 @dataclass(frozen=True)
 class FirstStage:

@@ -42,6 +42,7 @@ class WordScorer(BaseScorer):
     """
 
     needs_text, needs_picture = True, False
+    preprocessing: Preprocessing | None = None
     vector_dimension: int | None = None
 
     def __init__(self) -> None:
@@ -57,25 +58,22 @@ class WordScorer(BaseScorer):
         self.pairs = 0
         self.items = 0
 
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        return None
-
     def check(self, item: Item) -> None:
         if not item.title:
             raise ItemError("no_text", f"Item {item.item_id!r} has no title.")
 
-    def score(
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+        raise AssertionError("a one-tower keeps nothing of items")
+
+    def _score(
         self,
         items: Sequence[Item],
         left: Rows,
         right: Rows,
-        vectors: Floats | None = None,
-        *,
-        should_stop: Callable[[], bool] | None = None,
+        vectors: Floats | None,
+        should_stop: Callable[[], bool] | None,
     ) -> Floats:
         assert (vectors is None) == (self.vector_dimension is None)
-        assert vectors is None or vectors.shape == (len(items), self.vector_dimension)
         result = np.full(len(left), np.nan, np.float32)
         for row, (a, b) in enumerate(zip(left, right, strict=True)):
             if row and should_stop is not None and should_stop():
@@ -104,10 +102,7 @@ class PictureTower(WordTower):
     """One that reads pictures."""
 
     needs_text, needs_picture = False, True
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        return Preprocessing(size=(8, 8))
+    preprocessing = Preprocessing(size=(8, 8))
 
     def check(self, item: Item) -> None:
         if not item.picture:

@@ -480,9 +480,7 @@ def test_it_stops_between_batches_and_goes_on_later(shop: ScoringShop, monkeypat
 def test_it_stops_while_it_makes_vectors_and_keeps_those_made(
     shop: ScoringShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shopvision.matching import item_vectors
-
-    monkeypatch.setattr(item_vectors, "BATCH_ITEMS", 4)
+    monkeypatch.setattr("shopvision.matching.pictures.TEXTS_AT_ONCE", 4)
     shop.models[add_scorer("tower", tower=True)] = tower = WordTower()
     lease, context = leased(shop, model="tower:1")
     monkeypatch.setattr(context, "should_stop", lambda: True)

@@ -108,7 +108,7 @@ def test_nothing_is_certain_even_in_float32() -> None:
         probabilities = apply(calibration, extreme).astype(np.float32)
         assert (probabilities > 0).all()
         assert (probabilities < 1).all()
-        assert set(verdicts(probabilities, {"same": 1.0, "different": 0.0, "decision": 0.5})) == {"review"}
+        assert set(verdicts(probabilities, same=1.0, different=0.0)) == {"review"}
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_a_wish_that_is_no_share_is_refused() -> None:
 
 
 def test_verdicts_at_the_borders() -> None:
-    thresholds = {"same": 0.8, "different": 0.2, "decision": 0.5}
-    assert verdicts([0.8, 0.79, 0.21, 0.2], thresholds).tolist() == ["same", "review", "review", "different"]
-    assert verdicts([0.5, 0.4], dict.fromkeys(thresholds, 0.5)).tolist() == ["same", "different"]
+    found = verdicts([1.0, 0.75, 0.74, 0.26, 0.25, 0.0, np.nan], same=0.75, different=0.25)
+    assert found.tolist() == ["same", "same", "review", "review", "different", "different", "review"]
+    assert verdicts([0.5, 0.4], same=0.5, different=0.5).tolist() == ["same", "different"]
 
 
 @pytest.mark.parametrize(
@@ -234,4 +234,4 @@ def test_verdicts_at_the_borders() -> None:
 )  # fmt: skip
 def test_thresholds_out_of_order_are_refused(thresholds: dict[str, float], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        verdicts([0.5], thresholds)
+        check_thresholds(thresholds)

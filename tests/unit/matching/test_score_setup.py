@@ -29,13 +29,6 @@ def version(name: str = "m", **fields: Any) -> ModelVersionRef:
     return ModelVersionRef(7, name, "1", ModelCard(**values, files={}, **fields))
 
 
-def test_both_thresholds_belong_to_their_verdict() -> None:
-    thresholds = Thresholds(same=0.75, different=0.25)
-    told = [thresholds.verdict(value) for value in (0.0, 0.25, 0.26, 0.74, 0.75, 1.0)]
-    assert told == ["different", "different", "review", "review", "same", "same"]
-    assert Thresholds(0.5, 0.5).verdict(0.5) == "same"
-
-
 @pytest.mark.parametrize(("same", "different"), [(0.2, 0.7), (1.1, 0.5), (0.5, -0.1), (float("nan"), 0.1)])
 def test_thresholds_out_of_order(same: float, different: float) -> None:
     with pytest.raises(UserError, match="give 0 <= different <= same <= 1"):
