@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shopvision.models.text_backbone import is_plain_bert
+
 if TYPE_CHECKING:
     from shopvision.matching.model import OneTower
 
@@ -22,7 +24,7 @@ class FirstTokenLayer(nn.Module):
         self.layer: Any = layer  # transformers is untyped
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """(n, L, H), mask (n, 1, L, L), added to or chosen from the attention -> (n, 1, H)."""
+        """(n, L, H), mask (n, 1, 1 or L, L), added to or chosen from the attention -> (n, 1, H)."""
         attention = self.layer.attention.self
         first = hidden_states[:, :1]
         query, key, value = (
@@ -46,16 +48,8 @@ def compute_first_token_alone(network: OneTower) -> bool:
     Returns:
         Whether it could be done: other networks stay as they are.
     """
-    from transformers.models.bert.modeling_bert import BertLayer
-    from transformers.models.roberta.modeling_roberta import RobertaLayer
-    from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
-
-    encoder = getattr(network.text, "encoder", None)
-    layers = getattr(encoder, "layer", None)
-    if network.pooling != "cls" or network.layers != (1,) or not isinstance(layers, nn.ModuleList):
+    if network.pooling != "cls" or network.layers != (1,) or not is_plain_bert(network.text):
         return False
-    last = layers[-1]
-    if not isinstance(last, BertLayer | RobertaLayer | XLMRobertaLayer) or last.is_decoder:
-        return False
-    layers[-1] = FirstTokenLayer(last)
+    layers: Any = network.text.encoder.layer  # type: ignore[union-attr] # transformers is untyped
+    layers[-1] = FirstTokenLayer(layers[-1])
     return True

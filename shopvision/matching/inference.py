@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shopvision.errors import JobError
 from shopvision.matching.batching import TOKENS_AT_ONCE, ShouldStop, run_batches, thread_count, token_batches
 from shopvision.matching.first_token import compute_first_token_alone
+from shopvision.models.bert_on_cpu import tune_for_cpu
 from shopvision.models.folding import fold_batch_norm
 from shopvision.models.image_encoder import BATCH_SIZE
 
@@ -43,6 +44,7 @@ class OneTowerRunner:
         """Take over ``network`` (float32, CPU)."""
         compute_first_token_alone(network)
         self._network = network.requires_grad_(requires_grad=False).to(device, dtype).eval()
+        tune_for_cpu(self._network.text)
         self._packer = packer
         self._device = device
         self._symmetric = symmetric
@@ -118,6 +120,8 @@ class TwoTowerRunner:
             if network.projection is not None:
                 network.projection.to(dtype)
         self._network = network.to(device)
+        if network.text is not None:
+            tune_for_cpu(network.text)
         self._packer = packer
         self._device = device
         self._symmetric = symmetric

@@ -144,6 +144,12 @@ def build_text(config: dict[str, Any]) -> nn.Module:
     return network.eval()
 
 
+def is_plain_bert(network: nn.Module) -> bool:
+    """Whether an encoder has the layers of BERT, and each of its tokens attends to all: BERT, RoBERTa, XLM-R."""
+    config: Any = getattr(network, "config", None)
+    return getattr(config, "model_type", None) in {"bert", "roberta", "xlm-roberta"} and not config.is_decoder
+
+
 def _drop_pooler(network: nn.Module) -> None:
     """As ``add_pooling_layer=False`` does, which not every architecture takes."""
     if getattr(network, "pooler", None) is not None:
