@@ -13,7 +13,7 @@ from shopvision.evaluation.calibration import apply, choose_thresholds, fit_temp
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
 from shopvision.matching.ensemble_card import ensemble_arguments, save_ensemble
 from shopvision.matching.ensembles import LogisticStacking, fit_group_thresholds
-from shopvision.matching.evaluate import read_vectors
+from shopvision.matching.evaluate import score_readable
 from shopvision.matching.predict import PairScorer
 from shopvision.matching.splits import is_unseen
 
@@ -61,18 +61,17 @@ def fit_ensemble(
         raise UserError(f"{folder} is not empty: choose another --output.")
     if (table.labels < 0).any():
         raise UserError("Some pairs have no label: an ensemble is fitted on pairs labelled 0 or 1.")
-    items = table.used_items()
-    left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
     columns = []
     for done, member in enumerate(members, start=1):
         scorer = PairScorer(member, device=device)
-        vectors, readable = read_vectors(scorer, items, door, lambda *_: None)
-        if not readable.all():
-            item = items[int(np.flatnonzero(~readable)[0])]
-            raise UserError(f"{scorer.card.spec} cannot read item {item.item_id!r}: leave its pairs out.")
-        columns.append(scorer.score(items, left, right, vectors))
+        kept, column = score_readable(scorer, table, door)
+        if not kept.all():
+            row = int(np.flatnonzero(~kept)[0])
+            ids = " and ".join(repr(table.items[side[row]].item_id) for side in (table.left, table.right))
+            raise UserError(f"{scorer.card.spec} cannot read both {ids}: leave this pair out.")
+        columns.append(column)
         on_progress(done, len(members))
-    probabilities = np.stack(columns, axis=1).astype(np.float64)
+    probabilities = np.stack(columns, axis=1)
     unseen = np.zeros(len(table), bool) if seen is None else is_unseen(table, seen)
     fields: dict[str, Any] = {"seen_categories": None if seen is None else tuple(sorted(seen))}
     if method == "stacking":

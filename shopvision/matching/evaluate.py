@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from shopvision.evaluation.calibration import check_thresholds, verdicts
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs
 from shopvision.images import PictureDoor
 from shopvision.matching.pictures import vectors_in_batches
-from shopvision.matching.records import Item
 from shopvision.matching.splits import is_unseen
 from shopvision.matching.table import PairTable
 from shopvision.matching.words import token_jaccard
@@ -130,25 +129,13 @@ def evaluate_matcher(
             not one picture can be read.
         TransientError: a source of pictures is away.
     """
-    if not len(table):
-        raise UserError("There is no pair to evaluate on: choose another file.")
-    unlabelled = int((table.labels < 0).sum())
-    if unlabelled:
-        raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
+    require_labels(table)
     try:
         thresholds = check_thresholds(scorer.card.thresholds)
     except UserError as error:
         raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
-    items = table.used_items()
-    left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
-    vectors, readable = read_vectors(scorer, items, door, on_progress)
-    kept = readable[left] & readable[right]
-    if not kept.any():
-        raise UserError(
-            f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
-        )
+    kept, probabilities = score_readable(scorer, table, door, on_progress)
     measured = table.select(kept)
-    probabilities = np.asarray(scorer.score(items, left[kept], right[kept], vectors), np.float64)
     labels = measured.labels
     best_threshold, best_f1 = best_f1_threshold(probabilities, labels)
 
@@ -213,19 +200,44 @@ def pair_categories(table: PairTable) -> NDArray[np.str_]:
     return np.where(left == right, left, MIXED)
 
 
-def read_vectors(
-    scorer: BaseScorer, items: Sequence[Item], door: PictureDoor | None, on_progress: OnProgress
-) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """(items, d) what the scorer keeps of each item, None where it keeps nothing; and whether it can read the item."""
+def require_labels(table: PairTable) -> None:
+    """Refuse pairs that cannot be measured on.
+
+    Raises:
+        UserError: there is none, or one without a label.
+    """
+    if not len(table):
+        raise UserError("There is no pair to evaluate on: choose another file.")
+    unlabelled = int((table.labels < 0).sum())
+    if unlabelled:
+        raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
+
+
+def score_readable(
+    scorer: BaseScorer, table: PairTable, door: PictureDoor | None, on_progress: OnProgress = lambda *_: None
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Which of (n,) pairs have two items that the model can read, and the probabilities of those.
+
+    Raises:
+        UserError: there is none, or pictures are needed and no door is given.
+    """
     if scorer.needs_picture and door is None:
         raise UserError(f"{scorer.card.spec} reads pictures: give the door that they come through.")
-    usable = np.zeros(len(items), np.bool_)
+    items = table.used_items()
+    left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
+    readable = np.zeros(len(items), np.bool_)
     vectors = np.zeros((len(items), scorer.vector_dimension or 0), np.float32)
     for batch in vectors_in_batches(scorer, items, door):
-        usable[batch.rows] = True
+        readable[batch.rows] = True
         vectors[batch.rows] = batch.vectors
         on_progress(batch.end, len(items))
-    return None if scorer.vector_dimension is None else vectors, usable
+    kept = readable[left] & readable[right]
+    if not kept.any():
+        raise UserError(
+            f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
+        )
+    given = None if scorer.vector_dimension is None else vectors
+    return kept, np.asarray(scorer.score(items, left[kept], right[kept], given), np.float64)
 
 
 def _plain(metrics: dict[str, Measured]) -> dict[str, Any]:

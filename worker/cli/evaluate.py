@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from shopvision.errors import UserError
 from worker.cli.output import JsonFlag, emit, error_console, table
@@ -165,6 +167,54 @@ def matcher(
     rows = [(name, *_cells(metric)) for name, metric in report.rows()]
     rows.append(("best f1 of any threshold (optimistic)", f"{report.best_f1:.4f}", None, None, len(report.table)))
     emit(report.to_json(), as_json, lambda: table(("metric", "value", "95 % interval", "random", "over"), rows, title))
+
+
+@app.command("cascade")
+def cascade(
+    *,
+    first: Annotated[str, typer.Option("--first", help="NAME:TAG or folder of a two-tower, which is cheap.")],
+    second: Annotated[str, typer.Option("--second", help="NAME:TAG or folder of the model that decides the rest.")],
+    valid: Annotated[Path, typer.Option("--valid", help="Labelled pairs to choose the limits on.")],
+    pairs: Annotated[Path, typer.Option("--pairs", help="Labelled pairs to measure on.")],
+    items: Annotated[Path | None, typer.Option("--items", help="The items that the pairs name by id.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the items' pictures lie; by default beside them.")] = None,
+    max_f1_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="How much F1 the cascade may cost on the first file.")
+    ] = 0.002,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose between which probabilities a cheap model passes pairs on to a better one, and measure the effect."""
+    from shopvision.images import PictureDoor
+    from shopvision.matching.cascade_effect import evaluate_cascade
+    from shopvision.matching.config import DataConfig as MatcherData
+    from shopvision.matching.data import read_items, read_pairs
+    from shopvision.matching.ensemble_card import load_scorer
+    from shopvision.matching.train import allowing_pictures
+    from shopvision.settings import get_settings
+
+    known = None if items is None else read_items(items, images=images)
+    chosen_on, measured_on = (read_pairs(file, known, images=images) for file in (valid, pairs))
+    cheap, good = (load_scorer(model_folder(model), device=device) for model in (first, second))
+    settings = get_settings()
+    for file in (valid, pairs):
+        settings = allowing_pictures(settings, MatcherData(pairs=file, items=items, images=images))
+    with PictureDoor(settings) as door:
+        report = evaluate_cascade(cheap, good, chosen_on, measured_on, door=door, max_f1_loss=max_f1_loss)
+    low, high = report.limits.low, report.limits.high
+    title = (
+        f"{report.first} decides up to {low:.4f} and from {high:.4f}, {report.second} the rest: {report.pairs:,} pairs"
+    )
+    rows: list[tuple[object, ...]] = [
+        (name, *(f"{of[name].value:.4f} ({_cells(of[name])[1]})" for of in (report.alone, report.together)))
+        for name in report.alone
+    ]
+    rows += [
+        ("asked about", "100.0 %", f"{report.passed_on:.1%}".replace("%", " %")),
+        ("seconds", f"{report.seconds_alone:.2f}", f"{report.seconds_together:.2f}"),
+    ]
+    advice = Text(f"With a job: cascade='{report.parameter}'")
+    emit(report.to_json(), as_json, lambda: Group(table(("", "the second alone", "cascade"), rows, title), advice))
 
 
 def _pairs(

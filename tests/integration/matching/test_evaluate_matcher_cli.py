@@ -1,4 +1,4 @@
-"""``shopvision evaluate matcher``: table, JSON, files, and what a mistake looks like."""
+"""``shopvision evaluate matcher`` and ``cascade``: table, JSON, files, and what a mistake looks like."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WORDS = ("apple", "watch", "red", "blue", "shoe", "nike", "band", "size")
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line; returns (exit status, stdout, stderr)."""
 
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["shopvision", "evaluate", "matcher", *map(str, arguments)])
+    def command(*arguments: object, what: str = "matcher") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["shopvision", "evaluate", what, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
@@ -147,3 +147,44 @@ def test_a_model_that_is_none_or_has_bad_thresholds_is_named(run: Run, files: Pa
     values["thresholds"] = {"same": 0.2, "different": 0.8, "decision": 0.5}
     card.write_text(json.dumps(values))
     assert "out of order" in run("--model", tmp_path / "model", *given(files))[2]
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tower")
+    save_tiny(folder, arguments("text_two_tower", COSINE))
+    return folder
+
+
+def test_a_cascade_is_measured_and_told_as_a_job_takes_it(run: Run, files: Path, model: Path, tower: Path) -> None:
+    options = ("--first", tower, "--second", model, "--valid", files / "train.jsonl", *given(files))
+    status, out, err = run(*options, what="cascade")
+    assert status == 0, err
+    for words in ("the second alone", "precision", "asked about", "100.0 %", "80 pairs", "With a job: cascade='{"):
+        assert words in out
+    told = json.loads(run(*options, "--max-f1-loss", "1", "--json", what="cascade")[1])
+    limits = json.loads(told["parameter"])
+    assert 0 <= limits["low"] <= limits["high"] <= 1
+    assert 0 <= told["passed_on"] <= 1
+    assert told["pairs"] == 80
+    assert told["alone"]["f1"]["units"] == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--first", "MODEL", "--valid", "train.jsonl"], "reads both items at once: a cascade begins with a two-tower"),
+        (["--first", "nowhere/model", "--valid", "train.jsonl"], "is no folder"),
+        (["--first", "TOWER", "--valid", "unlabelled.jsonl"], "1 of 1 pairs have no label"),
+        (["--first", "TOWER", "--valid", "stranger.jsonl"], "item 'nobody' is unknown"),
+    ],
+)
+def test_a_mistake_with_a_cascade(
+    run: Run, files: Path, model: Path, tower: Path, options: list[str], words: str
+) -> None:
+    places = {"MODEL": model, "TOWER": tower}
+    settled = [places.get(option, files / option if "." in option else option) for option in options]
+    status, out, err = run("--second", model, *settled, *given(files), what="cascade")
+    assert (status, out) == (1, "")
+    assert words in " ".join(err.split())
+    assert err.strip().count("\n") == 0, err
