@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from shopvision.evaluation.bootstrap import Measured
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs, precision_recall_f1, roc_auc
 from shopvision.matching.card import make_item_encoder
+from shopvision.matching.cascade_effect import evaluate_cascade
 from shopvision.matching.code_agreement import SAME, SIMILAR, agreement, item_codes
 from shopvision.matching.config import MatcherConfig
 from shopvision.matching.data import read_pairs
@@ -34,7 +37,16 @@ SPLITS = {
 }
 
 
-def train(data: Path, name: str, output: Path) -> tuple[TrainingReport, float]:
+Train = Callable[[str], tuple[TrainingReport, float]]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """What was trained on a set, once, and in how many seconds."""
+    return lru_cache(lambda name: train(data, name, tmp_path_factory.mktemp(name)))
+
+
+def train(data: Path, name: str, output: Path, **model: str) -> tuple[TrainingReport, float]:
     train_split, valid_split, how, length = SPLITS[name]
     folder = data / "er_product_pairs"
     config = MatcherConfig.model_validate(
@@ -44,6 +56,7 @@ def train(data: Path, name: str, output: Path) -> tuple[TrainingReport, float]:
                 "valid": folder / f"{name}.{valid_split}.jsonl.gz",
             },
             "text": {"max_length": length},
+            "model": model,
             "train": how,
         }
     )
@@ -54,9 +67,9 @@ def train(data: Path, name: str, output: Path) -> tuple[TrainingReport, float]:
 
 
 @pytest.mark.parametrize("name", list(SPLITS))
-def test_a_matcher_learns_offers(name: str, data: Path, tmp_path: Path) -> None:
+def test_a_matcher_learns_offers(name: str, data: Path, trained: Train, tmp_path: Path) -> None:
     test = read_pairs(data / "er_product_pairs" / f"{name}.test.jsonl.gz")
-    report, seconds = train(data, name, tmp_path / "run")
+    report, seconds = trained(name)
     scorer = PairScorer(report.folder)
     probabilities = scorer.score(test.items, test.left, test.right)
     decision = report.card.thresholds["decision"]
@@ -83,6 +96,29 @@ def test_a_matcher_learns_offers(name: str, data: Path, tmp_path: Path) -> None:
     if name == "abt_buy":
         assert measured["f1"].value >= 0.85
         assert seconds < 45 * 60
+
+
+def test_a_cascade_saves_work_and_costs_little(data: Path, trained: Train, tmp_path: Path) -> None:
+    valid, test = (read_pairs(data / "er_product_pairs" / f"abt_buy.{split}.jsonl.gz") for split in ("valid", "test"))
+    second = PairScorer(trained("abt_buy")[0].folder)
+    tower, seconds = train(data, "abt_buy", tmp_path, family="text_two_tower", name="tower")
+    rows = []
+    for loss in (0.0, 0.002, 0.01):
+        report = evaluate_cascade(PairScorer(tower.folder), second, valid, test, max_f1_loss=loss)
+        found = report.limits.low, report.limits.high, report.limits.passed_on, report.passed_on
+        saved = report.seconds_alone / report.seconds_together
+        cells = [cell(report.together[metric]) for metric in ("precision", "recall", "f1")]
+        rows.append([f"{loss}", *(f"{value:.3f}" for value in found), *cells, f"{saved:.1f}"])
+        assert report.passed_on < 0.7
+        assert report.together["f1"].value > report.alone["f1"].value - 0.02
+        assert saved > 1
+    alone = [cell(report.alone[metric]) for metric in ("precision", "recall", "f1")]
+    rows.append(["the second alone", "", "", "", "1.000", *alone, "1.0"])
+    show(
+        [f"F1 loss allowed on validation; the first trained in {seconds:.0f} s", "low", "high", "passed on (valid)",
+         "passed on (test)", "precision", "recall", "F1", "times faster"],
+        rows,
+    )  # fmt: skip
 
 
 def by_codes(table: PairTable) -> np.ndarray:
