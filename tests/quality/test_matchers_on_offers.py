@@ -46,14 +46,14 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     return lru_cache(lambda name: train(data, name, tmp_path_factory.mktemp(name)))
 
 
-def train(data: Path, name: str, output: Path, **model: str) -> tuple[TrainingReport, float]:
-    train_split, valid_split, how, length = SPLITS[name]
+def train(data: Path, offers: str, output: Path, **model: str) -> tuple[TrainingReport, float]:
+    train_split, valid_split, how, length = SPLITS[offers]
     folder = data / "er_product_pairs"
     config = MatcherConfig.model_validate(
         {
             "data": {
-                "pairs": folder / f"{name}.{train_split}.jsonl.gz",
-                "valid": folder / f"{name}.{valid_split}.jsonl.gz",
+                "pairs": folder / f"{offers}.{train_split}.jsonl.gz",
+                "valid": folder / f"{offers}.{valid_split}.jsonl.gz",
             },
             "text": {"max_length": length},
             "model": model,
