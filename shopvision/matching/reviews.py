@@ -103,7 +103,9 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
                 report.undecided += 1
             else:
                 decisions.setdefault(pair[0], []).append(pair[1])
-    missing = [name for name in REQUIRED[:2] if name not in found]  # an empty verdict is no mistake
+    # A list in which nothing is decided yet has no verdicts; one with a column of another name is a mistake.
+    asked = REQUIRED if found - set(COLUMNS) else REQUIRED[:2]
+    missing = [name for name in asked if name not in found]
     if report.rows and missing:
         raise UserError(f"{location} has no {', '.join(missing)}: it needs the columns {', '.join(REQUIRED)}.")
     _write(_consistent(decisions, report), report)

@@ -123,6 +123,7 @@ def test_bad_rows_are_named_and_the_others_go_in(
     ("name", "content", "message"),
     [
         ("reviews.csv", "left,right,verdict\na,b,same\n", "has no left_item_id, right_item_id: it needs the columns"),
+        ("reviews.csv", "left_item_id,right_item_id,verdct\na,b,same\n", "has no verdict: it needs the columns"),
         ("reviews.csv", "", "no header line"),
         ("reviews.txt", "x", "unknown format"),
     ],

@@ -310,6 +310,10 @@ def test_a_cascade_leaves_only_doubtful_pairs_to_the_model(shop: ScoringShop) ->
     assert job.params["cascade"] == {"model": "blocker:1", "low": 0.1, "high": 0.8}
     default = shop.run(pairs_file=str(path), cascade=True)
     assert default.params["cascade"] == {"model": "blocker:1", "low": 0.3, "high": 0.6}
+    # Limits inside the zone of review of the card (0.3 to 0.6), outside of the job's own.
+    narrow = {"thresholds": {"different": 0.4, "same": 0.55}, "cascade": {"low": 0.38, "high": 0.58}}
+    again = shop.run(pairs_file=str(path), **narrow)
+    assert (again.state, again.failed, again.done) == ("succeeded", 0, 6)
 
 
 def test_pictures_that_are_missing_or_cannot_be_read(bare_shop: ScoringShop) -> None:
