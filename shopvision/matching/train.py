@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,34 +31,20 @@ from shopvision.settings import Settings, get_settings
 from shopvision.training.checkpointing import Checkpoints, require_fresh
 from shopvision.training.distributed import Process
 from shopvision.training.loop import LOWER_IS_BETTER, Progress, fit
-
-MODEL_FOLDER = "model"
-UNREADABLE_FILE = "unreadable.jsonl"
+from shopvision.training.results import MODEL_FOLDER, TrainingReport, replacing_folder, write_unreadable
 
 
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a training gave.
+@dataclass(frozen=True, kw_only=True)
+class MatcherReport(TrainingReport):
+    """What the training of a matcher gave; its card has calibrated thresholds.
 
     Attributes:
-        folder: the model version, for ``shopvision models import local-dir:FOLDER``.
-        card: its card, with calibrated thresholds.
-        best_epoch: the epoch that was kept, or the best one that a soup started from.
-        soup: epochs whose average was kept; empty without a soup.
-        metrics: its validation metrics.
+        soup: epochs whose average was kept instead of the best one; empty without a soup.
         pairs: per split, how many were trained and validated on.
-        unreadable: pictures that were done without; ``unreadable.jsonl`` names them.
-        seconds_per_epoch: mean wall time.
     """
 
-    folder: Path
-    card: ModelCard
-    best_epoch: int
     soup: tuple[int, ...]
-    metrics: dict[str, float]
     pairs: dict[str, int]
-    unreadable: int
-    seconds_per_epoch: float
 
 
 def train_matcher(
@@ -71,7 +55,7 @@ def train_matcher(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: OnStage = lambda *_: None,
-) -> TrainingReport | None:
+) -> MatcherReport | None:
     """Train, and write the best epoch's model version to ``output/model``.
 
     Args:
@@ -138,9 +122,7 @@ def train_matcher(
         logits = learner.validation_logits()
     if not process.is_main:
         return None
-    if preparation.unreadable:
-        lines = [json.dumps({"picture": uri, "reason": reason}) for uri, reason in preparation.unreadable.items()]
-        (output / UNREADABLE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_unreadable(output, preparation.unreadable)
     fit_calibration = fit_isotonic if config.train.calibration == "isotonic" else fit_temperature
     calibration = fit_calibration(logits, valid.labels)
     source = config.data.pairs.name if config.data.pairs else "reviewed pairs of the catalogue"
@@ -153,7 +135,7 @@ def train_matcher(
         training_data=f"{source}, {len(train):,} pairs, content sha256 {fingerprint['train']}",
         metrics=metrics,
     )
-    return TrainingReport(
+    return MatcherReport(
         folder=output / MODEL_FOLDER,
         card=card,
         best_epoch=result.best_epoch,
@@ -273,9 +255,8 @@ def _save(
     text, image = untrained.text, untrained.image
     encoders = {"text": text, "image": image.card if image else None}
     used = {name: encoder for name, encoder in encoders.items() if encoder is not None}
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=folder.parent) as temporary:
-        new = Path(temporary, "new")
-        card = save_matcher(
+    with replacing_folder(folder) as new:
+        return save_matcher(
             new,
             untrained.network,
             untrained.arguments,
@@ -290,7 +271,3 @@ def _save(
             training_data=training_data,
             metrics={name: round(value, 6) for name, value in metrics.items()},
         )
-        if folder.exists():
-            folder.replace(Path(temporary, "former"))
-        new.replace(folder)
-    return card

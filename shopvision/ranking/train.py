@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,32 +25,18 @@ from shopvision.settings import Settings, get_settings
 from shopvision.training.checkpointing import require_fresh
 from shopvision.training.distributed import Process
 from shopvision.training.loop import Progress, fit
-
-MODEL_FOLDER = "model"
-UNREADABLE_FILE = "unreadable.jsonl"
+from shopvision.training.results import MODEL_FOLDER, TrainingReport, replacing_folder, write_unreadable
 
 
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a training gave.
+@dataclass(frozen=True, kw_only=True)
+class ClikReport(TrainingReport):
+    """What the training of a ranker gave.
 
     Attributes:
-        folder: the model version, for ``shopvision models import local-dir:FOLDER``.
-        card: its card.
-        best_epoch: the epoch that was kept.
-        metrics: its validation metrics.
         exhibitions: per split, how many were trained and validated on.
-        unreadable: pictures that were left out; ``unreadable.jsonl`` names them.
-        seconds_per_epoch: mean wall time.
     """
 
-    folder: Path
-    card: ModelCard
-    best_epoch: int
-    metrics: dict[str, float]
     exhibitions: dict[str, int]
-    unreadable: int
-    seconds_per_epoch: float
 
 
 def train_clik(
@@ -63,7 +47,7 @@ def train_clik(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: OnStage = lambda *_: None,
-) -> TrainingReport | None:
+) -> ClikReport | None:
     """Train, and write the best epoch's model version to ``output/model``.
 
     Args:
@@ -124,9 +108,7 @@ def train_clik(
         )
     if not process.is_main:
         return None
-    if failures:
-        lines = [json.dumps({"picture": uri, "reason": reason}) for uri, reason in failures.items()]
-        (output / UNREADABLE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_unreadable(output, failures)
     exhibitions = {name: len(data.exhibitions) for name, data in splits.items()}
     table = config.data.table
     card = _save(
@@ -137,7 +119,7 @@ def train_clik(
         f"{fingerprint['train']}",
         metrics=result.metrics,
     )
-    return TrainingReport(
+    return ClikReport(
         folder=output / MODEL_FOLDER,
         card=card,
         best_epoch=result.best_epoch,
@@ -197,9 +179,8 @@ def _save(
     folder: Path, config: ClikConfig, encoders: Encoders, *, training_data: str, metrics: dict[str, float]
 ) -> ModelCard:
     """Write the model version; the folder is complete or as it was."""
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=folder.parent) as temporary:
-        new = Path(temporary, "new")
-        card = save_clik(
+    with replacing_folder(folder) as new:
+        return save_clik(
             new,
             encoders.clik,
             encoders.arguments,
@@ -211,7 +192,3 @@ def _save(
             training_data=training_data,
             metrics={name: round(value, 6) for name, value in metrics.items()},
         )
-        if folder.exists():
-            folder.replace(Path(temporary, "former"))
-        new.replace(folder)
-    return card

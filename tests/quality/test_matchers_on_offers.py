@@ -25,7 +25,7 @@ from shopvision.matching.config import MatcherConfig
 from shopvision.matching.data import read_pairs
 from shopvision.matching.predict import PairScorer
 from shopvision.matching.table import PairTable
-from shopvision.matching.train import TrainingReport, train_matcher
+from shopvision.matching.train import MatcherReport, train_matcher
 from shopvision.training.distributed import Process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -37,7 +37,7 @@ SPLITS = {
 }
 
 
-Train = Callable[[str], tuple[TrainingReport, float]]
+Train = Callable[[str], tuple[MatcherReport, float]]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     return lru_cache(lambda name: train(data, name, tmp_path_factory.mktemp(name)))
 
 
-def train(data: Path, offers: str, output: Path, **model: str) -> tuple[TrainingReport, float]:
+def train(data: Path, offers: str, output: Path, **model: str) -> tuple[MatcherReport, float]:
     train_split, valid_split, how, length = SPLITS[offers]
     folder = data / "er_product_pairs"
     config = MatcherConfig.model_validate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import (
@@ -20,6 +20,7 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.training.loop import Progress as LoopProgress
+    from shopvision.training.results import TrainingReport
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
@@ -43,7 +44,6 @@ def clik(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a ranker of promotion plans' pictures. `torchrun --nproc-per-node N` before the command uses N GPUs."""
-    from shopvision.models import registry
     from shopvision.ranking.config import ClikConfig
     from shopvision.ranking.train import train_clik
     from shopvision.training.config import load_config
@@ -54,24 +54,7 @@ def clik(
         report = train_clik(settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage)
     if report is None:
         return
-    spec = None
-    if activate:
-        spec = registry.import_model(f"local-dir:{report.folder}").spec
-        registry.activate(ROLE, spec)
-    data = {
-        "model": str(report.folder),
-        "spec": report.card.spec,
-        "activated": spec is not None,
-        "best_epoch": report.best_epoch,
-        "metrics": report.metrics,
-        "exhibitions": report.exhibitions,
-        "unreadable_pictures": report.unreadable,
-        "seconds_per_epoch": round(report.seconds_per_epoch, 2),
-    }
-    rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
-    serves = f", ranks plans as {spec}" if spec else f": shopvision models import local-dir:{report.folder}"
-    title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
-    emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
+    _tell(report, ROLE, "ranks plans", activate=activate, as_json=as_json, exhibitions=report.exhibitions)
 
 
 @app.command("matcher")
@@ -89,7 +72,6 @@ def matcher(
     """Train a model that tells whether two items are the same product. `torchrun` before the command uses N GPUs."""
     from shopvision.matching.config import MatcherConfig
     from shopvision.matching.train import train_matcher
-    from shopvision.models import registry
     from shopvision.training.config import load_config
     from shopvision.training.distributed import joined
 
@@ -100,25 +82,31 @@ def matcher(
         )
     if report is None:
         return
-    spec = None
+    more = {"soup": report.soup, "thresholds": report.card.thresholds, "pairs": report.pairs}
+    _tell(report, MATCHER_ROLE, "scores pairs", activate=activate, as_json=as_json, **more)
+
+
+def _tell(report: TrainingReport, role: str, does: str, *, activate: bool, as_json: bool, **more: Any) -> None:
+    """Let the model serve, where that was asked for, and say what came of the training."""
+    from shopvision.models import registry
+
+    serves = f": shopvision models import local-dir:{report.folder}"
     if activate:
         spec = registry.import_model(f"local-dir:{report.folder}").spec
-        registry.activate(MATCHER_ROLE, spec)
+        registry.activate(role, spec)
+        serves = f", {does} as {spec}"
     data = {
         "model": str(report.folder),
         "spec": report.card.spec,
-        "activated": spec is not None,
+        "activated": activate,
         "best_epoch": report.best_epoch,
-        "soup": report.soup,
         "metrics": report.metrics,
-        "thresholds": report.card.thresholds,
-        "pairs": report.pairs,
+        **more,
         "unreadable_pictures": report.unreadable,
         "seconds_per_epoch": round(report.seconds_per_epoch, 2),
     }
     rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
     rows += [(f"threshold: {name}", f"{value:.4f}") for name, value in report.card.thresholds.items()]
-    serves = f", scores pairs as {spec}" if spec else f": shopvision models import local-dir:{report.folder}"
     title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
     emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
 

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from typer.testing import CliRunner
 
 from shopvision.errors import UserError
@@ -22,6 +22,7 @@ from shopvision.matching.train import train_matcher
 from shopvision.models import registry
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
+from tests.integration.first_step import save_first_gradients
 from tests.unit.matching.matcher_world import PAIRS, World, make_world
 from worker.cli.train import app
 
@@ -40,13 +41,13 @@ COMMAND_THAT_SAVES_GRADIENTS_FIRST = """
 import sys
 from pathlib import Path
 from shopvision.matching import train
-from tests.integration.matching.test_train_matcher_cli import save_first_gradients
+from tests.integration.matching.test_train_matcher_cli import first_gradients
 from worker.cli.main import main
 
 folder, real = Path(sys.argv[1]), train.train_matcher
 
 def both(config, output, *, process, **options):
-    save_first_gradients(folder, process)
+    first_gradients(folder, process)
     return real(config, output, process=process, **options)
 
 train.train_matcher = both
@@ -55,29 +56,15 @@ main()
 """
 
 
-class FirstStepDone(Exception):  # noqa: N818 - not an error
-    """Ends a training after the gradients of its first step."""
-
-
-def save_first_gradients(folder: Path, process: Process) -> None:
+def first_gradients(folder: Path, process: Process) -> None:
     """Write the gradients of the first step of ``folder/NAME.toml`` to ``folder/NAME-WORLD.pt``."""
-    average = Process.average_gradients
-
-    def spy(own: Process, parameters: Iterable[nn.Parameter]) -> None:
-        weights = list(parameters)
-        average(own, weights)
-        if own.is_main:
-            torch.save([weight.grad for weight in weights], folder / f"{name}-{own.world}.pt")
-        raise FirstStepDone
-
     for name in FIRST_STEPS:
         config = load_config(folder / f"{name}.toml", MatcherConfig)
+        run = f"{name}-{process.world}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Process, "average_gradients", spy)
             # Whole pictures: crops are drawn by each process for itself.
             patch.setattr("shopvision.matching.inputs.PixelPictures.take", whole_pictures)
-            with pytest.raises(FirstStepDone):
-                train_matcher(config, folder / f"{name}-{process.world}", process=process)
+            save_first_gradients(folder / f"{run}.pt", partial(train_matcher, config, folder / run, process=process))
         process.wait()
 
 
@@ -159,7 +146,7 @@ def test_two_processes_learn_what_one_does(world: World, tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-8000:]
 
-    save_first_gradients(tmp_path, Process())
+    first_gradients(tmp_path, Process())
     for name in FIRST_STEPS:
         ones, twos = (torch.load(tmp_path / f"{name}-{world}.pt", weights_only=True) for world in (1, 2))
         assert len(ones) == len(twos) > 20

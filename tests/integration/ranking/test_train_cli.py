@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from typer.testing import CliRunner
 
 from shopvision.errors import UserError
@@ -23,6 +23,7 @@ from shopvision.ranking.predict import PlanRanker
 from shopvision.ranking.train import train_clik
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
+from tests.integration.first_step import save_first_gradients
 from tests.unit.ranking.clik_world import RANDOM_MRR, World, make_world
 from worker.cli.train import app
 
@@ -31,13 +32,13 @@ COMMAND_THAT_SAVES_GRADIENTS_FIRST = """
 import sys
 from pathlib import Path
 from shopvision.ranking import train
-from tests.integration.ranking.test_train_cli import save_first_gradients
+from tests.integration.ranking.test_train_cli import first_gradients
 from worker.cli.main import main
 
 folder, real = Path(sys.argv[1]), train.train_clik
 
 def both(config, output, *, process, **options):
-    save_first_gradients(folder, process)
+    first_gradients(folder, process)
     return real(config, output, process=process, **options)
 
 train.train_clik = both
@@ -46,27 +47,12 @@ main()
 """
 
 
-class FirstStepDone(Exception):  # noqa: N818 - not an error
-    """Ends a training after the gradients of its first step."""
-
-
-def save_first_gradients(folder: Path, process: Process) -> None:
+def first_gradients(folder: Path, process: Process) -> None:
     """Write the gradients of the first step of ``folder/METHOD.toml`` to ``folder/METHOD-WORLD.pt``."""
-    average = Process.average_gradients
-
-    def spy(own: Process, parameters: Iterable[nn.Parameter]) -> None:
-        weights = list(parameters)
-        average(own, weights)
-        if own.is_main:
-            torch.save([weight.grad for weight in weights], folder / f"{method}-{own.world}.pt")
-        raise FirstStepDone
-
     for method in METHODS:
         config = load_config(folder / f"{method}.toml", ClikConfig)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Process, "average_gradients", spy)
-            with pytest.raises(FirstStepDone):
-                train_clik(config, folder / f"{method}-{process.world}", process=process)
+        run = f"{method}-{process.world}"
+        save_first_gradients(folder / f"{run}.pt", partial(train_clik, config, folder / run, process=process))
         process.wait()
 
 
@@ -150,7 +136,7 @@ def test_two_processes_learn_what_one_does(world: World, tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-8000:]
 
-    save_first_gradients(tmp_path, Process())
+    first_gradients(tmp_path, Process())
     for method in METHODS:
         ones, twos = (torch.load(tmp_path / f"{method}-{world}.pt", weights_only=True) for world in (1, 2))
         assert len(ones) == len(twos) > 50

@@ -24,7 +24,7 @@ from shopvision.matching.config import MatcherConfig
 from shopvision.matching.learner import MatcherLearner
 from shopvision.matching.predict import PairScorer
 from shopvision.matching.records import Item
-from shopvision.matching.train import TrainingReport, read_splits, train_matcher
+from shopvision.matching.train import MatcherReport, read_splits, train_matcher
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
 from shopvision.settings import get_settings
@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-def train(config: MatcherConfig, output: Path, **options: Any) -> TrainingReport:
+def train(config: MatcherConfig, output: Path, **options: Any) -> MatcherReport:
     report = train_matcher(config, output, process=Process(), **options)
     assert report is not None
     return report

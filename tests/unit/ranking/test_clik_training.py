@@ -22,7 +22,7 @@ from shopvision.ranking.inputs import RawInputs
 from shopvision.ranking.learner import ClikLearner
 from shopvision.ranking.predict import PlanRanker
 from shopvision.ranking.text import TopicTokenizer
-from shopvision.ranking.train import TrainingReport, train_clik
+from shopvision.ranking.train import ClikReport, train_clik
 from shopvision.settings import get_settings
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
@@ -43,7 +43,7 @@ def small(tmp_path: Path) -> World:
     return make_world(tmp_path / "small", topics=12)
 
 
-def train(config: ClikConfig, output: Path, **options: Any) -> TrainingReport:
+def train(config: ClikConfig, output: Path, **options: Any) -> ClikReport:
     report = train_clik(config, output, process=Process(), **options)
     assert report is not None
     return report

@@ -1,0 +1,56 @@
+"""What a training leaves behind: a model version folder, and a list of the pictures that it did without."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shopvision.models.card import ModelCard
+
+MODEL_FOLDER = "model"
+UNREADABLE_FILE = "unreadable.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """What a training gave.
+
+    Attributes:
+        folder: the model version, for ``shopvision models import local-dir:FOLDER``.
+        card: its card.
+        best_epoch: the epoch that was kept.
+        metrics: its validation metrics.
+        unreadable: pictures that were done without; ``unreadable.jsonl`` names them.
+        seconds_per_epoch: mean wall time.
+    """
+
+    folder: Path
+    card: ModelCard
+    best_epoch: int
+    metrics: dict[str, float]
+    unreadable: int
+    seconds_per_epoch: float
+
+
+def write_unreadable(output: Path, reasons: Mapping[str, str]) -> None:
+    """Name the pictures that could not be read (address -> why) in the folder of a run, if there are any."""
+    if reasons:
+        lines = [json.dumps({"picture": uri, "reason": reason}) for uri, reason in reasons.items()]
+        (output / UNREADABLE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A path to make a folder at, which takes the place of ``folder`` at the end; after an error that is as it was."""
+    with tempfile.TemporaryDirectory(prefix=".model-", dir=folder.parent) as temporary:
+        new = Path(temporary, "new")
+        yield new
+        if folder.exists():
+            folder.replace(Path(temporary, "former"))
+        new.replace(folder)
