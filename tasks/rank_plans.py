@@ -67,10 +67,11 @@ class RankPlans(JobKind[RankParams]):
 
         The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
         """
+        from shopvision import models
         from shopvision.ranking import rank
 
         routine = params.model is None and params.plan_ids is None and params.scope == "changed"
-        if routine and not rank.has_ranker():
+        if routine and models.serves(rank.ROLE) is None:
             return params
         return params.model_copy(update={"model": rank.resolve_ranker(params.model).spec})
 

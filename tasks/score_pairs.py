@@ -124,10 +124,11 @@ class ScorePairs(JobKind[ScoreParams]):
 
         The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
         """
+        from shopvision import models
         from shopvision.matching import setup
 
         asked = (params.model, params.item_ids, params.pairs_file)
-        active = setup.serves(setup.SCORER_ROLE)
+        active = models.serves(setup.SCORER_ROLE)
         if active is None and asked == (None, None, None) and params.scope == "changed":
             return params
         model = setup.resolve(params.model, setup.SCORER_ROLE).spec
@@ -294,11 +295,12 @@ def _thresholds(params: ScoreParams) -> Thresholds:
 
 
 def _pinned_blocker(params: ScoreParams) -> str:
+    from shopvision import models
     from shopvision.matching import setup
     from shopvision.matching.blocking import BlockingOptions
 
     wanted = "text_vector" in _options(BlockingOptions, "blocking", params.blocking).sources
-    spec = params.blocker or setup.serves(setup.BLOCKER_ROLE) or NONE
+    spec = params.blocker or models.serves(setup.BLOCKER_ROLE) or NONE
     if spec == NONE or not wanted or params.pairs_file is not None:
         return NONE
     setup.require_vectors(setup.resolve(spec, setup.BLOCKER_ROLE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from shopvision.database import connect, dispose_engine
 from shopvision.settings import get_settings
 from worker.stack.embedded import PostgresServer, RedisServer, free_port
 
+Run = Callable[..., tuple[int, str, str]]
 DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -74,6 +76,22 @@ def isolated_settings(
     dispose_engine()
     get_settings.cache_clear()
     structlog.reset_defaults()  # a command that ran in this test logs to its captured, now closed stderr
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: ``command_line("jobs", "list")`` gives (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from worker.cli.main import main
+
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["shopvision", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @contextmanager

@@ -79,26 +79,10 @@ class Setup:
 
 
 def resolve(spec: str | None, role: str) -> ModelVersionRef:
-    """The model version called ``spec`` (``name:tag``), or the one active for ``role``.
-
-    Raises:
-        UserError: there is no such version, or it scores no pairs.
-        JobError: no model serves the role.
-    """
+    """The pair model called ``spec`` (``name:tag``), or the one active for ``role``; see ``models.resolve``."""
     from shopvision import models
 
-    ref = models.find(spec) if spec else models.active(role)
-    if ref.card.kind != KIND:
-        raise UserError(f"{ref.spec} is a {ref.card.kind}, not a {KIND}: `shopvision models list` shows what there is.")
-    return ref
-
-
-def serves(role: str) -> str | None:
-    """``name:tag`` of the model that serves ``role``, if any does."""
-    from shopvision import models
-
-    state = models.roles().get(role)
-    return None if state is None else state.active
+    return models.resolve(spec, role, KIND)
 
 
 def thresholds_of(ref: ModelVersionRef) -> Thresholds:

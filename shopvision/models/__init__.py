@@ -10,11 +10,13 @@ from shopvision.models.registry import (
     import_model,
     list_versions,
     local_copy,
+    resolve,
     roles,
     rollback,
+    serves,
 )
 
 __all__ = [
     "ModelCard", "ModelVersionRef", "activate", "active", "ensure_default_encoder", "find", "import_model",
-    "list_versions", "local_copy", "roles", "rollback",
+    "list_versions", "local_copy", "resolve", "roles", "rollback", "serves",
 ]  # fmt: skip

@@ -236,6 +236,25 @@ def active(role: str) -> ModelVersionRef:
     return found
 
 
+def resolve(spec: str | None, role: str, kind: str) -> ModelVersionRef:
+    """The model version called ``spec`` (``name:tag``), or the one active for ``role``; of one kind.
+
+    Raises:
+        UserError: there is no such version, or it is of another kind.
+        JobError: no model serves the role.
+    """
+    ref = find(spec) if spec else active(role)
+    if ref.card.kind != kind:
+        raise UserError(f"{ref.spec} is a {ref.card.kind}, not a {kind}: `shopvision models list` shows what there is.")
+    return ref
+
+
+def serves(role: str) -> str | None:
+    """``name:tag`` of the model version that serves ``role``, if any does."""
+    state = roles().get(role)
+    return None if state is None else state.active
+
+
 def _active(role: str) -> ModelVersionRef | None:
     with connect() as connection:
         row = connection.execute(

@@ -76,25 +76,10 @@ class RankReport:
 
 
 def resolve_ranker(spec: str | None) -> ModelVersionRef:
-    """The model version called ``spec`` (``name:tag``), or the one active for the role ``plan_ranker``.
-
-    Raises:
-        UserError: there is no such version, or it ranks no plans.
-        JobError: no model serves the role.
-    """
+    """The ranker called ``spec`` (``name:tag``), or the one active for the role; see ``models.resolve``."""
     from shopvision import models
 
-    ref = models.find(spec) if spec else models.active(ROLE)
-    if ref.card.kind != KIND:
-        raise UserError(f"{ref.spec} is a {ref.card.kind}, not a {KIND}: `shopvision models list` shows what there is.")
-    return ref
-
-
-def has_ranker() -> bool:
-    """Whether a model serves the role ``plan_ranker``."""
-    from shopvision import models
-
-    return ROLE in models.roles()
+    return models.resolve(spec, ROLE, KIND)
 
 
 @lru_cache(maxsize=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,26 +10,15 @@ import pytest
 from sqlalchemy import update
 
 from shopvision.database import connect
-from worker.cli.main import main
+from tests.conftest import Run
 from worker.ledger.tables import Job
 
 pytestmark = pytest.mark.usefixtures("database")
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns (exit status, stdout, stderr)."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["shopvision", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return command
+def run(command_line: Run) -> Run:
+    return command_line
 
 
 def submitted(run: Run, *arguments: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +13,15 @@ from sklearn.metrics import f1_score
 
 from shopvision.matching.data import read_items, read_pairs
 from shopvision.matching.predict import PairScorer
+from tests.conftest import Run
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
-from worker.cli.main import main
 
-Run = Callable[..., tuple[int, str, str]]
 WORDS = ("apple", "watch", "red", "blue", "shoe", "nike", "band", "size")
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns (exit status, stdout, stderr)."""
-
-    def command(*arguments: object, what: str = "matcher") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["shopvision", "evaluate", what, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return command
+def run(command_line: Run) -> Run:
+    return partial(command_line, "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +68,7 @@ def given(files: Path) -> tuple[object, ...]:
 
 def test_pairs_are_measured_and_everything_is_written(run: Run, files: Path, model: Path, tmp_path: Path) -> None:
     status, out, err = run(
-        "--model", model, *given(files), "--train", files / "train.jsonl", "--output", tmp_path / "out"
+        "matcher", "--model", model, *given(files), "--train", files / "train.jsonl", "--output", tmp_path / "out"
     )
     assert status == 0, err
     for words in ("95 % interval", "average_precision", "verdicts: review_share", "token_jaccard: f1", "f1 of Shoes",
@@ -100,7 +89,7 @@ def test_pairs_are_measured_and_everything_is_written(run: Run, files: Path, mod
 
 def test_json_and_a_model_of_pictures(run: Run, files: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", arguments("image_two_tower", COSINE))
-    status, out, err = run("--model", tmp_path / "model", *given(files), "--json")
+    status, out, err = run("matcher", "--model", tmp_path / "model", *given(files), "--json")
     assert status == 0, err
     told = json.loads(out)
     assert (told["pairs"], told["unreadable"]) == (76, 4)
@@ -108,7 +97,9 @@ def test_json_and_a_model_of_pictures(run: Run, files: Path, tmp_path: Path) -> 
 
 
 def test_a_configuration_gives_its_split_and_the_categories_seen(run: Run, files: Path, model: Path) -> None:
-    status, out, err = run("--model", model, "--config", files / "matcher.toml", "--split", "valid", "--json")
+    status, out, err = run(
+        "matcher", "--model", model, "--config", files / "matcher.toml", "--split", "valid", "--json"
+    )
     assert status == 0, err
     told = json.loads(out)
     assert told["pairs"] == 40
@@ -133,20 +124,20 @@ def test_a_mistake_is_one_line_and_a_failure(
     run: Run, files: Path, model: Path, options: list[str], words: str
 ) -> None:
     settled = [files / option if "." in option else option for option in options]
-    status, out, err = run("--model", model, *settled, "--device", "cpu")
+    status, out, err = run("matcher", "--model", model, *settled, "--device", "cpu")
     assert (status, out) == (1, "")
     assert words in " ".join(err.split())
     assert err.strip().count("\n") == 0, err
 
 
 def test_a_model_that_is_none_or_has_bad_thresholds_is_named(run: Run, files: Path, tmp_path: Path) -> None:
-    assert "is no folder" in run("--model", tmp_path / "gone", *given(files))[2]
+    assert "is no folder" in run("matcher", "--model", tmp_path / "gone", *given(files))[2]
     save_tiny(tmp_path / "model", arguments("text_one_tower", ONE))
     card = tmp_path / "model" / "card.json"
     values = json.loads(card.read_text())
     values["thresholds"] = {"same": 0.2, "different": 0.8, "decision": 0.5}
     card.write_text(json.dumps(values))
-    assert "out of order" in run("--model", tmp_path / "model", *given(files))[2]
+    assert "out of order" in run("matcher", "--model", tmp_path / "model", *given(files))[2]
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +149,11 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_cascade_is_measured_and_told_as_a_job_takes_it(run: Run, files: Path, model: Path, tower: Path) -> None:
     options = ("--first", tower, "--second", model, "--valid", files / "train.jsonl", *given(files))
-    status, out, err = run(*options, what="cascade")
+    status, out, err = run("cascade", *options)
     assert status == 0, err
     for words in ("the second alone", "precision", "asked about", "100.0 %", "80 pairs", "With a job: cascade='{"):
         assert words in out
-    told = json.loads(run(*options, "--max-f1-loss", "1", "--json", what="cascade")[1])
+    told = json.loads(run("cascade", *options, "--max-f1-loss", "1", "--json")[1])
     limits = json.loads(told["parameter"])
     assert 0 <= limits["low"] <= limits["high"] <= 1
     assert 0 <= told["passed_on"] <= 1
@@ -184,7 +175,7 @@ def test_a_mistake_with_a_cascade(
 ) -> None:
     places = {"MODEL": model, "TOWER": tower}
     settled = [places.get(option, files / option if "." in option else option) for option in options]
-    status, out, err = run("--second", model, *settled, *given(files), what="cascade")
+    status, out, err = run("cascade", "--second", model, *settled, *given(files))
     assert (status, out) == (1, "")
     assert words in " ".join(err.split())
     assert err.strip().count("\n") == 0, err

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from pyarrow import parquet
 from shopvision.errors import UserError
 from shopvision.matching.export import GROUP_COLUMNS, SCORE_COLUMNS, export_groups, export_scores
 from shopvision.matching.reviews import import_reviews
+from tests.conftest import Run
 from tests.integration.matching.pairs import JOB, add_scores, fill_shop
-from worker.cli.main import main
 
 
 @pytest.fixture
@@ -97,22 +97,17 @@ def test_a_failure_leaves_the_old_file(version: int, tmp_path: Path, monkeypatch
     assert [(one.name, one.read_text()) for one in path.parent.iterdir()] == [("scores.jsonl", "old")]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["shopvision", "pairs", "export", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+@pytest.fixture
+def run(command_line: Run) -> Run:
+    return partial(command_line, "pairs", "export")
 
 
-def test_the_command(
-    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(version: int, tmp_path: Path, run: Run) -> None:
     output = str(tmp_path / "out.jsonl")
     for arguments, rows in (
         ((), 7), (("--verdict", "same", "--model", "matcher:1"), 4), (("--what", "groups", "--job", "1111"), 5),
     ):  # fmt: skip
-        status, out, _ = run(monkeypatch, capsys, "--output", output, "--json", *arguments)
+        status, out, _ = run("--output", output, "--json", *arguments)
         assert (status, json.loads(out)["rows"]) == (0, rows)
     for arguments, message in (
         (("--output", output, "--what", "items"), "there are scores and groups"),
@@ -123,7 +118,7 @@ def test_the_command(
         (("--output", str(tmp_path / "out.xlsx")), "unknown format. Name it .jsonl, .csv or .parquet"),
         (("--output", str(tmp_path / "none" / "out.csv")), "cannot be written"),
     ):
-        status, _, err = run(monkeypatch, capsys, *arguments)
+        status, _, err = run(*arguments)
         assert (status, message in " ".join(err.split()), "Traceback" in err) == (1, True, False), arguments
 
 

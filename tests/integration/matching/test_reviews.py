@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from shopvision.database.tables import PairReview
 from shopvision.errors import UserError
 from shopvision.matching.data import reviewed_pairs
 from shopvision.matching.reviews import import_reviews, pairs_to_review, write_review_list
+from tests.conftest import Run
 from tests.integration.matching.pairs import fill_shop
-from worker.cli.main import main
 
 Review = tuple[str, str, str, str | None, str | None]
 
@@ -45,12 +45,9 @@ def file(folder: Path, *lines: str) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["shopvision", "pairs", "reviews", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+@pytest.fixture
+def run(command_line: Run) -> Run:
+    return partial(command_line, "pairs", "reviews")
 
 
 def test_the_least_certain_come_first(version: int) -> None:
@@ -95,14 +92,12 @@ def test_both_orders_are_one_pair_and_the_last_file_counts(version: int, tmp_pat
     assert stored() == {("a1", "b1", "different", None, "no")}
 
 
-def test_bad_rows_are_named_and_the_others_go_in(
-    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_rows_are_named_and_the_others_go_in(version: int, tmp_path: Path, run: Run) -> None:
     path = file(
         tmp_path, "left_item_id,right_item_id,verdict", "a1,a2,same", "a1,nobody,same", "a1,b1,maybe", "a1,a1,same",
         ",a1,same", "a2,a3,same", "a3,a2,different",
     )  # fmt: skip
-    status, out, err = run(monkeypatch, capsys, "import", str(path))
+    status, out, err = run("import", str(path))
     assert status == 1
     told = [line.partition("reviews.csv: ")[2] for line in err.splitlines()]
     assert told == [
@@ -115,7 +110,7 @@ def test_bad_rows_are_named_and_the_others_go_in(
     ]
     assert "1 written" in out
     assert stored() == {("a1", "a2", "same", None, None)}
-    status, out, _ = run(monkeypatch, capsys, "import", str(path), "--json")
+    status, out, _ = run("import", str(path), "--json")
     assert (status, json.loads(out)["refused"], json.loads(out)["unchanged"]) == (1, 6, 1)
 
 
@@ -129,30 +124,28 @@ def test_bad_rows_are_named_and_the_others_go_in(
     ],
 )
 def test_a_file_that_is_no_list_of_reviews(
-    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    version: int, tmp_path: Path, run: Run,
     name: str, content: str, message: str,
 ) -> None:  # fmt: skip
     (tmp_path / name).write_text(content)
-    status, _, err = run(monkeypatch, capsys, "import", str(tmp_path / name))
+    status, _, err = run("import", str(tmp_path / name))
     assert (status, message in " ".join(err.split()), "Traceback" in err) == (1, True, False)
     assert stored() == set()
 
 
-def test_lists_on_the_command_line(
-    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, out, _ = run(monkeypatch, capsys, "list", "--json", "--limit", "1")
+def test_lists_on_the_command_line(version: int, tmp_path: Path, run: Run) -> None:
+    status, out, _ = run("list", "--json", "--limit", "1")
     [pair] = json.loads(out)
     assert (status, pair["left_item_id"]) == (0, 'c"1')
-    assert "0.300" in run(monkeypatch, capsys, "list", "--model", "matcher:1")[1]
-    status, out, _ = run(monkeypatch, capsys, "export", "--output", str(tmp_path / "todo.csv"), "--json")
+    assert "0.300" in run("list", "--model", "matcher:1")[1]
+    status, out, _ = run("export", "--output", str(tmp_path / "todo.csv"), "--json")
     assert (status, json.loads(out)["pairs"]) == (0, 2)
     for arguments, message in (
         (("list", "--model", "matcher:9"), "There is no model version matcher:9"),
         (("export", "--output", str(tmp_path / "none" / "x.csv")), "cannot be written: No such file or directory"),
         (("list", "--model", "matcher"), "matcher"),
     ):
-        status, _, err = run(monkeypatch, capsys, *arguments)
+        status, _, err = run(*arguments)
         assert (status, message in " ".join(err.split())) == (1, True)
 
 

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.conftest import Run
 from tests.unit.ranking.clik_world import World, make_world
 from tests.unit.ranking.tiny_clik import arguments, save_tiny
-from worker.cli.main import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns (exit status, stdout, stderr)."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["shopvision", "evaluate", "ranker", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return command
+def run(command_line: Run) -> Run:
+    return partial(command_line, "evaluate", "ranker")
 
 
 @pytest.fixture(scope="module")

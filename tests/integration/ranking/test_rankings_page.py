@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +18,9 @@ from playwright.sync_api import Page, expect
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.ranking.report import RankedPicture, RankedPlan, latest_job, plans_of, write_report
+from tests.conftest import Run
 from tests.integration.ranking.conftest import RankingShop
 from tests.integration.reports.conftest import browser_page
-from worker.cli.main import main
 
 __all__ = ["browser_page"]
 
@@ -78,30 +78,25 @@ def test_a_former_picture_that_left_the_catalogue_is_said(season: RankingShop, t
     assert (tmp_path / "page.html").read_text().count("no longer in the catalogue") == 1
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["shopvision", "plans", "report", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+@pytest.fixture
+def run(command_line: Run) -> Run:
+    return partial(command_line, "plans", "report")
 
 
-def test_the_command_writes_the_page(
-    season: RankingShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_the_page(season: RankingShop, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "page.html"
-    capsys.readouterr()
-    status, out, _ = run(monkeypatch, capsys, "--latest", "--output", str(output), "--json")
+    status, out, _ = run("--latest", "--output", str(output), "--json")
     assert status == 0
     told = json.loads(out)
     assert (told["plans"], told["report"]) == (3, str(output))
     assert "ranker:1" in output.read_text()
-    assert run(monkeypatch, capsys, told["job_id"][:8], "--output", str(output))[0] == 0
+    assert run(told["job_id"][:8], "--output", str(output))[0] == 0
     for arguments, words in (
         ((), "either its id or --latest"),
         (("abc", "--latest"), "either its id or --latest"),
         (("ffff",), "There is no job 'ffff'"),
     ):
-        status, _, err = run(monkeypatch, capsys, *arguments)
+        status, _, err = run(*arguments)
         assert (status, words in " ".join(err.split())) == (1, True)
     empty = season.run()
     with pytest.raises(UserError, match=f"No plan bears the ranking of job {empty.job_id}"):

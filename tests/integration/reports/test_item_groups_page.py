@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from shopvision.matching.grouping import update_groups
 from shopvision.matching.records import Item
 from shopvision.matching.report import MatchingPage, ShownGroup, ShownPair, matching_page, write_report
 from shopvision.matching.reviews import import_reviews
+from tests.conftest import Run
 from tests.integration.matching.pairs import HOSTILE, JOB, add_job, fill_shop
-from worker.cli.main import main
 
 
 @pytest.fixture
@@ -149,24 +149,19 @@ def test_five_hundred_groups(tmp_path: Path, set_environment: Callable[..., None
     expect(browser_page.locator("#shown")).to_have_text("1 of 700")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["shopvision", "pairs", "report", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+@pytest.fixture
+def run(command_line: Run) -> Run:
+    return partial(command_line, "pairs", "report")
 
 
-def test_the_command_writes_the_page(
-    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_the_page(version: int, tmp_path: Path, run: Run) -> None:
     add_job({"scope": "changed"}, uuid.UUID("22222222-0000-0000-0000-000000000000"))  # no model served then
     output = tmp_path / "page.html"
-    status, out, _ = run(monkeypatch, capsys, "--latest", "--output", str(output), "--json")
+    status, out, _ = run("--latest", "--output", str(output), "--json")
     told = json.loads(out)
     assert (status, told["groups"], told["job_id"], told["report"]) == (0, 2, str(JOB), str(output))
     assert "matcher:1" in output.read_text()
-    assert run(monkeypatch, capsys, "1111", "--output", str(output))[0] == 0
+    assert run("1111", "--output", str(output))[0] == 0
     for arguments, message in (
         ((), "either its id or --latest"),
         (("1111", "--latest"), "either its id or --latest"),
@@ -174,11 +169,11 @@ def test_the_command_writes_the_page(
         (("2222",), "Job 2222 scored no pairs"),
         (("1111", "--output", str(tmp_path / "none" / "page.html")), "cannot be written"),
     ):
-        status, _, err = run(monkeypatch, capsys, *arguments)
+        status, _, err = run(*arguments)
         assert (status, message in " ".join(err.split()), "Traceback" in err) == (1, True, False), arguments
 
 
 @pytest.mark.usefixtures("database")
-def test_before_anything_was_scored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(monkeypatch, capsys, "--latest")
+def test_before_anything_was_scored(run: Run) -> None:
+    status, _, err = run("--latest")
     assert (status, "No pair has been scored yet" in " ".join(err.split())) == (1, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from PIL import Image
 from shopvision.matching.predict import PairScorer
 from shopvision.matching.records import Item
 from shopvision.matching.submission import read_submission, similarities
+from tests.conftest import Run
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
-from worker.cli.main import main
 
 ITEMS = [
     {"item_id": "1", "title": "red nike shoe"}, {"item_id": "2", "title": "nike shoe, red"},
@@ -33,12 +33,9 @@ def pairs_file(folder: Path, *pairs: tuple[str, str]) -> str:
     return write(folder / "pairs.jsonl", rows)  # type: ignore[arg-type]  # texts are objects
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["shopvision", "pairs", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), *capsys.readouterr()
+@pytest.fixture
+def run(command_line: Run) -> Run:
+    return partial(command_line, "pairs")
 
 
 @pytest.fixture
@@ -57,13 +54,11 @@ def expected(folder: Path) -> list[float]:
     return [one.probability for one in PairScorer(folder)([(known[left], known[right]) for left, right in PAIRS])]
 
 
-def test_ids_and_items(
-    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ids_and_items(one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setattr("shopvision.matching.score_file.PAIRS_AT_ONCE", 2)
     output = tmp_path / "scores.jsonl"
     status, out, _ = run(
-        monkeypatch, capsys, "score", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
+        "score", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
         "--output", str(output), "--json",
     )  # fmt: skip
     assert (status, json.loads(out)["scored"]) == (0, 3)
@@ -73,13 +68,11 @@ def test_ids_and_items(
     assert {row["verdict"] for row in rows} <= {"same", "different", "review"}
 
 
-def test_inline_texts(
-    one_tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inline_texts(one_tower: Path, tmp_path: Path, run: Run) -> None:
     rows: list[dict[str, object]] = [{"left": {"title": "red shoe"}, "right": {"title": "shoe, red"}, "label": 1}]
     output = tmp_path / "scores.csv"
     status, out, _ = run(
-        monkeypatch, capsys, "score", write(tmp_path / "pairs.jsonl", rows), "--model", str(one_tower), "--output",
+        "score", write(tmp_path / "pairs.jsonl", rows), "--model", str(one_tower), "--output",
         str(output),
     )  # fmt: skip
     assert (status, "1 pairs scored, 0 not" in out) == (0, True)
@@ -87,12 +80,12 @@ def test_inline_texts(
 
 
 def test_what_cannot_be_scored_is_told_and_the_rest_goes_on(
-    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    one_tower: Path, items: str, tmp_path: Path, run: Run
 ) -> None:
     output = tmp_path / "scores.jsonl"
     file = pairs_file(tmp_path, ("1", "2"), ("1", "nobody"), ("3", "3"), ("4", "1"))
     status, out, err = run(
-        monkeypatch, capsys, "score", file, "--items", items, "--model", str(one_tower), "--output", str(output),
+        "score", file, "--items", items, "--model", str(one_tower), "--output", str(output),
     )  # fmt: skip
     assert (status, "1 pairs scored, 3 not" in out) == (1, True)
     told = " ".join(err.split())
@@ -106,7 +99,7 @@ def test_what_cannot_be_scored_is_told_and_the_rest_goes_on(
 
 
 def test_a_picture_that_cannot_be_read_fails_its_pairs_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     save_tiny(tmp_path / "image", arguments("image_two_tower", COSINE))
     monkeypatch.setenv("SHOPVISION_IMAGE_ROOTS", str(tmp_path))
@@ -118,7 +111,7 @@ def test_a_picture_that_cannot_be_read_fails_its_pairs_alone(
     records.append({"item_id": "d", "title": "without picture"})
     output = tmp_path / "scores.jsonl"
     status, out, _ = run(
-        monkeypatch, capsys, "score", pairs_file(tmp_path, ("a", "b"), ("b", "c"), ("d", "a")), "--items",
+        "score", pairs_file(tmp_path, ("a", "b"), ("b", "c"), ("d", "a")), "--items",
         write(tmp_path / "items.jsonl", records), "--model", str(tmp_path / "image"), "--output", str(output), "--json",
     )  # fmt: skip
     told = json.loads(out)
@@ -135,21 +128,19 @@ def test_a_picture_that_cannot_be_read_fails_its_pairs_alone(
     ],
 )
 def test_mistakes(
-    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    one_tower: Path, items: str, tmp_path: Path, run: Run,
     change: dict[str, str], message: str,
 ) -> None:  # fmt: skip
     for command, name in (("score", "scores.csv"), ("submission", "result.zip")):
         options = {"--items": items, "--model": str(one_tower), "--output": str(tmp_path / name)} | change
         arguments_ = [word for option in options.items() for word in option]
-        status, _, err = run(monkeypatch, capsys, command, pairs_file(tmp_path, *PAIRS), *arguments_)
+        status, _, err = run(command, pairs_file(tmp_path, *PAIRS), *arguments_)
         if command == "submission":
             message = message.replace("unknown format. Name it .jsonl, .csv or .parquet", "is named .jsonl or .zip")
         assert (status, message in " ".join(err.split()), "Traceback" in err) == (1, True, False), err
 
 
-def test_a_two_tower_submits_vectors_that_decide_as_it_does(
-    items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_two_tower_submits_vectors_that_decide_as_it_does(items: str, tmp_path: Path, run: Run) -> None:
     folder, output = tmp_path / "two", tmp_path / "result.zip"
     save_tiny(folder, arguments("text_two_tower", COSINE))
     probabilities = np.array(expected(folder))
@@ -160,7 +151,7 @@ def test_a_two_tower_submits_vectors_that_decide_as_it_does(
         thresholds={"same": 1.0, "decision": middle, "different": 0.0},
     )
     status, out, _ = run(
-        monkeypatch, capsys, "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model",
+        "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model",
         str(tmp_path / "set"), "--output", str(output), "--json",
     )  # fmt: skip
     assert (status, json.loads(out)["similarity"]) == (0, "cosine")
@@ -172,12 +163,10 @@ def test_a_two_tower_submits_vectors_that_decide_as_it_does(
     assert [value >= rows[0].threshold for value in values] == (probabilities >= middle).tolist()
 
 
-def test_a_one_tower_submits_its_probabilities(
-    one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_one_tower_submits_its_probabilities(one_tower: Path, items: str, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "result.jsonl"
     run(
-        monkeypatch, capsys, "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
+        "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),
         "--output", str(output),
     )  # fmt: skip
     rows = list(read_submission(output))
