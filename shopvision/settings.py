@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     queue_depth_limit: int = Field(64, description="messages waiting in one queue before the relay holds back")
     soft_time_limit_seconds: int = Field(600, description="a chunk is asked to stop after this many seconds")
     time_limit_seconds: int = Field(720, description="a chunk's process is killed after this many seconds")
+    whole_time_limit_seconds: int = Field(
+        3000, description="a process that splits or finishes a whole job is killed after this many seconds"
+    )
     dispatch_interval_seconds: float = Field(2.0, description="how often relay and reaper look, at the latest")
     plan_interval_seconds: float = Field(30.0, description="how often beat asks which schedules are due")
 

@@ -21,6 +21,7 @@ from shopvision.database import dispose_engine, get_engine
 from shopvision.settings import get_settings
 from worker.app import app
 from worker.celery_config import ORDINARY_PRIORITY, URGENT_PRIORITY
+from worker.kinds import Phase
 from worker.ledger.outbox import relay
 from worker.ledger.reaper import reap
 
@@ -49,7 +50,12 @@ class CeleryBroker:
     def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
         """Publish one message; workers take urgent ones first."""
         priority = URGENT_PRIORITY if urgent else ORDINARY_PRIORITY
-        app.send_task(task, args=[chunk_id], queue=queue, priority=priority, connection=self._connection, retry=False)
+        # Splitting and finishing look at all of a job: finding candidates in millions of items takes a while.
+        time_limit = None if task.endswith(f".{Phase.CHUNK}") else get_settings().whole_time_limit_seconds
+        app.send_task(
+            task, args=[chunk_id], queue=queue, priority=priority, time_limit=time_limit,
+            connection=self._connection, retry=False,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of the broker connection."""

@@ -214,3 +214,21 @@ def test_redis_hands_out_urgent_messages_first_whatever_their_queue(celery: Cele
     assert set(taken[:3]) == {4, 5, 6}
     assert taken.index(4) < taken.index(6)
     assert taken.index(1) < taken.index(3)
+
+
+def test_steps_that_look_at_a_whole_job_may_take_longer(celery: Celery, set_environment: Callable[..., None]) -> None:
+    set_environment(SHOPVISION_WHOLE_TIME_LIMIT_SECONDS="5000", SHOPVISION_BROKER_URL=celery.conf.broker_url)
+    broker = CeleryBroker()
+    for phase in ("split", "chunk", "finish"):
+        broker.send(f"tasks.count.{phase}", 1, "io", urgent=False)
+    broker.close()
+    limits: dict[str, object] = {}
+
+    def take(body: object, message: Message) -> None:
+        limits[message.headers["task"]] = message.headers["timelimit"][0]
+        message.ack()
+
+    with celery.connection_for_read() as connection, Consumer(connection, [Queue("io")], callbacks=[take]):
+        for _ in range(3):
+            connection.drain_events(timeout=5)
+    assert limits == {"tasks.count.split": 5000, "tasks.count.chunk": None, "tasks.count.finish": 5000}
