@@ -193,8 +193,14 @@ class JobTimes:
 
     items: int
     submitted: float
+    split_at: float
     committed: float
     finished: float
+
+    @property
+    def split(self) -> float:
+        """Seconds from submission until it was known what is to be done."""
+        return self.split_at - self.submitted
 
     @property
     def to_commit(self) -> float:
@@ -213,12 +219,13 @@ def _times(job_id: uuid.UUID) -> JobTimes:
     from shopvision.database import connect
     from worker.ledger.tables import Chunk, Job
 
-    committed = select(func.max(Chunk.finished_at)).where(Chunk.job_id == job_id, Chunk.phase == "chunk")
+    split_at, committed = (
+        select(func.max(Chunk.finished_at)).where(Chunk.job_id == job_id, Chunk.phase == phase).scalar_subquery()
+        for phase in ("split", "chunk")
+    )
     with connect() as connection:
         row = connection.execute(
-            select(Job.items_total, Job.created_at, committed.scalar_subquery(), Job.finished_at).where(
-                Job.job_id == job_id
-            )
+            select(Job.items_total, Job.created_at, split_at, committed, Job.finished_at).where(Job.job_id == job_id)
         ).one()
     return JobTimes(row[0], *(moment.timestamp() for moment in row[1:]))
 
