@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from shopvision.database import connect, copy_rows
 from shopvision.matching.groups import DifferentEdges, Grouping, GroupOptions, SameEdges, assign_ids, group_items
 
+# NOT EXISTS everywhere, never NOT IN: that compares each row with each as soon as the list outgrows work_mem.
 LOCK = 0x5C0F_0003  # of the transaction; other writers have other numbers
 
 # What people decided stands above the model, also on pairs that it never scored.
@@ -69,12 +70,16 @@ SELECT item_id FROM items WHERE item_id IN (
 ORDER BY item_id FOR KEY SHARE
 """
 _DROP_DELETED_MEMBERS = """
-DELETE FROM grouping_members n WHERE item_id NOT IN (SELECT item_id FROM grouping_incoming)
+DELETE FROM grouping_members n WHERE NOT EXISTS (SELECT FROM grouping_incoming i WHERE i.item_id = n.item_id)
 AND NOT EXISTS (SELECT FROM item_group_members m WHERE m.item_id = n.item_id AND m.group_id = n.group_id)
 """
-_DROP_DELETED_CONFLICTS = """
-DELETE FROM grouping_conflicts WHERE left_item_id NOT IN (SELECT item_id FROM grouping_incoming)
-OR right_item_id NOT IN (SELECT item_id FROM grouping_incoming)
+_DROP_DELETED_LEFT = """
+DELETE FROM grouping_conflicts c WHERE NOT EXISTS (
+    SELECT FROM grouping_incoming i WHERE i.item_id = c.left_item_id)
+"""
+_DROP_DELETED_RIGHT = """
+DELETE FROM grouping_conflicts c WHERE NOT EXISTS (
+    SELECT FROM grouping_incoming i WHERE i.item_id = c.right_item_id)
 """
 _SIZES = """
 CREATE TEMPORARY TABLE grouping_sizes ON COMMIT DROP AS
@@ -100,7 +105,7 @@ _UPDATE_MODEL = """
 UPDATE item_groups SET model_version_id = :model_version_id WHERE model_version_id <> :model_version_id
 """
 _DELETE_MEMBERS = """
-DELETE FROM item_group_members WHERE item_id NOT IN (SELECT item_id FROM grouping_members)
+DELETE FROM item_group_members m WHERE NOT EXISTS (SELECT FROM grouping_members n WHERE n.item_id = m.item_id)
 """
 _UPSERT_MEMBERS = """
 INSERT INTO item_group_members AS m (item_id, group_id) SELECT item_id, group_id FROM grouping_members ORDER BY item_id
@@ -108,11 +113,12 @@ ON CONFLICT (item_id) DO UPDATE SET group_id = excluded.group_id, joined_at = no
 WHERE m.group_id <> excluded.group_id
 """
 _DELETE_GROUPS = """
-DELETE FROM item_groups WHERE group_id NOT IN (SELECT group_id FROM grouping_sizes)
+DELETE FROM item_groups g WHERE NOT EXISTS (SELECT FROM grouping_sizes s WHERE s.group_id = g.group_id)
 """
 _DELETE_CONFLICTS = """
-DELETE FROM group_conflicts WHERE (left_item_id, right_item_id) NOT IN
-(SELECT left_item_id, right_item_id FROM grouping_conflicts)
+DELETE FROM group_conflicts c WHERE NOT EXISTS (
+    SELECT FROM grouping_conflicts n
+    WHERE (n.left_item_id, n.right_item_id) = (c.left_item_id, c.right_item_id))
 """
 _UPSERT_CONFLICTS = """
 INSERT INTO group_conflicts AS c (left_item_id, right_item_id, reason, probability, job_id)
@@ -212,7 +218,8 @@ def _write(connection: Connection, values: dict[str, object]) -> dict[str, int]:
     """Bring the tables from what is there to what was computed."""
     # An item may leave the catalogue meanwhile; those that come into a table are held until the commit.
     for statement in (
-        _NEW_GROUPS, _MEMBERS, _CONFLICTS, _INCOMING, _DROP_DELETED_MEMBERS, _DROP_DELETED_CONFLICTS, _SIZES, _CHANGED,
+        _NEW_GROUPS, _MEMBERS, _CONFLICTS, _INCOMING, _DROP_DELETED_MEMBERS, _DROP_DELETED_LEFT, _DROP_DELETED_RIGHT,
+        _SIZES, _CHANGED,
     ):  # fmt: skip
         connection.exec_driver_sql(statement)
     connection.execute(text(_INSERT_GROUPS), values)
