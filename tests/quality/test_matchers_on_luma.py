@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from shopvision.matching.config import MatcherConfig
 from shopvision.matching.data import read_pairs
+from shopvision.matching.ensemble_card import load_scorer
+from shopvision.matching.ensemble_fit import fit_ensemble
 from shopvision.matching.evaluate import evaluate_matcher
-from shopvision.matching.predict import PairScorer
 from shopvision.matching.train import train_matcher
 from shopvision.training.distributed import Process
 from tests.quality.frozen import IMAGE, TEXT, door_to
@@ -28,10 +29,11 @@ from tests.quality.luma_world import DIFFERENT, SAME, SIDES, write_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SEEDS = range(3)
+SEEDS = range(5)
 METRICS = ("f1", "precision", "recall", "average_precision", "roc_auc")
 TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
 BOTH = "text + image"
+ENSEMBLE = "ensemble of image and text + image"
 FAMILIES: dict[str, dict[str, Any]] = {
     "text": {
         "text": TITLES,
@@ -63,7 +65,8 @@ class Found:
     right: dict[str, float]
 
 
-def measured(luma: Path, folder: Path, how: dict[str, Any], seed: int, kinds: dict[tuple[str, str], str]) -> Found:
+def train(luma: Path, folder: Path, how: dict[str, Any], seed: int) -> Path:
+    """The model version that comes of it."""
     config = MatcherConfig.model_validate(
         how
         | {
@@ -73,11 +76,23 @@ def measured(luma: Path, folder: Path, how: dict[str, Any], seed: int, kinds: di
     )
     report = train_matcher(config, folder / config.model.family, process=Process())
     assert report is not None
+    assert not report.unreadable
+    return report.folder
+
+
+def weigh(luma: Path, folder: Path, members: list[Path]) -> Path:
+    """Members weighed on the validation pairs, as one model version."""
+    with door_to(luma) as door:
+        valid = read_pairs(folder / "valid.jsonl", images=str(luma))
+        fit_ensemble(folder / "ensemble", members, valid, method="stacking", door=door)
+    return folder / "ensemble"
+
+
+def measured(luma: Path, folder: Path, model: Path, kinds: dict[tuple[str, str], str]) -> Found:
     with door_to(luma) as door:
         test = read_pairs(folder / "test.jsonl", images=str(luma))
-        result = evaluate_matcher(PairScorer(report.folder), test, door=door, resamples=0)
+        result = evaluate_matcher(load_scorer(model), test, door=door, resamples=0)
     assert not result.unreadable
-    assert not report.unreadable
     table = result.table
     right = (result.probabilities >= result.thresholds["decision"]) == (table.labels == 1)
     names = [table.items[row].item_id for row in (*table.left.tolist(), *table.right.tolist())]
@@ -93,21 +108,26 @@ def test_text_and_image_are_ahead_of_either(
 ) -> None:
     set_environment(SHOPVISION_HOME=str(tmp_path_factory.getbasetemp() / "luma-home"))
     luma = data / "magento_luma"
-    found: dict[str, list[Found]] = {name: [] for name in FAMILIES}
+    found: dict[str, list[Found]] = {name: [] for name in (*FAMILIES, ENSEMBLE)}
     for seed in SEEDS:
         folder = tmp_path / str(seed)
         folder.mkdir()
         kinds = write_pairs(luma, folder, seed)
         styles = [_styles(luma, folder / f"{side}.jsonl") for side in SIDES]
         assert sum(map(len, styles)) == len(set.union(*styles))
-        for name, how in FAMILIES.items():
-            found[name].append(measured(luma, folder, how, seed, kinds))
+        models = {name: train(luma, folder, how, seed) for name, how in FAMILIES.items()}
+        models[ENSEMBLE] = weigh(luma, folder, [models["image"], models[BOTH]])
+        for name, model in models.items():
+            found[name].append(measured(luma, folder, model, kinds))
     metrics = {name: np.array([one.metrics for one in of_seeds]) for name, of_seeds in found.items()}
     _show(found, metrics)
     for name in ("text", "image"):
         ahead = metrics[BOTH] - metrics[name]
         assert ahead[:, METRICS.index("f1")].mean() > 0
         assert (ahead.mean(axis=0)[3:] > 0).all()
+        ahead = metrics[ENSEMBLE] - metrics[name]
+        for metric in ("f1", "average_precision", "roc_auc"):
+            assert _interval(ahead[:, METRICS.index(metric)])[0] > 0
 
 
 def _styles(luma: Path, pairs: Path) -> set[str]:
@@ -131,7 +151,11 @@ def _show(found: dict[str, list[Found]], metrics: dict[str, NDArray[np.float64]]
     """Tables in Markdown, seen with ``pytest -s``."""
     rows = [["", *METRICS], ["---"] * (1 + len(METRICS))]
     rows += [[name, *map(_cell, values.T)] for name, values in metrics.items()]
-    rows += [[f"{BOTH} ahead of {name}", *map(_cell, (metrics[BOTH] - metrics[name]).T)] for name in ("text", "image")]
+    rows += [
+        [f"{better} ahead of {name}", *map(_cell, (metrics[better] - metrics[name]).T)]
+        for better in (BOTH, ENSEMBLE)
+        for name in ("text", "image")
+    ]
     rows += [[], ["judged right", *found], ["---"] * (1 + len(found))]
     for kind in (*SAME, *DIFFERENT):
         shares = [np.mean([one.right[kind] for one in of_seeds]) for of_seeds in found.values()]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,10 +17,15 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
+from shopvision.matching.ensemble_card import load_scorer
+from shopvision.matching.ensemble_fit import fit_ensemble
+from shopvision.matching.records import Item
 from shopvision.models import registry
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE
 from shopvision.models.image_encoder import load_image_encoder
 from shopvision.storage import open_store
+from tests.unit.matching.pair_world import table_of
+from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
 
 pytestmark = pytest.mark.usefixtures("database")
 ROLE = "catalogue_encoder"
@@ -63,6 +69,20 @@ def test_import_and_load(store: str, saved: Callable[[int], str]) -> None:
     assert registry.local_copy(ref) == folder
     assert registry.find("tiny:v1") == ref
     assert registry.list_versions() == [ref]
+
+
+def test_an_ensemble_is_stored_with_its_members(store: str, tmp_path: Path) -> None:
+    """Members lie in folders of their own within the version."""
+    save_tiny(tmp_path / "a", arguments("text_one_tower", ONE))
+    save_tiny(tmp_path / "b", arguments("text_two_tower", COSINE), seed=2)
+    items = [Item(str(number), title) for number, title in enumerate(("red shoe", "nike shoe", "blue band", "apple"))]
+    table = table_of(items, [(0, 1, 1), (0, 2, 0), (1, 2, 0), (2, 3, 0), (0, 3, 1)])
+    card = fit_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"], table, method="stacking")
+    ref = registry.import_model(f"local-dir:{tmp_path / 'both'}")
+    assert ref.card.architecture.name == card.architecture.name
+    loaded = load_scorer(registry.local_copy(ref))
+    before = load_scorer(tmp_path / "both").score(items, table.left, table.right)
+    np.testing.assert_array_equal(loaded.score(items, table.left, table.right), before)
 
 
 @pytest.mark.usefixtures("file_store")
