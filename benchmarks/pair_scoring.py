@@ -50,7 +50,7 @@ def run(*, quick: bool) -> list[Table]:
     )
     jobs = Table(
         "Pair scoring as a job",
-        f"Random pairs, in a file, of {ITEMS:,} items in embedded Postgres with real titles, brands and descriptions: "
+        "Random pairs, in a file, of the same items in embedded Postgres with titles, brands and descriptions: "
         "`score_pairs` from submission until the last verdict is committed. *split*: seconds of this for reading the "
         "file. *passed on*: share of the pairs that the cross-encoder is asked about. *MiB*: peak of the largest "
         "process of the worker.",
