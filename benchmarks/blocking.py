@@ -55,9 +55,10 @@ def run(*, quick: bool) -> list[Table]:
             sizes.rows += by_size(size)
     quality = Table(
         "Blocking: recall of labelled pairs",
-        "All sides of labelled pairs are one catalogue. *candidates*: mean partners of an item. *reduction*: share of "
-        "all pairs that need no look. *text vector*: MiniLM as it is. Photos: each is a listing of its own, and is "
-        "seen by EfficientNet-Lite0.",
+        "All sides of labelled pairs are one catalogue. *neighbours*: of each source, and of several together the most "
+        "partners that an item keeps, so that a weak source takes the place of a strong one. *candidates*: mean "
+        "partners of an item. *reduction*: share of all pairs that need no look. *text vector*: MiniLM as it is. "
+        "Photos: each is a listing of its own, and is seen by EfficientNet-Lite0.",
     )
     for name, splits in (QUICK_OFFERS if quick else OFFERS).items():
         quality.rows += offers_found(name, splits)
