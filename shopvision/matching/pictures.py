@@ -114,9 +114,13 @@ def read_pictures(
     size = TEXTS_AT_ONCE if preprocessing is None else PICTURES_AT_ONCE
     places = [slice(start, min(start + size, len(items))) for start in range(0, len(items), size)]
     with ThreadPoolExecutor(THREADS, "pictures") as threads:
-        ahead = threads.map(read, items[places[0]]) if places else iter(())
-        for number, place in enumerate(places):
-            pictures = list(ahead)
-            if number + 1 < len(places):
-                ahead = threads.map(read, items[places[number + 1]])
-            yield place, pictures
+        try:
+            ahead = threads.map(read, items[places[0]]) if places else iter(())
+            for number, place in enumerate(places):
+                pictures = list(ahead)
+                if number + 1 < len(places):
+                    ahead = threads.map(read, items[places[number + 1]])
+                yield place, pictures
+        finally:
+            # Whoever stops here does not wait for what only the next batch would have needed.
+            threads.shutdown(wait=False, cancel_futures=True)
