@@ -13,7 +13,7 @@ from shopvision.evaluation.calibration import apply, choose_thresholds, fit_temp
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
 from shopvision.matching.ensemble_card import ensemble_arguments, save_ensemble
 from shopvision.matching.ensembles import LogisticStacking, fit_group_thresholds
-from shopvision.matching.evaluate import score_readable
+from shopvision.matching.evaluate import require_labels, score_readable
 from shopvision.matching.predict import PairScorer
 from shopvision.matching.splits import is_unseen
 
@@ -59,8 +59,7 @@ def fit_ensemble(
         raise UserError(f"{len(members)} member is no ensemble: name two or more.")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: choose another --output.")
-    if (table.labels < 0).any():
-        raise UserError("Some pairs have no label: an ensemble is fitted on pairs labelled 0 or 1.")
+    require_labels(table)
     columns = []
     for done, member in enumerate(members, start=1):
         scorer = PairScorer(member, device=device)

@@ -196,10 +196,8 @@ def cascade(
     known = None if items is None else read_items(items, images=images)
     chosen_on, measured_on = (read_pairs(file, known, images=images) for file in (valid, pairs))
     cheap, good = (load_scorer(model_folder(model), device=device) for model in (first, second))
-    settings = get_settings()
-    for file in (valid, pairs):
-        settings = allowing_pictures(settings, MatcherData(pairs=file, items=items, images=images))
-    with PictureDoor(settings) as door:
+    source = MatcherData(pairs=pairs, valid=valid, items=items, images=images)
+    with PictureDoor(allowing_pictures(get_settings(), source)) as door:
         report = evaluate_cascade(cheap, good, chosen_on, measured_on, door=door, max_f1_loss=max_f1_loss)
     low, high = report.limits.low, report.limits.high
     title = (

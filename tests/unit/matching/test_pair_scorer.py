@@ -22,6 +22,7 @@ from shopvision.matching.first_token import compute_first_token_alone
 from shopvision.matching.model import OneTower, TwoTower
 from shopvision.matching.predict import PairScorer, ScoredPair
 from shopvision.matching.records import Item
+from shopvision.models.bert_on_cpu import ATTENTION
 from shopvision.settings import get_settings
 from tests.unit.matching.tiny_matcher import (
     BERT,
@@ -112,6 +113,14 @@ def test_half_precision_stays_close(tmp_path: Path) -> None:
     # bfloat16 keeps 8 bits; logits here are below 1.
     np.testing.assert_allclose(found, expected, atol=0.02)
     assert np.abs(found - expected).max() > 1e-5
+
+
+@pytest.mark.parametrize(("family", "axes"), [("text_one_tower", ONE), ("text_two_tower", COSINE)])
+def test_encoders_in_half_precision_are_tuned(tmp_path: Path, family: str, axes: Axes) -> None:
+    save_tiny(tmp_path, arguments(family, axes))
+    for precision, tuned in (("bfloat16", True), ("float32", False)):
+        network: Any = PairScorer(tmp_path, device="cpu", precision=precision)._runner._network  # type: ignore[arg-type] # a literal
+        assert (network.text.config._attn_implementation == ATTENTION) == tuned
 
 
 def test_both_orders_are_averaged_in_log_odds(tmp_path: Path) -> None:
