@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, event, func, insert, select, text
 
 from shopvision.catalogue import delete_items
-from shopvision.database import connect
+from shopvision.database import connect, get_engine
 from shopvision.database.tables import (
     GroupConflict,
     Item,
@@ -244,3 +245,24 @@ def test_two_runs_at_once_take_turns(catalogue: Catalogue, monkeypatch: pytest.M
         thread.join()
     assert most == 1
     assert set(groups()) == {"ab"}
+
+
+def test_nothing_is_compared_with_each_row_of_a_list(catalogue: Catalogue) -> None:
+    """A filter by a subquery is hashed while the list is small, and quadratic once it is not; joins are neither."""
+    catalogue.add("abcdef")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.8), ("ac", "different", 0.01), ("de", "same", 0.9))
+    plans: dict[str, str] = {}
+
+    def explain(_: object, cursor: Any, statement: str, *__: object) -> None:
+        if statement.lstrip().startswith("DELETE"):
+            with cursor.connection.cursor() as asking:
+                plans[statement] = "\n".join(row[0] for row in asking.execute(f"EXPLAIN {statement}"))
+
+    listens = get_engine(), "before_cursor_execute", explain
+    event.listen(*listens)
+    try:
+        grouping.update_groups(1, JOB)
+    finally:
+        event.remove(*listens)
+    assert len(plans) == 6
+    assert [plan for plan in plans.values() if "SubPlan" in plan] == []
