@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
@@ -26,6 +26,14 @@ from worker.ledger.outbox import relay
 from worker.ledger.progress import JobProgress, job_progress
 from worker.runner import run_step
 
+TITLES = {
+    "a": "Acme drill DX100 cordless 18V",
+    "b": "Acme drill DX100 cordless 18V kit",
+    "c": "Acme drill DX100 battery",
+    "x": "Blue cotton summer dress",
+    "y": "Blue cotton summer dress long",
+    "z": "Garden chair teak",
+}
 DIMENSION = 64
 
 
@@ -177,3 +185,20 @@ class ScoringShop:
         with connect() as connection:
             rows = connection.execute(select(PairScore.left_item_id, PairScore.right_item_id, PairScore.job_id))
             return {(row.left_item_id, row.right_item_id): row.job_id for row in rows}
+
+
+def count(table: type) -> int:
+    with connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+def verdict(probability: float) -> str:
+    return "same" if probability >= 0.6 else "different" if probability <= 0.3 else "review"
+
+
+def expected(*pairs: str) -> dict[tuple[str, str], tuple[float, str]]:
+    result = {}
+    for left, right in map(tuple, pairs):
+        probability = overlap(TITLES[left], TITLES[right])
+        result[left, right] = (round(probability, 4), verdict(probability))
+    return result

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,67 +22,28 @@ from shopvision.database.tables import (
     ModelRole,
     PairScore,
 )
-from shopvision.errors import UserError
 from shopvision.index import publish
-from shopvision.matching import score, store
+from shopvision.matching import store
 from shopvision.matching.catalogue import items_from_catalogue
 from shopvision.models.registry import activate
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
-from tests.integration.matching.scoring_shop import PictureTower, ScoringShop, WordTower, add_scorer, overlap
+from tests.integration.matching.scoring_shop import (
+    TITLES,
+    PictureTower,
+    ScoringShop,
+    WordTower,
+    add_scorer,
+    count,
+    expected,
+    overlap,
+)
 from worker.kinds import ChunkResult, get_kind, parse_params
 from worker.ledger import chunks, jobs
 from worker.ledger.chunks import LeaseLostError
 from worker.ledger.context import StepContext
 from worker.ledger.progress import job_progress, list_failures
 from worker.ledger.tables import Chunk
-
-TITLES = {
-    "a": "Acme drill DX100 cordless 18V",
-    "b": "Acme drill DX100 cordless 18V kit",
-    "c": "Acme drill DX100 battery",
-    "x": "Blue cotton summer dress",
-    "y": "Blue cotton summer dress long",
-    "z": "Garden chair teak",
-}
-
-
-@pytest.fixture
-def bare_shop(
-    database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]
-) -> ScoringShop:
-    """No items yet; a pair scorer and a blocker are active."""
-    set_environment(SHOPVISION_IMAGE_ROOTS=str(tmp_path), SHOPVISION_OBJECT_STORE=f"file://{tmp_path}/store")
-    shop = ScoringShop(tmp_path)
-    monkeypatch.setattr(score, "_scorer", lambda spec: shop.models[spec])
-    activate("pair_scorer", add_scorer("scorer"))
-    activate("pair_blocker", add_scorer("blocker", tower=True))
-    return shop
-
-
-@pytest.fixture
-def shop(bare_shop: ScoringShop) -> ScoringShop:
-    """Six items, of which some share most of their words."""
-    for item_id, title in TITLES.items():
-        bare_shop.put(item_id, title)
-    return bare_shop
-
-
-def count(table: type) -> int:
-    with connect() as connection:
-        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
-
-
-def verdict(probability: float) -> str:
-    return "same" if probability >= 0.6 else "different" if probability <= 0.3 else "review"
-
-
-def expected(*pairs: str) -> dict[tuple[str, str], tuple[float, str]]:
-    result = {}
-    for left, right in map(tuple, pairs):
-        probability = overlap(TITLES[left], TITLES[right])
-        result[left, right] = (round(probability, 4), verdict(probability))
-    return result
 
 
 def test_candidates_are_scored_and_grouped(shop: ScoringShop) -> None:
@@ -171,113 +129,6 @@ def test_an_item_that_changes_while_the_job_runs_is_due_again(shop: ScoringShop)
     again = shop.run()
     assert again.done == again.skipped > 0
     assert shop.run().total == 0
-
-
-def test_pairs_of_a_file_and_its_broken_rows(shop: ScoringShop) -> None:
-    rows = [
-        {"src_item_id": "b", "tgt_item_id": "a", "item_label": "1"},
-        {"left_item_id": "a", "right_item_id": "b"},
-        {"left_id": "x", "right_id": "y"},
-        {"left_id": "x", "right_id": "x"},
-        {"left_id": "x", "right_id": "nowhere"},
-        {"left_id": "ghost", "right_id": "nowhere"},
-        {"left_id": "x"},
-        {"left_id": "c", "right_id": "b", "left_title": "ids count"},
-    ]
-    path = shop.folder / "pairs.jsonl.gz"
-    lines = [json.dumps(row) for row in rows]
-    path.write_bytes(gzip.compress("\n".join([*lines, "{", json.dumps({"left_id": "y", "right_id": "z"})]).encode()))
-    job = shop.run(pairs_file=str(path))
-    assert (job.state, job.total, job.done, job.failed) == ("succeeded", 9, 4, 5)
-    assert shop.scores() == expected("ab", "xy", "bc", "yz")
-    assert shop.blocker.items == 0
-    failures = {
-        failure["item_key"]: (failure["code"], failure["message"]) for failure in list_failures(job.job_id, limit=20)
-    }
-    assert {key: code for key, (code, _) in failures.items()} == {
-        "row 4": "same_item", "row 5": "unknown_item", "row 6": "unknown_item", "row 7": "broken_row",
-        "row 9": "broken_row",
-    }  # fmt: skip
-    assert (
-        failures["row 5"][1]
-        == f"Row 5 of {path}: item 'nowhere' is not in the catalogue; import it, or leave the row out."
-    )
-    assert "'ghost'" in failures["row 6"][1]
-    assert failures["row 4"][1].startswith(f"Row 4 of {path}: item 'x' is paired with itself")
-    assert "not JSON" in failures["row 9"][1]
-    assert count(MatchingState) == 0
-    again = shop.run(pairs_file=path.as_uri())
-    assert (again.done, again.skipped) == (4, 4)
-    retry = jobs.retry_failed(job.job_id)
-    shop.work()
-    assert job_progress(retry).failed == 5
-    assert "mend it, and submit a job over the file" in str(job_progress(retry).error)
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_files_of_other_formats(shop: ScoringShop, suffix: str) -> None:
-    path = shop.folder / f"pairs.{suffix}"
-    if suffix == "csv":
-        path.write_text("left_item_id,right_item_id\na,b\n,c\nz,y\n")
-    else:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        parquet.write_table(pa.table({"left_item_id": ["a", None, "z"], "right_item_id": ["b", "c", "y"]}), path)
-    job = shop.run(pairs_file=str(path))
-    assert (job.done, job.failed) == (2, 1)
-    assert shop.scores() == expected("ab", "yz")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("../outside.csv", "is outside the allowed folders: add its folder to SHOPVISION_IMAGE_ROOTS"),
-        ("missing.csv", "there is no such file"),
-        ("pairs.txt", "unknown format"),
-        ("https://shop/pairs.csv", "give s3://bucket/key, file:///folder/file, or a path"),
-    ],
-)
-def test_files_that_cannot_be_taken(shop: ScoringShop, name: str, reason: str) -> None:
-    (shop.folder / "pairs.txt").write_text("a,b")
-    job = shop.run(pairs_file=name if "://" in name else str(shop.folder / name))
-    assert job.state == "failed"
-    assert reason in str(job.error)
-
-
-def test_parameters_that_contradict_each_other_are_refused_at_once(shop: ScoringShop) -> None:
-    for params, reason in [
-        ({"scope": "all", "item_ids": ["a"]}, "give one of scope=all, item_ids and pairs_file"),
-        ({"item_ids": ["a"], "pairs_file": "a.csv"}, "give one of"),
-        ({"item_ids": []}, "item_ids"),
-        ({"blocking": {"most": 3}}, "blocking has no 'most'; it takes max_per_item"),
-        ({"blocking": {"max_per_item": "many"}}, "blocking: max_per_item"),
-        ({"blocking": {"max_per_item": 0}}, "max_per_item is 0"),
-        ({"grouping": {"max_size": 1}}, "max_size is 1"),
-        ({"thresholds": {"same": 0.9}}, "thresholds.different"),
-        ({"cascade": {"lo": 0.9}}, "lo"),
-    ]:
-        with pytest.raises(UserError, match=reason):
-            shop.submit(**params)
-
-
-@pytest.mark.parametrize(
-    ("params", "reason"),
-    [
-        ({"thresholds": {"same": 0.2, "different": 0.7}}, "give 0 <= different <= same <= 1"),
-        ({"model": "untrained:1"}, "untrained:1 has no calibrated thresholds"),
-        ({"model": "nobody:1"}, "There is no model version nobody:1"),
-        ({"blocker": "scorer:1"}, "scorer:1 has no item vectors"),
-        ({"cascade": {"model": "scorer:1", "low": 0.1, "high": 0.9}}, "scorer:1 has no item vectors"),
-        ({"cascade": {"low": 0.9, "high": 0.1}}, "give 0 <= low <= high <= 1"),
-        ({"item_ids": ["a", "lost", "gone"]}, "Item 'lost' and 1 more is not in the catalogue"),
-    ],
-)
-def test_jobs_that_cannot_begin(shop: ScoringShop, params: dict[str, Any], reason: str) -> None:
-    add_scorer("untrained", thresholds={})
-    job = shop.run(**params)
-    assert job.state == "failed"
-    assert reason in str(job.error)
 
 
 def test_other_thresholds_and_a_model_on_trial(shop: ScoringShop) -> None:
