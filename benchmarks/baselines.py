@@ -36,7 +36,7 @@ def model_only(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterator
     """Ready tensors, bfloat16, channels_last, BatchNorm folded, compiled with constant weights: the limit."""
     import torch
 
-    from shopvision.models.folding import fold_batch_norm
+    from shopvision.encoders._fast.folding import fold_batch_norm
 
     card, network = _card_and_network(folder)
     height, width = card.preprocessing.size

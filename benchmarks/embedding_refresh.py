@@ -233,9 +233,9 @@ def _pretend_embedded(ref: ModelVersionRef) -> None:
 
     from shopvision.database import connect
     from shopvision.database.tables import ItemImage
-    from shopvision.embeddings.outcome import Embedded
     from shopvision.embeddings.store import write_outcomes
     from shopvision.images import PictureDoor
+    from shopvision.images.outcome import Embedded
     from shopvision.settings import get_settings
 
     dimension = ref.card.dimension or 0

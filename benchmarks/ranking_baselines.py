@@ -45,8 +45,8 @@ def published(model: str, plans: str) -> list[tuple[float, list[float]]]:
     import torch
     from PIL import Image
 
-    from shopvision.ranking.card import load_clik
-    from shopvision.ranking.topic import Topic
+    from shopvision.selection.clik.card import load_clik
+    from shopvision.selection.topic import Topic
 
     loaded = load_clik(Path(model))
     clik = loaded.clik
@@ -73,8 +73,8 @@ def published(model: str, plans: str) -> list[tuple[float, list[float]]]:
 
 def train(config: str, output: str) -> dict[str, float]:
     """``train_clik`` as the command runs it."""
-    from shopvision.ranking.config import ClikConfig
-    from shopvision.ranking.train import train_clik
+    from shopvision.selection.clik.config import ClikConfig
+    from shopvision.selection.clik.train import train_clik
     from shopvision.training.distributed import Process
 
     marks: list[float] = []
@@ -90,11 +90,11 @@ def plain_loop(config: str, steps: str) -> dict[str, float]:
     """
     import torch
 
-    from shopvision.ranking.config import ClikConfig
-    from shopvision.ranking.losses import image_ranking_loss, topic_matching_loss, total_loss
-    from shopvision.ranking.preparation import fetch_encoders
-    from shopvision.ranking.sampling import RankingSampler
-    from shopvision.ranking.train import read_splits
+    from shopvision.selection.clik.config import ClikConfig
+    from shopvision.selection.clik.losses import image_ranking_loss, topic_matching_loss, total_loss
+    from shopvision.selection.clik.preparation import fetch_encoders
+    from shopvision.selection.clik.sampling import RankingSampler
+    from shopvision.selection.clik.train import read_splits
 
     settled = ClikConfig.model_validate_json(Path(config).read_bytes())
     data = read_splits(settled)["train"]

@@ -15,7 +15,7 @@ from benchmarks.common import Table, photos, progress
 from benchmarks.ranking_baselines import measure
 
 if TYPE_CHECKING:
-    from shopvision.ranking.config import ClikConfig
+    from shopvision.selection.clik.config import ClikConfig
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _table_and_config(folder: Path, case: Training) -> Path:
 
 def clik_config(**sections: Any) -> ClikConfig:
     """Published values but for what is given, with EfficientNet-Lite0 and MiniLM."""
-    from shopvision.ranking.config import ClikConfig
+    from shopvision.selection.clik.config import ClikConfig
 
     model = {"text": "wheel:minilm", "season_language": "en", **sections.pop("model", {})}
     return ClikConfig.model_validate({"data": {"catalogue": True}, "model": model, **sections})

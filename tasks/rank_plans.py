@@ -11,7 +11,7 @@ from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
 
 if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
-    from shopvision.ranking.store import Scope
+    from shopvision.selection.store import Scope
     from worker.ledger.context import StepContext
 
 MOST_URGENT_PLANS = 20  # so many named plans are taken for urgent: they are ranked in seconds
@@ -68,7 +68,7 @@ class RankPlans(JobKind[RankParams]):
         The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
         """
         from shopvision import models
-        from shopvision.ranking import rank
+        from shopvision.selection import job as rank
 
         routine = params.model is None and params.plan_ids is None and params.scope == "changed"
         if routine and models.serves(rank.ROLE) is None:
@@ -77,7 +77,7 @@ class RankPlans(JobKind[RankParams]):
 
     def split(self, params: RankParams, context: StepContext) -> Iterable[str]:  # noqa: ARG002 - has one round
         """Ids of the plans to rank."""
-        from shopvision.ranking import store
+        from shopvision.selection import store
 
         if params.model is None:
             return ()
@@ -87,7 +87,7 @@ class RankPlans(JobKind[RankParams]):
 
     def run(self, params: RankParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Rank one chunk's plans."""
-        from shopvision.ranking import rank
+        from shopvision.selection import job as rank
         from worker import metrics
 
         ref, scope = _model_and_scope(params)
@@ -116,8 +116,8 @@ class RankPlans(JobKind[RankParams]):
 
 
 def _model_and_scope(params: RankParams) -> tuple[ModelVersionRef, Scope]:
-    from shopvision.ranking.rank import resolve_ranker
-    from shopvision.ranking.store import Scope
+    from shopvision.selection.job import resolve_ranker
+    from shopvision.selection.store import Scope
 
     ref = resolve_ranker(params.model)
     return ref, Scope(

@@ -55,7 +55,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def pin(self, params: RefreshParams) -> RefreshParams:
         """Every chunk uses the model that was active when the job began, even if another is activated meanwhile."""
-        from shopvision.embeddings import refresh
+        from shopvision.embeddings import job as refresh
 
         spec = refresh.resolve_model(params.model).spec
         publish = spec == refresh.resolve_model(None).spec if params.publish is None else params.publish
@@ -63,7 +63,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def split(self, params: RefreshParams, context: StepContext) -> Iterator[str]:  # noqa: ARG002 - has one round
         """Ids of the pictures to look at."""
-        from shopvision.embeddings import refresh
+        from shopvision.embeddings import job as refresh
         from worker.ledger.progress import recently_failed
 
         only_unseen = params.scope == "changed" and not params.verify
@@ -76,7 +76,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Embed one chunk's pictures."""
-        from shopvision.embeddings import refresh
+        from shopvision.embeddings import job as refresh
         from worker import metrics
 
         ref = refresh.resolve_model(params.model)
@@ -95,7 +95,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def finish(self, params: RefreshParams, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - nothing to stop here
         """Publish what changed."""
-        from shopvision.embeddings import refresh
+        from shopvision.embeddings import job as refresh
         from shopvision.settings import get_settings
 
         if not params.publish:

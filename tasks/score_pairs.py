@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shopvision.matching.asked import BrokenRow
     from shopvision.matching.blocking import BlockingOptions
-    from shopvision.matching.groups import GroupOptions
-    from shopvision.matching.setup import Setup, Thresholds
+    from shopvision.matching.groups.components import GroupOptions
+    from shopvision.matching.requested_pairs import BrokenRow
+    from shopvision.matching.scoring.scoring_setup import Setup, Thresholds
     from worker.ledger.context import StepContext
 
 T = TypeVar("T", "BlockingOptions", "GroupOptions")
@@ -80,7 +80,7 @@ class ScoreParams(JobParams):
         group: bring the item groups up to date at the end; by default only where ``model`` is the active version, so
             that trying a model out never moves groups.
         blocking: fields of ``shopvision.matching.blocking.BlockingOptions``, such as ``max_per_item``.
-        grouping: fields of ``shopvision.matching.groups.GroupOptions``.
+        grouping: fields of ``shopvision.matching.groups.components.GroupOptions``.
     """
 
     scope: Literal["changed", "all"] = "changed"
@@ -97,7 +97,7 @@ class ScoreParams(JobParams):
     @model_validator(mode="after")
     def _one_choice(self) -> ScoreParams:
         from shopvision.matching.blocking import BlockingOptions
-        from shopvision.matching.groups import GroupOptions
+        from shopvision.matching.groups.components import GroupOptions
 
         if (self.scope == "all") + (self.item_ids is not None) + (self.pairs_file is not None) > 1:
             raise ValueError("give one of scope=all, item_ids and pairs_file")
@@ -125,7 +125,7 @@ class ScorePairs(JobKind[ScoreParams]):
         The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
         """
         from shopvision import models
-        from shopvision.matching import setup
+        from shopvision.matching.scoring import scoring_setup as setup
 
         asked = (params.model, params.item_ids, params.pairs_file)
         active = models.serves(setup.SCORER_ROLE)
@@ -145,8 +145,10 @@ class ScorePairs(JobKind[ScoreParams]):
 
     def split(self, params: ScoreParams, context: StepContext) -> Iterator[str]:
         """Items that need a vector, then pairs."""
-        from shopvision.matching import asked, setup, store
+        from shopvision.matching import requested_pairs as asked
+        from shopvision.matching import store
         from shopvision.matching.blocking import BlockingOptions
+        from shopvision.matching.scoring import scoring_setup as setup
         from worker.ledger.progress import recently_failed
 
         if params.model is None:
@@ -202,9 +204,10 @@ class ScorePairs(JobKind[ScoreParams]):
 
     def finish(self, params: ScoreParams, context: StepContext) -> dict[str, Any]:
         """What was taken up counts as matched; the groups follow the scores."""
-        from shopvision.matching import setup, store
-        from shopvision.matching.grouping import update_groups
-        from shopvision.matching.groups import GroupOptions
+        from shopvision.matching import store
+        from shopvision.matching.groups.components import GroupOptions
+        from shopvision.matching.groups.group_update import update_groups
+        from shopvision.matching.scoring import scoring_setup as setup
         from worker.ledger.progress import job_progress, keys_failed_with
 
         if params.model is None:
@@ -234,7 +237,8 @@ class ScorePairs(JobKind[ScoreParams]):
 def _make_vectors(
     params: ScoreParams, item_ids: list[str], since: datetime | None, context: StepContext, result: ChunkResult
 ) -> Callable[[Connection], None]:
-    from shopvision.matching import score, setup
+    from shopvision.matching import job as score
+    from shopvision.matching.scoring import scoring_setup as setup
     from worker import metrics
 
     ref = setup.resolve(params.blocker, setup.BLOCKER_ROLE)
@@ -255,7 +259,7 @@ def _score(
     context: StepContext,
     result: ChunkResult,
 ) -> Callable[[Connection], None]:
-    from shopvision.matching import score
+    from shopvision.matching import job as score
     from worker import metrics
 
     report = score.score_pairs(
@@ -276,7 +280,7 @@ def _score(
 
 
 def _setup(params: ScoreParams) -> Setup:
-    from shopvision.matching import setup
+    from shopvision.matching.scoring import scoring_setup as setup
 
     ref, thresholds = setup.resolve(params.model, setup.SCORER_ROLE), _thresholds(params)
     cascade = params.cascade
@@ -287,7 +291,7 @@ def _setup(params: ScoreParams) -> Setup:
 
 
 def _thresholds(params: ScoreParams) -> Thresholds:
-    from shopvision.matching import setup
+    from shopvision.matching.scoring import scoring_setup as setup
 
     if params.thresholds is not None:
         return setup.Thresholds(params.thresholds.same, params.thresholds.different)
@@ -296,8 +300,8 @@ def _thresholds(params: ScoreParams) -> Thresholds:
 
 def _pinned_blocker(params: ScoreParams) -> str:
     from shopvision import models
-    from shopvision.matching import setup
     from shopvision.matching.blocking import BlockingOptions
+    from shopvision.matching.scoring import scoring_setup as setup
 
     wanted = "text_vector" in _options(BlockingOptions, "blocking", params.blocking).sources
     spec = params.blocker or models.serves(setup.BLOCKER_ROLE) or NONE
@@ -308,7 +312,7 @@ def _pinned_blocker(params: ScoreParams) -> str:
 
 
 def _pinned_cascade(params: ScoreParams) -> bool | CascadeParams:
-    from shopvision.matching import setup
+    from shopvision.matching.scoring import scoring_setup as setup
 
     if params.cascade is False:
         return False

@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, bindparam, col
 
 from shopvision.database import copy_upsert
 from shopvision.database.tables import Embedding, ItemImage
-from shopvision.embeddings.outcome import Embedded, ImageTask, Outcome, Touched
+from shopvision.images.outcome import Embedded, ImageTask, Outcome, Touched
 
 _COLUMNS = (
     ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),

@@ -20,8 +20,8 @@ from shopvision.database import connect, copy_upsert
 from shopvision.database.tables import Item as ItemRow
 from shopvision.database.tables import ItemVector, PairScore
 from shopvision.errors import UserError
-from shopvision.matching.data import items_from_catalogue
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.fitting.data import items_from_catalogue
 
 _MARK_DUE = """
     INSERT INTO matching_states (item_id, model_version_id, pending_hash, pending_job_id)

@@ -223,11 +223,11 @@ def _from_card_folder(path: Path, folder: Path) -> Draft:
     if card.kind == "image_encoder":
         load_network(folder, card)
     elif card.kind == "plan_ranker":
-        from shopvision.ranking.card import load_clik
+        from shopvision.selection.clik.card import load_clik
 
         load_clik(folder)
     elif card.kind == "pair_scorer":
-        from shopvision.matching.ensemble_card import load_scorer
+        from shopvision.matching.scoring.ensemble import load_scorer
 
         load_scorer(folder, device="cpu")
     return Draft(card.name, _draft_fields(card), card.tag)
@@ -240,14 +240,14 @@ def _files_of(folder: Path) -> list[str]:
 
 
 def _from_clik(name: str, folder: Path, text: str | None, image: str | None) -> Draft:
-    from shopvision.ranking.checkpoints import import_checkpoint
+    from shopvision.selection.clik.checkpoints import import_checkpoint
 
     card = import_checkpoint(Path(name).expanduser(), folder, text=text, image=image)
     return Draft(card.name, _draft_fields(card))
 
 
 def _item_encoder(source: str, folder: Path) -> Draft:
-    from shopvision.matching.card import make_item_encoder
+    from shopvision.matching.families.card import make_item_encoder
 
     card = make_item_encoder(source, folder)
     return Draft(card.name, _draft_fields(card))

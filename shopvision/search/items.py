@@ -134,7 +134,7 @@ def _read(path: Path) -> bytes:
 
 @lru_cache(maxsize=2)
 def _load_encoder(spec: str) -> Encoder:
-    from shopvision.models.image_encoder import load_image_encoder
+    from shopvision.encoders.image_encoder import load_image_encoder
     from shopvision.models.registry import find, local_copy
 
     return load_image_encoder(local_copy(find(spec)))

@@ -54,6 +54,23 @@ class Process:
             gradient.div_(self.world)
 
 
+def gather_with_local_gradients(vectors: Tensor) -> Tensor:
+    """The vectors of all processes, in the order of their ranks; gradients flow into the own slice only.
+
+    Args:
+        vectors: (n, h), the same shape in every process.
+
+    Returns:
+        (W * n, h); outside of distributed training ``vectors`` themselves.
+    """
+    if not dist.is_initialized():
+        return vectors
+    parts = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, vectors.detach().contiguous())
+    parts[dist.get_rank()] = vectors
+    return torch.cat(parts)
+
+
 @contextmanager
 def joined(device: str | None = None) -> Iterator[Process]:
     """Join the other processes where ``torchrun`` started several, and leave them at the end.

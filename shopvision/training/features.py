@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shopvision.embeddings.outcome import Embedded, Failed, ImageTask, Unchanged
-from shopvision.embeddings.pipeline import EmbeddingPipeline
 from shopvision.images import PictureDoor
+from shopvision.images.outcome import Embedded, Failed, ImageTask, Unchanged
+from shopvision.images.pipeline import EmbeddingPipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from shopvision.embeddings.pipeline import Encoder
+    from shopvision.images.pipeline import Encoder
 
 KEY_BYTES = 32
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shopvision.encoders.image_encoder import best_precision
 from shopvision.errors import JobError, UserError
-from shopvision.models.image_encoder import best_precision
 from shopvision.models.weights import read_tensors
 from shopvision.training.checkpointing import Checkpoints, load_checkpoint, require_fresh
 from shopvision.training.config import Decay, FitConfig

@@ -13,7 +13,7 @@ from shopvision.catalogue import delete_plans, upsert_plans
 from shopvision.database import connect
 from shopvision.database.tables import Embedding, ItemImage, ModelRole, ModelVersion, PlanRanking, PlanRankingState
 from tests.acceptance.shop import Shop, eventually
-from tests.unit.ranking.tiny_clik import arguments, save_tiny
+from tests.unit.selection.tiny_clik import arguments, save_tiny
 from worker.ledger import jobs
 from worker.ledger.progress import job_progress, recent_jobs
 

@@ -15,8 +15,8 @@ from sqlalchemy import delete, func, select, text, update
 
 from shopvision.database import connect
 from shopvision.database.tables import Item, ItemVector, ModelRole, PairScore
-from shopvision.matching.data import items_from_catalogue
-from shopvision.matching.predict import PairScorer
+from shopvision.matching.fitting.data import items_from_catalogue
+from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.registry import activate, import_model
 from tests.acceptance.shop import Shop
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.embeddings.outcome import Embedded, ImageTask
-from shopvision.embeddings.pipeline import EmbeddingPipeline
+from shopvision.encoders.image_encoder import load_image_encoder
+from shopvision.encoders.text_backbone import pool
 from shopvision.images import PictureDoor
+from shopvision.images.outcome import Embedded, ImageTask
+from shopvision.images.pipeline import EmbeddingPipeline
 from shopvision.models.card import CARD_FILE
-from shopvision.models.image_encoder import load_image_encoder
 from shopvision.models.importers import fetch
-from shopvision.models.text_backbone import pool
-from shopvision.ranking.card import LoadedClik
-from shopvision.ranking.topic import Topic
+from shopvision.selection.clik.card import LoadedClik
+from shopvision.selection.topic import Topic
 from shopvision.settings import get_settings
 
 TEXT, IMAGE = "wheel:minilm", "wheel:efficientnet-lite0"

@@ -19,13 +19,13 @@ from torch import Tensor
 from shopvision.evaluation.bootstrap import bootstrap_interval
 from shopvision.evaluation.ranking_metrics import RankedLists, reciprocal_rank
 from shopvision.evaluation.retrieval_metrics import recall_at
-from shopvision.ranking.card import LoadedClik, load_clik
-from shopvision.ranking.config import ClikConfig
-from shopvision.ranking.data import read_table
-from shopvision.ranking.evaluate import EvaluationReport, evaluate_ranker, evaluate_vectors
-from shopvision.ranking.exhibitions import RankingData
-from shopvision.ranking.topic import Topic
-from shopvision.ranking.train import train_clik
+from shopvision.selection.clik.card import LoadedClik, load_clik
+from shopvision.selection.clik.config import ClikConfig
+from shopvision.selection.clik.data import read_table
+from shopvision.selection.clik.evaluate import EvaluationReport, evaluate_ranker, evaluate_vectors
+from shopvision.selection.clik.exhibitions import RankingData
+from shopvision.selection.clik.train import train_clik
+from shopvision.selection.topic import Topic
 from shopvision.training.distributed import Process
 from tests.quality.frozen import (
     IMAGE,

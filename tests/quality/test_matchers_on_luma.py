@@ -17,12 +17,12 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from shopvision.matching.config import MatcherConfig
-from shopvision.matching.data import read_pairs
-from shopvision.matching.ensemble_card import load_scorer
-from shopvision.matching.ensemble_fit import fit_ensemble
-from shopvision.matching.evaluate import evaluate_matcher
-from shopvision.matching.train import train_matcher
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.data import read_pairs
+from shopvision.matching.fitting.ensemble_fit import fit_ensemble
+from shopvision.matching.fitting.evaluate import evaluate_matcher
+from shopvision.matching.fitting.train import train_matcher
+from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.training.distributed import Process
 from tests.quality.frozen import IMAGE, TEXT, door_to
 from tests.quality.luma_world import DIFFERENT, SAME, SIDES, write_pairs

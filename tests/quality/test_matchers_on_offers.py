@@ -18,14 +18,14 @@ import pytest
 
 from shopvision.evaluation.bootstrap import Measured
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs, precision_recall_f1, roc_auc
-from shopvision.matching.card import make_item_encoder
-from shopvision.matching.cascade_effect import evaluate_cascade
-from shopvision.matching.code_agreement import SAME, SIMILAR, agreement, item_codes
-from shopvision.matching.config import MatcherConfig
-from shopvision.matching.data import read_pairs
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.table import PairTable
-from shopvision.matching.train import MatcherReport, train_matcher
+from shopvision.items.code_agreement import SAME, SIMILAR, agreement, item_codes
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.families.card import make_item_encoder
+from shopvision.matching.fitting.cascade_effect import evaluate_cascade
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.data import read_pairs
+from shopvision.matching.fitting.train import MatcherReport, train_matcher
+from shopvision.matching.scoring.predict import PairScorer
 from shopvision.training.distributed import Process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -18,11 +18,11 @@ from shopvision.catalogue.importing import PLANS_KIND, Importer, items_kind
 from shopvision.database import connect
 from shopvision.database.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.images.preprocessing import prepare
-from shopvision.ranking.predict import PlanRanker
-from shopvision.ranking.topic import Topic
-from shopvision.ranking.train import train_clik
+from shopvision.selection.clik.predict import PlanRanker
+from shopvision.selection.clik.train import train_clik
+from shopvision.selection.topic import Topic
 from shopvision.training.distributed import Process
-from worker.demo_plans import category_plans, import_plans, ranker_config
+from worker.demo.plans import category_plans, import_plans, ranker_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shopvision.matching.data import read_pairs
-from shopvision.matching.records import Item
-from worker.demo_relisting import other_listing, write_pairs
+from shopvision.items.item import Item
+from shopvision.matching.fitting.data import read_pairs
+from worker.demo.relisting import other_listing, write_pairs
 
 
 @pytest.mark.parametrize("title", ["Red cotton summer dress", "无线鼠标黑色静音款", "여름 원피스 빨강 롱"])

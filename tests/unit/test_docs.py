@@ -17,8 +17,8 @@ from typer.main import get_command
 from shopvision.catalogue.mapping import Mapping
 from shopvision.catalogue.records import Item
 from shopvision.images.reasons import REASONS
-from shopvision.matching.config import MatcherConfig
-from shopvision.ranking.config import ClikConfig
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.selection.clik.config import ClikConfig
 from shopvision.settings import Settings
 from shopvision.training.config import load_config
 from worker.cli.main import app

@@ -40,9 +40,9 @@ def describe(
     """Show what is in an exhibition table, and what each refinement rule drops of it."""
     from pydantic import BaseModel
 
-    from shopvision.ranking.data import load_column_map, read_table
-    from shopvision.ranking.describe import describe as described
-    from shopvision.ranking.refine import RefineOptions
+    from shopvision.selection.clik.data import load_column_map, read_table
+    from shopvision.selection.clik.describe import describe as described
+    from shopvision.selection.clik.refine import RefineOptions
     from shopvision.training.config import load_config
 
     class RefineSection(BaseModel):

@@ -80,7 +80,7 @@ def demo(
 
 
 def _sample() -> Path:
-    from worker.sample_catalogue import sample_catalogue
+    from worker.demo.sample_catalogue import sample_catalogue
 
     console.print("getting the sample catalogue (54 products with photos) ...")
     return sample_catalogue()
@@ -188,10 +188,10 @@ def _train_ranker(folder: Path) -> bool:
     """Train a small CLIK and let it rank plans; False where there is nothing to learn from."""
     from shopvision.catalogue.files import Source, open_source
     from shopvision.models import registry
-    from shopvision.ranking.train import train_clik
+    from shopvision.selection.clik.train import train_clik
     from shopvision.training.distributed import joined
     from worker.cli.train import Bars
-    from worker.demo_plans import category_plans, import_plans, ranker_config
+    from worker.demo.plans import category_plans, import_plans, ranker_config
 
     own = next((folder / f"plans{suffix}" for suffix in SUFFIXES if (folder / f"plans{suffix}").is_file()), None)
     plans = [] if own else category_plans()
@@ -223,7 +223,7 @@ def _train_ranker(folder: Path) -> bool:
 
 
 def _show_plans(output: Path, job_id: uuid.UUID) -> None:
-    from shopvision.ranking.report import plans_of, write_report
+    from shopvision.selection.report import plans_of, write_report
     from worker.ledger.progress import job_progress, list_failures
 
     plans = plans_of(job_id)
@@ -246,13 +246,13 @@ def _list_again(home: Path) -> list[str]:
     from shopvision.catalogue.files import Source
     from shopvision.catalogue.importing import Importer, items_kind
     from shopvision.images import PictureDoor, allow_image_root
-    from shopvision.matching.train import train_matcher
+    from shopvision.matching.fitting.train import train_matcher
     from shopvision.models import registry
     from shopvision.settings import get_settings
     from shopvision.training.distributed import joined
-    from worker import demo_relisting
     from worker.cli.train import Bars
-    from worker.demo_plans import has_asian_titles
+    from worker.demo import relisting as demo_relisting
+    from worker.demo.plans import has_asian_titles
 
     chosen = demo_relisting.choose_items()
     if len(chosen.learnt) < demo_relisting.FEWEST_LEARNT:
@@ -285,8 +285,8 @@ def _list_again(home: Path) -> list[str]:
 
 def _show_duplicates(output: Path, job_id: uuid.UUID, relisted: list[str]) -> None:
     from shopvision import models
-    from shopvision.matching.report import matching_page, write_report
-    from worker.demo_relisting import SUFFIX
+    from shopvision.matching.groups.page import matching_page, write_report
+    from worker.demo.relisting import SUFFIX
     from worker.ledger.progress import job_progress, list_failures
 
     progress = job_progress(job_id)

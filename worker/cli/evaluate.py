@@ -17,11 +17,11 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.evaluation.bootstrap import Measured
-    from shopvision.matching.config import DataConfig as MatcherData
-    from shopvision.matching.evaluate import MatchingReport
-    from shopvision.matching.table import PairTable
-    from shopvision.ranking.config import DataConfig
-    from shopvision.ranking.data import RankingData
+    from shopvision.items.pair_table import PairTable
+    from shopvision.matching.fitting.config import DataConfig as MatcherData
+    from shopvision.matching.fitting.evaluate import MatchingReport
+    from shopvision.selection.clik.config import DataConfig
+    from shopvision.selection.clik.data import RankingData
 
 app = typer.Typer(no_args_is_help=True, help="Measure trained models.")
 
@@ -57,8 +57,8 @@ def ranker(
     data, source = _data(config, split, table_file, images, label)
     from shopvision.evaluation.plots import plot_evaluation
     from shopvision.images import PictureDoor
-    from shopvision.ranking.evaluate import evaluate_ranker
-    from shopvision.ranking.train import allowing_pictures
+    from shopvision.selection.clik.evaluate import evaluate_ranker
+    from shopvision.selection.clik.train import allowing_pictures
     from shopvision.settings import get_settings
 
     folder = model_folder(model)
@@ -97,13 +97,13 @@ def _data(
         raise UserError("--split belongs to --config; a table is evaluated as it is.")
     if table_file is not None and label is None:
         raise UserError("--table needs --label: the name of its numeric column.")
-    from shopvision.ranking.config import ClikConfig, DataConfig
-    from shopvision.ranking.refine import SPLITS
-    from shopvision.ranking.train import read_splits
+    from shopvision.selection.clik.config import ClikConfig, DataConfig
+    from shopvision.selection.clik.refine import SPLITS
+    from shopvision.selection.clik.train import read_splits
     from shopvision.training.config import load_config
 
     if table_file is not None:
-        from shopvision.ranking.data import read_table
+        from shopvision.selection.clik.data import read_table
 
         source = DataConfig(table=table_file, images=images, label=label)
         return read_table(table_file, label=str(label), images=images), source
@@ -140,10 +140,10 @@ def matcher(
     """Measure a pair model at the threshold of its card: every metric with its 95 % interval, and its mistakes."""
     table_of_pairs, seen, source = _pairs(config, split, pairs, items=items, images=images, train=train)
     from shopvision.images import PictureDoor
-    from shopvision.matching.ensemble_card import load_scorer
-    from shopvision.matching.error_page import write_error_page
-    from shopvision.matching.evaluate import evaluate_matcher
-    from shopvision.matching.train import allowing_pictures
+    from shopvision.matching.fitting.error_page import write_error_page
+    from shopvision.matching.fitting.evaluate import evaluate_matcher
+    from shopvision.matching.fitting.train import allowing_pictures
+    from shopvision.matching.scoring.ensemble import load_scorer
     from shopvision.settings import get_settings
 
     scorer = load_scorer(model_folder(model), device=device)
@@ -186,11 +186,11 @@ def cascade(
 ) -> None:
     """Choose between which probabilities a cheap model passes pairs on to a better one, and measure the effect."""
     from shopvision.images import PictureDoor
-    from shopvision.matching.cascade_effect import evaluate_cascade
-    from shopvision.matching.config import DataConfig as MatcherData
-    from shopvision.matching.data import read_items, read_pairs
-    from shopvision.matching.ensemble_card import load_scorer
-    from shopvision.matching.train import allowing_pictures
+    from shopvision.matching.fitting.cascade_effect import evaluate_cascade
+    from shopvision.matching.fitting.config import DataConfig as MatcherData
+    from shopvision.matching.fitting.data import read_items, read_pairs
+    from shopvision.matching.fitting.train import allowing_pictures
+    from shopvision.matching.scoring.ensemble import load_scorer
     from shopvision.settings import get_settings
 
     known = None if items is None else read_items(items, images=images)
@@ -231,16 +231,16 @@ def _pairs(
         raise UserError("--items, --images and --train belong to --pairs; a configuration names its own.")
     if pairs is not None and split is not None:
         raise UserError("--split belongs to --config; a file of pairs is evaluated as it is.")
-    from shopvision.matching.config import DataConfig as MatcherData
-    from shopvision.matching.config import MatcherConfig
-    from shopvision.matching.data import read_items, read_pairs, seen_categories
+    from shopvision.matching.fitting.config import DataConfig as MatcherData
+    from shopvision.matching.fitting.config import MatcherConfig
+    from shopvision.matching.fitting.data import read_items, read_pairs, seen_categories
     from shopvision.training.config import load_config
 
     if pairs is not None:
         known = None if items is None else read_items(items, images=images)
         seen = None if train is None else seen_categories(read_pairs(train, known, images=images))
         return read_pairs(pairs, known, images=images), seen, MatcherData(pairs=pairs, items=items, images=images)
-    from shopvision.matching.train import read_splits
+    from shopvision.matching.fitting.train import read_splits
 
     settled = load_config(Path(str(config)), MatcherConfig)
     splits = read_splits(settled)
@@ -252,8 +252,8 @@ def _pairs(
 
 def _plot_matcher(output: Path, report: MatchingReport) -> None:
     from shopvision.evaluation.plots import plot_evaluation, plot_pairs
-    from shopvision.matching.evaluate import BASELINE
-    from shopvision.matching.words import token_jaccard
+    from shopvision.items.word_overlap import token_jaccard
+    from shopvision.matching.fitting.evaluate import BASELINE
 
     positives = int((report.table.labels == 1).sum())
     title = f"{report.model}: {len(report.table):,} pairs, {positives:,} of them the same item"

@@ -14,8 +14,8 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.errors import ItemError
-    from shopvision.matching.predict import BaseScorer
-    from shopvision.matching.table import PairTable
+    from shopvision.items.pair_table import PairTable
+    from shopvision.matching.scoring.predict import BaseScorer
     from shopvision.models import ModelVersionRef
     from worker.ledger.progress import JobProgress
 
@@ -48,8 +48,8 @@ def score(
     """Score a file of pairs without any database. Exit status 1 tells that some could not be scored."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from shopvision.matching.record_files import record_writer
-    from shopvision.matching.score_file import COLUMNS, score_table
+    from shopvision.matching.scoring.score_file import COLUMNS, score_table
+    from shopvision.reports.row_writer import record_writer
 
     refused: list[ItemError] = []
     scorer, pairs = _open(file, items, model, device, refused)
@@ -78,8 +78,8 @@ def submission(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a file of pairs into the matching challenge's format: vectors (or probabilities) and a threshold."""
-    from shopvision.matching.score_file import submission_of
-    from shopvision.matching.submission import require_submission_name, write_submission
+    from shopvision.matching.scoring.score_file import submission_of
+    from shopvision.matching.scoring.submission import require_submission_name, write_submission
 
     require_submission_name(output)
     refused: list[ItemError] = []
@@ -102,7 +102,7 @@ def export(
 ) -> None:
     """Write scores, or the items of groups, to a file; millions of rows take no memory."""
     from shopvision import models
-    from shopvision.matching.export import export_groups, export_scores
+    from shopvision.matching.groups.export import export_groups, export_scores
     from worker.ledger.progress import find_job
 
     if what not in {"scores", "groups"}:
@@ -128,7 +128,7 @@ def report(
 ) -> None:
     """Write a page with the groups and the pairs to review; it can be filled in and imported back."""
     from shopvision import models
-    from shopvision.matching.report import matching_page, write_report
+    from shopvision.matching.groups.page import matching_page, write_report
     from worker.ledger.progress import list_failures
 
     if (job is None) != latest:
@@ -152,7 +152,7 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Take in decisions; they override every model. Good rows go in; exit status 1 tells that some were refused."""
-    from shopvision.matching.reviews import import_reviews
+    from shopvision.matching.groups.reviews import import_reviews
 
     found = import_reviews(file, reviewer=reviewer)
     for line, message in [] if as_json else found.refused[:ERRORS_PRINTED]:
@@ -168,7 +168,7 @@ def list_(model: ModelOption = None, *, limit: LimitOption = 20, as_json: JsonFl
     """Show the pairs to review, the least certain first."""
     from dataclasses import asdict
 
-    from shopvision.matching.reviews import pairs_to_review
+    from shopvision.matching.groups.reviews import pairs_to_review
 
     ref = _ref(model)
     pairs = pairs_to_review(ref.model_version_id, decision=_decision(ref), limit=limit)
@@ -189,7 +189,7 @@ def export_reviews(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the pairs to review as CSV: fill in the column verdict and import the file."""
-    from shopvision.matching.reviews import pairs_to_review, write_review_list
+    from shopvision.matching.groups.reviews import pairs_to_review, write_review_list
 
     ref = _ref(model)
     pairs = pairs_to_review(ref.model_version_id, decision=_decision(ref), limit=limit)
@@ -202,8 +202,8 @@ def _open(
     file: str, items: str | None, model: str, device: str | None, refused: list[ItemError]
 ) -> tuple[BaseScorer, PairTable]:
     """The model and the pairs; those that are none are noted as refused."""
-    from shopvision.matching.data import read_items, read_pairs
-    from shopvision.matching.ensemble_card import load_scorer
+    from shopvision.matching.fitting.data import read_items, read_pairs
+    from shopvision.matching.scoring.ensemble import load_scorer
     from worker.cli.evaluate import model_folder
 
     known = None if items is None else read_items(items)

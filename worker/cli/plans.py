@@ -63,7 +63,7 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a page that shows each plan of a job with its best and worst pictures."""
-    from shopvision.ranking.report import latest_job, plans_of, write_report
+    from shopvision.selection.report import latest_job, plans_of, write_report
     from worker.ledger.progress import find_job, job_progress, list_failures
 
     if (job is None) != latest:

@@ -44,8 +44,8 @@ def clik(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a ranker of promotion plans' pictures. `torchrun --nproc-per-node N` before the command uses N GPUs."""
-    from shopvision.ranking.config import ClikConfig
-    from shopvision.ranking.train import train_clik
+    from shopvision.selection.clik.config import ClikConfig
+    from shopvision.selection.clik.train import train_clik
     from shopvision.training.config import load_config
     from shopvision.training.distributed import joined
 
@@ -70,8 +70,8 @@ def matcher(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model that tells whether two items are the same product. `torchrun` before the command uses N GPUs."""
-    from shopvision.matching.config import MatcherConfig
-    from shopvision.matching.train import train_matcher
+    from shopvision.matching.fitting.config import MatcherConfig
+    from shopvision.matching.fitting.train import train_matcher
     from shopvision.training.config import load_config
     from shopvision.training.distributed import joined
 
@@ -132,10 +132,10 @@ def ensemble(
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
     from shopvision.images import PictureDoor
-    from shopvision.matching.config import DataConfig
-    from shopvision.matching.data import read_items, read_pairs, seen_categories
-    from shopvision.matching.ensemble_fit import fit_ensemble
-    from shopvision.matching.train import allowing_pictures
+    from shopvision.matching.fitting.config import DataConfig
+    from shopvision.matching.fitting.data import read_items, read_pairs, seen_categories
+    from shopvision.matching.fitting.ensemble_fit import fit_ensemble
+    from shopvision.matching.fitting.train import allowing_pictures
     from shopvision.models import registry
     from shopvision.settings import get_settings
     from worker.cli.evaluate import model_folder

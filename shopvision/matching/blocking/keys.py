@@ -10,8 +10,8 @@ import re
 from collections.abc import Set
 from functools import lru_cache
 
-from shopvision.matching.normalisation import normalise
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.items.text_normalisation import normalise
 
 KEPT = 2**14  # texts whose keys are remembered: values of attributes repeat, and a title is asked for twice
 LONGEST_VALUE = 200  # characters of an attribute's value: longer ones are descriptions

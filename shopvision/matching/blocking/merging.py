@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision.items.item import pair_key
 from shopvision.matching.blocking.inverted import Found, firsts, ranks, strongest
 from shopvision.matching.blocking.options import SOURCES, BlockingOptions, CandidatePair, Source
 from shopvision.matching.blocking.rows import ItemRows, Rows
-from shopvision.matching.records import pair_key
 
 BATCH_ITEMS = 1_024
 RANK_OFFSET = 60  # as published: the first places of one source do not outvote two sources

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision.items.item import Item, pair_key
 from shopvision.matching.blocking.candidates import pairs_of_items
 from shopvision.matching.blocking.options import SOURCES, BlockingOptions, CandidatePair, Source
-from shopvision.matching.records import Item, pair_key
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from shopvision.database import connect
 from shopvision.database.tables import Embedding, Item, ItemImage, ModelVersion
-from shopvision.embeddings.outcome import Embedded, Failed, ImageTask, Touched, Unchanged
 from shopvision.embeddings.store import select_tasks, write_outcomes
+from shopvision.images.outcome import Embedded, Failed, ImageTask, Touched, Unchanged
 
 pytestmark = pytest.mark.usefixtures("database")
 

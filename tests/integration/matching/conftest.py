@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shopvision.matching import score
+from shopvision.matching import job as score
 from shopvision.models.registry import activate
 from tests.integration.matching.scoring_shop import (
     TITLES,

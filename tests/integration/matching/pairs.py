@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
 from shopvision.database.tables import ModelRole, ModelVersion, PairScore
-from shopvision.matching.grouping import update_groups
+from shopvision.matching.groups.group_update import update_groups
 from shopvision.models.card import Architecture, ModelCard
 from worker.ledger.tables import Job
 

@@ -17,8 +17,8 @@ from shopvision.database import connect
 from shopvision.database.tables import ModelVersion, PairScore
 from shopvision.errors import ItemError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching.predict import BaseScorer, Floats, Rows
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
 from shopvision.models.card import Architecture, ModelCard
 from tests.integration.ledger.conftest import RememberingBroker
 from worker.ledger import jobs

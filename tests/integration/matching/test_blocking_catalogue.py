@@ -17,8 +17,8 @@ from shopvision.database.tables import Item as ItemTable
 from shopvision.database.tables import ItemImage, ItemVector, ModelRole
 from shopvision.errors import JobError, UserError
 from shopvision.index import IndexReader, publish
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions, CandidatePair, candidate_pairs, pairs_of_items
-from shopvision.matching.catalogue import items_from_catalogue
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from shopvision.matching.data import read_items, read_pairs
-from shopvision.matching.predict import PairScorer
+from shopvision.matching.fitting.data import read_items, read_pairs
+from shopvision.matching.scoring.predict import PairScorer
 from tests.conftest import Run
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
 

@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from shopvision.errors import UserError
-from shopvision.matching.export import GROUP_COLUMNS, SCORE_COLUMNS, export_groups, export_scores
-from shopvision.matching.reviews import import_reviews
+from shopvision.matching.groups.export import GROUP_COLUMNS, SCORE_COLUMNS, export_groups, export_scores
+from shopvision.matching.groups.reviews import import_reviews
 from tests.conftest import Run
 from tests.integration.matching.pairs import JOB, add_scores, fill_shop
 
@@ -78,8 +78,8 @@ def test_groups(version: int, tmp_path: Path) -> None:
 
 
 def test_more_rows_than_are_held_at_once(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shopvision.matching.export.ROWS_AT_ONCE", 2)
-    monkeypatch.setattr("shopvision.matching.record_files.PARQUET_ROWS", 3)
+    monkeypatch.setattr("shopvision.matching.groups.export.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("shopvision.reports.row_writer.PARQUET_ROWS", 3)
     for suffix in ("parquet", "jsonl"):
         assert export_scores(tmp_path / f"scores.{suffix}") == 7
     whole = parquet.ParquetFile(tmp_path / "scores.parquet")

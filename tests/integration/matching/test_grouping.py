@@ -21,8 +21,8 @@ from shopvision.database.tables import (
     PairReview,
     PairScore,
 )
-from shopvision.matching import grouping
-from shopvision.matching.groups import GroupOptions, group_items
+from shopvision.matching.groups.components import GroupOptions, group_items
+from shopvision.matching.groups.components import group_update as grouping
 
 JOB, LATER = uuid.UUID(int=1), uuid.UUID(int=2)
 

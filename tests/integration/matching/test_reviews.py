@@ -13,8 +13,8 @@ from sqlalchemy import select
 from shopvision.database import connect
 from shopvision.database.tables import PairReview
 from shopvision.errors import UserError
-from shopvision.matching.data import reviewed_pairs
-from shopvision.matching.reviews import import_reviews, pairs_to_review, write_review_list
+from shopvision.matching.fitting.data import reviewed_pairs
+from shopvision.matching.groups.reviews import import_reviews, pairs_to_review, write_review_list
 from tests.conftest import Run
 from tests.integration.matching.pairs import fill_shop
 

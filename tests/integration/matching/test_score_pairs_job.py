@@ -23,8 +23,8 @@ from shopvision.database.tables import (
     PairScore,
 )
 from shopvision.index import publish
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching import store
-from shopvision.matching.catalogue import items_from_catalogue
 from shopvision.models.registry import activate
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
@@ -224,7 +224,7 @@ def test_what_failed_for_the_moment_is_tried_again_the_next_night(
     shop: ScoringShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from shopvision.errors import ItemError
-    from shopvision.matching import item_vectors
+    from shopvision.matching.scoring import item_vectors
 
     shop.models["blocker:1"] = PictureTower()
     for item_id, title in TITLES.items():
@@ -335,7 +335,7 @@ def test_it_stops_between_batches_and_goes_on_later(shop: ScoringShop, monkeypat
 def test_it_stops_while_it_makes_vectors_and_keeps_those_made(
     shop: ScoringShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shopvision.matching.pictures.TEXTS_AT_ONCE", 4)
+    monkeypatch.setattr("shopvision.matching.scoring.item_pictures.TEXTS_AT_ONCE", 4)
     shop.models[add_scorer("tower", tower=True)] = tower = WordTower()
     lease, context = leased(shop, model="tower:1")
     monkeypatch.setattr(context, "should_stop", lambda: True)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from shopvision.errors import UserError
-from shopvision.matching.config import MatcherConfig
-from shopvision.matching.train import train_matcher
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.train import train_matcher
 from shopvision.models import registry
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
@@ -63,7 +63,7 @@ def first_gradients(folder: Path, process: Process) -> None:
         run = f"{name}-{process.world}"
         with pytest.MonkeyPatch.context() as patch:
             # Whole pictures: crops are drawn by each process for itself.
-            patch.setattr("shopvision.matching.inputs.PixelPictures.take", whole_pictures)
+            patch.setattr("shopvision.matching.fitting.inputs.PixelPictures.take", whole_pictures)
             save_first_gradients(folder / f"{run}.pt", partial(train_matcher, config, folder / run, process=process))
         process.wait()
 

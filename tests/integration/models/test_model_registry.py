@@ -16,13 +16,13 @@ import torch
 from sqlalchemy import text
 
 from shopvision.database import connect
+from shopvision.encoders.image_encoder import load_image_encoder
 from shopvision.errors import JobError, UserError
-from shopvision.matching.ensemble_card import load_scorer
-from shopvision.matching.ensemble_fit import fit_ensemble
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.fitting.ensemble_fit import fit_ensemble
+from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.models import registry
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE
-from shopvision.models.image_encoder import load_image_encoder
 from shopvision.storage import open_store
 from tests.unit.matching.pair_world import table_of
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from shopvision.matching.grouping import update_groups
-from shopvision.matching.records import Item
-from shopvision.matching.report import MatchingPage, ShownGroup, ShownPair, matching_page, write_report
-from shopvision.matching.reviews import import_reviews
+from shopvision.items.item import Item
+from shopvision.matching.groups.group_update import update_groups
+from shopvision.matching.groups.page import MatchingPage, ShownGroup, ShownPair, matching_page, write_report
+from shopvision.matching.groups.reviews import import_reviews
 from tests.conftest import Run
 from tests.integration.matching.pairs import HOSTILE, JOB, add_job, fill_shop
 

@@ -15,9 +15,9 @@ from playwright.sync_api import Page, expect
 
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
-from shopvision.matching.error_page import write_error_page
-from shopvision.matching.evaluate import MatchingReport, evaluate_matcher
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.fitting.error_page import write_error_page
+from shopvision.matching.fitting.evaluate import MatchingReport, evaluate_matcher
 from shopvision.settings import get_settings
 from tests.unit.matching.pair_world import GivenScorer, table_of, world
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertModel
 
-from shopvision.matching.config import MatcherConfig
+from shopvision.matching.fitting.config import MatcherConfig
 from tests.unit.matching.tiny_matcher import BERT, tiny_tokenizer
 
 BRANDS, KINDS, COLOURS, SIZES = ("apple", "nike"), ("watch", "shoe"), ("red", "blue"), ("1", "2", "3")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from shopvision.errors import ItemError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching.records import Item
-from shopvision.matching.table import PairTable
+from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
 from shopvision.models.card import Architecture, ModelCard
 
 THRESHOLDS = {"same": 0.8, "different": 0.2, "decision": 0.5}

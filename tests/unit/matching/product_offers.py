@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
 
 
 def offers(data: Path, name: str, splits: Iterable[str]) -> tuple[list[Item], list[tuple[str, str]]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from shopvision.items.item import Item
 from shopvision.matching.blocking.keys import attribute_keys, code_keys, codes, stems, title_keys, words
-from shopvision.matching.records import Item
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import ItemError, UserError
+from shopvision.items.item import Item
 from shopvision.matching.blocking import (
     TEXT_SOURCES,
     BlockingOptions,
@@ -23,7 +24,6 @@ from shopvision.matching.blocking import (
     pairs_of_items,
     vectors,
 )
-from shopvision.matching.records import Item
 
 ONLY_WORDS = BlockingOptions(sources=("words",), min_similarity=0)
 

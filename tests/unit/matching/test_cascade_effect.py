@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_score
 
 from shopvision.errors import ItemError, UserError
-from shopvision.matching.cascade_effect import evaluate_cascade
-from shopvision.matching.predict import BaseScorer, Floats, Rows
-from shopvision.matching.records import Item
-from shopvision.matching.table import PairTable
+from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.fitting.cascade_effect import evaluate_cascade
+from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
 from tests.unit.matching.pair_world import card, table_of
 
 

@@ -11,15 +11,15 @@ import pytest
 from scipy.special import expit, logit
 
 from shopvision.errors import JobError, UserError
-from shopvision.matching.ensemble_card import (
+from shopvision.items.item import Item
+from shopvision.matching.scoring.ensemble import (
     EnsembleArguments,
     EnsembleScorer,
     ensemble_arguments,
     load_scorer,
     save_ensemble,
 )
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.records import Item
+from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.importers import fetch
 from tests.unit.matching.tiny_matcher import COSINE, ONE, THRESHOLDS, arguments, save_tiny
 

@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import f1_score
 
 from shopvision.errors import UserError
-from shopvision.matching.ensemble_card import load_scorer
-from shopvision.matching.ensemble_fit import METHODS, fit_ensemble
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.records import Item
-from shopvision.matching.table import PairTable
+from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.fitting.ensemble_fit import METHODS, fit_ensemble
+from shopvision.matching.scoring.ensemble import load_scorer
+from shopvision.matching.scoring.predict import PairScorer
 from tests.unit.matching.tiny_matcher import COSINE, ONE, WORDS, arguments, save_tiny
 
 COUNT = 30

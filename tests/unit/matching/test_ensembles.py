@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from shopvision.errors import UserError
 from shopvision.evaluation.pair_metrics import best_f1_threshold
-from shopvision.matching.ensembles import (
+from shopvision.matching.scoring.ensemble_rules import (
     LogisticStacking,
     f1_vote,
     fit_group_thresholds,

@@ -9,7 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
-from shopvision.matching.groups import DifferentEdges, Grouping, GroupOptions, SameEdges, assign_ids, group_items
+from shopvision.matching.groups.components import (
+    DifferentEdges,
+    Grouping,
+    GroupOptions,
+    SameEdges,
+    assign_ids,
+    group_items,
+)
 
 Row = tuple[int, int, float, bool]
 

@@ -14,9 +14,9 @@ from shopvision.errors import ItemError
 from shopvision.images import PictureDoor
 from shopvision.images.decoding import PictureLimits
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching import pictures
-from shopvision.matching.pictures import read_pictures
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.scoring import item_pictures as pictures
+from shopvision.matching.scoring.item_pictures import read_pictures
 from shopvision.settings import get_settings
 
 PREPROCESSING = Preprocessing(size=(8, 8))

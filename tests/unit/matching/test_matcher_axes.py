@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.matching.axes import Axes, Head, Interaction, Loss, Similarity
+from shopvision.matching.families.axes import Axes, Head, Interaction, Loss, Similarity
 
 LEGAL = {
     *(("one_tower", "pair", "none", loss) for loss in ("ce", "bce")),

@@ -12,19 +12,19 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from shopvision.encoders.image_encoder import load_image_encoder
+from shopvision.encoders.text_backbone import fetch_text, pool
+from shopvision.encoders.tokenizer_files import TOKENIZER_FILES
 from shopvision.errors import JobError, UserError
-from shopvision.matching.axes import Axes
-from shopvision.matching.card import load_matcher, make_item_encoder, make_packer
-from shopvision.matching.families import build_frozen_image
-from shopvision.matching.records import Item
-from shopvision.matching.statistics import CategoryStatistics
+from shopvision.items.category_statistics import CategoryStatistics
+from shopvision.items.item import Item
+from shopvision.matching.families._family import build_frozen_image
+from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.card import load_matcher, make_item_encoder, make_packer
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from shopvision.models.image_encoder import load_image_encoder
 from shopvision.models.importers import fetch
-from shopvision.models.text_backbone import fetch_text, pool
-from shopvision.models.tokenizer_files import TOKENIZER_FILES
 from shopvision.models.weights import read_tensors
-from shopvision.ranking.card import load_clik
+from shopvision.selection.clik.card import load_clik
 from tests.unit.matching.tiny_matcher import (
     BERT,
     COSINE,
@@ -36,8 +36,8 @@ from tests.unit.matching.tiny_matcher import (
     tiny_network,
     tiny_tokenizer,
 )
-from tests.unit.ranking.tiny_clik import arguments as clik_arguments
-from tests.unit.ranking.tiny_clik import save_tiny as save_clik
+from tests.unit.selection.tiny_clik import arguments as clik_arguments
+from tests.unit.selection.tiny_clik import save_tiny as save_clik
 
 ITEMS = [
     Item("a", title="apple watch", category="watch", attributes={"color": ("red",), "size": ("1",)}),

@@ -17,10 +17,10 @@ from PIL import Image
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching.error_page import compare, mark, matching_errors
-from shopvision.matching.evaluate import MIXED, MatchingReport, evaluate_matcher
-from shopvision.matching.records import Item
-from shopvision.matching.words import token_jaccard
+from shopvision.items.item import Item
+from shopvision.items.word_overlap import token_jaccard
+from shopvision.matching.fitting.error_page import compare, mark, matching_errors
+from shopvision.matching.fitting.evaluate import MIXED, MatchingReport, evaluate_matcher
 from shopvision.settings import get_settings
 from tests.unit.matching.pair_world import THRESHOLDS, card, table_of, world
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shopvision.matching.heads import AdditiveHead, InteractionHead, MetricHead, PairHead
+from shopvision.matching.families.heads import AdditiveHead, InteractionHead, MetricHead, PairHead
 
 RNG = np.random.default_rng(1)
 U, V = RNG.normal(size=(2, 5, 6))

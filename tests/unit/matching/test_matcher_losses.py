@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-import shopvision.matching.losses as losses_module
+import shopvision.matching.families.losses as losses_module
 from shopvision.errors import UserError
-from shopvision.matching.axes import Axes
-from shopvision.matching.heads import MetricHead, PairHead
-from shopvision.matching.losses import (
+from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.heads import MetricHead, PairHead
+from shopvision.matching.families.losses import (
     LossOptions,
     binary_loss,
     contrastive_loss,

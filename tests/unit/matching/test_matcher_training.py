@@ -19,12 +19,12 @@ from shopvision.errors import UserError
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
 from shopvision.images import PictureDoor
 from shopvision.images.preprocessing import Preprocessing, prepare
-from shopvision.matching.card import load_matcher
-from shopvision.matching.config import MatcherConfig
-from shopvision.matching.learner import MatcherLearner
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.records import Item
-from shopvision.matching.train import MatcherReport, read_splits, train_matcher
+from shopvision.items.item import Item
+from shopvision.matching.families.card import load_matcher
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.learner import MatcherLearner
+from shopvision.matching.fitting.train import MatcherReport, read_splits, train_matcher
+from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
 from shopvision.settings import get_settings
@@ -123,7 +123,7 @@ def learner_of(config: MatcherConfig, tmp_path: Path, monkeypatch: pytest.Monkey
     def capture(learner: MatcherLearner, *_: object, **__: object) -> None:
         raise Captured(learner)
 
-    monkeypatch.setattr("shopvision.matching.train.fit", capture)
+    monkeypatch.setattr("shopvision.matching.fitting.train.fit", capture)
     with pytest.raises(Captured) as caught:
         train(config, tmp_path)
     learner: MatcherLearner = caught.value.args[0]

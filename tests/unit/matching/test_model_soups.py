@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shopvision.errors import UserError
-from shopvision.matching.soups import greedy_soup, uniform_soup
+from shopvision.matching.fitting.soups import greedy_soup, uniform_soup
 
 
 def ingredient(weight: float, steps: int = 0) -> dict[str, Tensor]:

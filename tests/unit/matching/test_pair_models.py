@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from shopvision.errors import UserError
-from shopvision.matching.axes import Axes
-from shopvision.matching.families import MatcherArguments, build_frozen_image, build_matcher, image_dimension
-from shopvision.matching.model import OneTower, TwoTower
-from shopvision.matching.packing import PackedBatch, Packer
-from shopvision.matching.records import Item
-from shopvision.matching.texts import TextBuilder
+from shopvision.items.item import Item
+from shopvision.items.texts import TextBuilder
+from shopvision.matching.families._family import MatcherArguments, build_frozen_image, build_matcher, image_dimension
+from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.packing import PackedBatch, Packer
+from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.models.card import Architecture
 from shopvision.models.weights import build_timm
 from tests.unit.matching.tiny_matcher import BERT, COSINE, ONE, PREPROCESSING, arguments, tiny_network, tiny_tokenizer

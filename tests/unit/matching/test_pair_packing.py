@@ -10,11 +10,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from shopvision.errors import UserError
-from shopvision.matching.item_tokens import ItemTokens
-from shopvision.matching.packing import Packed, Packer
-from shopvision.matching.records import Item
-from shopvision.matching.statistics import CategoryStatistics
-from shopvision.matching.texts import BuilderName, TextBuilder
+from shopvision.items.category_statistics import CategoryStatistics
+from shopvision.items.item import Item
+from shopvision.items.texts import BuilderName, TextBuilder
+from shopvision.matching.families.item_tokens import ItemTokens
+from shopvision.matching.families.packing import Packed, Packer
 from tests.unit.matching.tiny_matcher import WORDS, tiny_tokenizer, unigram_tokenizer
 
 Make = Callable[[], PreTrainedTokenizerFast]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.matching.records import Item
-from shopvision.matching.sampling import LengthSampler, NegativesSampler, Step
-from shopvision.matching.table import PairTable
+from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.fitting.sampling import LengthSampler, NegativesSampler, Step
 from tests.unit.matching.pair_world import table_of
 
 LENGTHS = np.random.default_rng(4).integers(10, 200, 1003)

@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from shopvision.encoders._fast.bert_on_cpu import ATTENTION
+from shopvision.encoders._fast.first_token import compute_first_token_alone
 from shopvision.errors import ItemError, UserError
 from shopvision.images import allow_image_root
-from shopvision.matching import batching
-from shopvision.matching.axes import Axes
-from shopvision.matching.card import load_matcher, save_matcher
-from shopvision.matching.families import build_frozen_image
-from shopvision.matching.first_token import compute_first_token_alone
-from shopvision.matching.model import OneTower, TwoTower
-from shopvision.matching.predict import PairScorer, ScoredPair
-from shopvision.matching.records import Item
-from shopvision.models.bert_on_cpu import ATTENTION
+from shopvision.items.item import Item
+from shopvision.matching.families._family import build_frozen_image
+from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.card import load_matcher, save_matcher
+from shopvision.matching.families.towers import OneTower, TwoTower
+from shopvision.matching.scoring import batching
+from shopvision.matching.scoring.predict import PairScorer, ScoredPair
 from shopvision.settings import get_settings
 from tests.unit.matching.tiny_matcher import (
     BERT,
@@ -140,7 +140,7 @@ def test_the_last_layer_for_the_first_token_alone(tmp_path: Path, model_type: st
     full, short = load_matcher(tmp_path), load_matcher(tmp_path)
     assert full.packer is not None
     assert isinstance(short.network, OneTower)
-    assert compute_first_token_alone(short.network)
+    assert compute_first_token_alone(short.network.text, pooling=short.network.pooling, layers=short.network.layers)
     items = full.packer.items(some_items())
     left, right = np.arange(6), np.arange(6, 12)
     packed = full.packer.pairs(items, left, right)
@@ -160,7 +160,7 @@ def test_networks_that_read_more_stay_whole(tmp_path: Path, changes: dict[str, A
     save_tiny(tmp_path, arguments("text_one_tower", **(CLS | changes)))
     network = load_matcher(tmp_path).network
     assert isinstance(network, OneTower)
-    assert not compute_first_token_alone(network)
+    assert not compute_first_token_alone(network.text, pooling=network.pooling, layers=network.layers)
     items = some_items()
     left, right = some_pairs(items, 9)
     found = PairScorer(tmp_path, precision="float32").log_odds(items, left, right)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.records import Item
-from shopvision.matching.submission import read_submission, similarities
+from shopvision.items.item import Item
+from shopvision.matching.scoring.predict import PairScorer
+from shopvision.matching.scoring.submission import read_submission, similarities
 from tests.conftest import Run
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
 
@@ -55,7 +55,7 @@ def expected(folder: Path) -> list[float]:
 
 
 def test_ids_and_items(one_tower: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr("shopvision.matching.score_file.PAIRS_AT_ONCE", 2)
+    monkeypatch.setattr("shopvision.matching.scoring.score_file.PAIRS_AT_ONCE", 2)
     output = tmp_path / "scores.jsonl"
     status, out, _ = run(
         "score", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(one_tower),

@@ -11,9 +11,9 @@ import pytest
 
 from shopvision.catalogue.rows import RecordError
 from shopvision.errors import UserError
-from shopvision.matching import asked
-from shopvision.matching.asked import BrokenRow, readable
-from shopvision.matching.setup import FirstStage, Setup, Thresholds, require_vectors, thresholds_of
+from shopvision.matching import requested_pairs as asked
+from shopvision.matching.requested_pairs import BrokenRow, readable
+from shopvision.matching.scoring.scoring_setup import FirstStage, Setup, Thresholds, require_vectors, thresholds_of
 from shopvision.models import ModelVersionRef
 from shopvision.models.card import Architecture, ModelCard
 from tasks import score_pairs

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit
 
 from shopvision.errors import ItemError, UserError
-from shopvision.matching.cascade import Cascade, CascadeLimits, choose_cascade_limits
-from shopvision.matching.predict import PairScorer
-from shopvision.matching.records import Item
+from shopvision.items.item import Item
+from shopvision.matching.scoring.cascade import Cascade, CascadeLimits, choose_cascade_limits
+from shopvision.matching.scoring.predict import PairScorer
 from tests.unit.matching.tiny_matcher import COSINE, ONE, RESNET, arguments, save_tiny
 
 THRESHOLDS = {"same": 0.8, "decision": 0.45, "different": 0.2}

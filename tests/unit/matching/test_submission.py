@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.matching.submission import (
+from shopvision.matching.scoring.submission import (
     SubmissionRow,
     read_submission,
     similarities,

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching.axes import Axes
-from shopvision.matching.card import save_matcher
-from shopvision.matching.families import MatcherArguments, build_frozen_image, build_matcher
-from shopvision.matching.model import OneTower, TwoTower
+from shopvision.matching.families._family import MatcherArguments, build_frozen_image, build_matcher
+from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.card import save_matcher
+from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.models.card import Architecture, ModelCard
 
 WORDS = (

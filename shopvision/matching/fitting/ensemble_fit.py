@@ -1,0 +1,98 @@
+"""Fitting an ensemble: its members' thresholds or weights, calibration and verdicts, from labelled pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shopvision.errors import UserError
+from shopvision.evaluation.calibration import apply, choose_thresholds, fit_temperature
+from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
+from shopvision.items.pair_splits import is_unseen
+from shopvision.matching.fitting.evaluate import require_labels, score_readable
+from shopvision.matching.scoring.ensemble import ensemble_arguments, save_ensemble
+from shopvision.matching.scoring.ensemble_rules import LogisticStacking, fit_group_thresholds
+from shopvision.matching.scoring.predict import PairScorer
+
+if TYPE_CHECKING:
+    from shopvision.images import PictureDoor
+    from shopvision.items.pair_table import PairTable
+    from shopvision.models.card import ModelCard
+
+METHODS = ("stacking", "threshold_margin", "f1_vote")
+
+
+def fit_ensemble(
+    folder: Path,
+    members: Sequence[Path],
+    table: PairTable,
+    *,
+    method: str,
+    name: str = "ensemble",
+    seen: frozenset[str] | None = None,
+    door: PictureDoor | None = None,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> ModelCard:
+    """Score labelled pairs with every member, fit how they are weighed, and write the model version.
+
+    Args:
+        folder: of the new model version; empty, or not there.
+        members: folders of two or more pair scorers, none an ensemble.
+        table: labelled pairs that no member learnt from: the validation pairs.
+        method: one of ``METHODS``, see ``EnsembleArguments``.
+        name: of the ensemble.
+        seen: categories of training; thresholds of pairs of other categories are then fitted apart.
+        door: that pictures come through, where a member reads them.
+        device: where members run.
+        on_progress: called with (members done, members).
+
+    Raises:
+        UserError: no such method, fewer than two members, pairs without labels, or an item that a member cannot read.
+    """
+    if method not in METHODS:
+        raise UserError(f"There is no method '{method}' of ensembles: choose {', '.join(METHODS)}.")
+    if len(members) < 2:
+        raise UserError(f"{len(members)} member is no ensemble: name two or more.")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: choose another --output.")
+    require_labels(table)
+    columns = []
+    for done, member in enumerate(members, start=1):
+        scorer = PairScorer(member, device=device)
+        kept, column = score_readable(scorer, table, door)
+        if not kept.all():
+            row = int(np.flatnonzero(~kept)[0])
+            ids = " and ".join(repr(table.items[side[row]].item_id) for side in (table.left, table.right))
+            raise UserError(f"{scorer.card.spec} cannot read both {ids}: leave this pair out.")
+        columns.append(column)
+        on_progress(done, len(members))
+    probabilities = np.stack(columns, axis=1)
+    unseen = np.zeros(len(table), bool) if seen is None else is_unseen(table, seen)
+    fields: dict[str, Any] = {"seen_categories": None if seen is None else tuple(sorted(seen))}
+    if method == "stacking":
+        fields["stacking"] = LogisticStacking.fit(probabilities, table.labels).to_json()
+    else:
+        fields["thresholds"] = fit_group_thresholds(probabilities, table.labels, unseen).tolist()
+    if method == "f1_vote":
+        fields["f1"] = [best_f1_threshold(column, table.labels)[1] for column in probabilities.T]
+    arguments = ensemble_arguments(members, method, **fields)
+    margins = arguments.margins(probabilities, unseen)
+    calibration = fit_temperature(margins, table.labels)
+    combined = apply(calibration, margins)
+    return save_ensemble(
+        folder,
+        members,
+        arguments.model_copy(update={"calibration": calibration}),
+        name=name,
+        thresholds=choose_thresholds(combined, table.labels),
+        training_data=f"weighed on {len(table):,} pairs, content sha256 {table.fingerprint()}",
+        metrics={
+            "f1": best_f1_threshold(combined, table.labels)[1],
+            "average_precision": average_precision(combined, table.labels),
+            "roc_auc": roc_auc(combined, table.labels),
+        },
+    )

@@ -1,0 +1,244 @@
+"""How good a pair model is on labelled pairs it has not seen, at the thresholds that were chosen on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shopvision.errors import UserError
+from shopvision.evaluation.bootstrap import RESAMPLES, Measured, measure
+from shopvision.evaluation.calibration import check_thresholds, verdicts
+from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs
+from shopvision.images import PictureDoor
+from shopvision.items.pair_splits import is_unseen
+from shopvision.items.pair_table import PairTable
+from shopvision.items.word_overlap import token_jaccard
+from shopvision.matching.scoring.item_pictures import vectors_in_batches
+
+if TYPE_CHECKING:
+    from shopvision.matching.scoring.predict import BaseScorer
+
+MIXED = "(two categories)"
+BASELINE = "token_jaccard"
+BASELINE_METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
+
+Floats = NDArray[np.float64]
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MatchingReport:
+    """Every measure of one model on one set of pairs.
+
+    =====================  ===========================================================================================
+    verdict                meaning
+    =====================  ===========================================================================================
+    ``review_share``       share of the pairs that go to a person
+    ``same_precision``     share of the pairs called "same" that are the same item
+    ``same_recall``        share of the pairs of the same item that are called "same" without a person
+    ``missed_share``       share of the pairs called "different" that are the same item
+    ``accuracy``           share of the pairs called "same" or "different" that are called right
+    =====================  ===========================================================================================
+
+    Attributes:
+        model: ``name:tag``.
+        thresholds: ``same``, ``different`` and ``decision`` of its card, chosen on validation pairs.
+        metrics: of ``pair_metrics.measure_pairs`` at ``decision``.
+        verdicts: see above.
+        categories: category -> metrics of its pairs; pairs across categories are ``MIXED``. Empty without categories.
+        groups: ``seen`` and ``unseen`` categories -> metrics; empty where the training categories are not known.
+        baseline: shared words of the titles (token Jaccard) at the threshold that is best for these very pairs, which
+            flatters it.
+        best_f1: the best F1 that any threshold gives on these pairs, which is optimistic: never report it as quality.
+        best_f1_threshold: that threshold.
+        unreadable: pairs left out because an item has nothing that the model reads, or its picture cannot be read.
+        data_fingerprint: sha256 of the pairs that were measured.
+        table: those pairs.
+        probabilities: (n,) of those pairs.
+    """
+
+    model: str
+    thresholds: dict[str, float]
+    metrics: dict[str, Measured]
+    verdicts: dict[str, Measured]
+    categories: dict[str, dict[str, Measured]]
+    groups: dict[str, dict[str, Measured]]
+    baseline: dict[str, Measured]
+    best_f1: float
+    best_f1_threshold: float
+    unreadable: int
+    data_fingerprint: str
+    table: PairTable
+    probabilities: Floats
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the pairs."""
+        return {
+            "model": self.model,
+            "data_fingerprint": self.data_fingerprint,
+            "pairs": len(self.table),
+            "positives": int((self.table.labels == 1).sum()),
+            "unreadable": self.unreadable,
+            "thresholds": self.thresholds,
+            "metrics": _plain(self.metrics),
+            "verdicts": _plain(self.verdicts),
+            "groups": {name: _plain(metrics) for name, metrics in self.groups.items()},
+            "categories": {name: _plain(metrics) for name, metrics in self.categories.items()},
+            "baselines": {BASELINE: _plain(self.baseline)},
+            "optimistic": {"best_f1": self.best_f1, "best_f1_threshold": self.best_f1_threshold},
+        }
+
+    def rows(self) -> list[tuple[str, Measured]]:
+        """What a table shows: (name, value) of all metrics and verdicts, and of each group and category its F1."""
+        return [
+            *self.metrics.items(),
+            *((f"verdicts: {name}", value) for name, value in self.verdicts.items()),
+            *((f"f1 of {name} categories", of["f1"]) for name, of in self.groups.items()),
+            *((f"f1 of {name or 'no category'}", of["f1"]) for name, of in self.categories.items()),
+            *((f"{BASELINE}: {name}", value) for name, value in self.baseline.items()),
+        ]
+
+
+def evaluate_matcher(
+    scorer: BaseScorer,
+    table: PairTable,
+    *,
+    door: PictureDoor | None = None,
+    seen: frozenset[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    on_progress: OnProgress = lambda *_: None,
+) -> MatchingReport:
+    """A model version on labelled pairs.
+
+    Args:
+        scorer: whose thresholds were chosen on other pairs.
+        table: pairs of which no item was trained on; every one labelled.
+        door: that pictures come through, for a model that needs them.
+        seen: categories of the training pairs (``seen_categories``), to measure seen and unseen ones apart.
+        resamples: of the bootstrap; 0 leaves intervals out.
+        seed: of the bootstrap.
+        on_progress: called with (items ready, all) while pictures are read.
+
+    Raises:
+        UserError: no pair, a pair without a label, no pair of the same item, thresholds missing or out of order, or
+            not one picture can be read.
+        TransientError: a source of pictures is away.
+    """
+    require_labels(table)
+    try:
+        thresholds = check_thresholds(scorer.card.thresholds)
+    except UserError as error:
+        raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
+    kept, probabilities = score_readable(scorer, table, door, on_progress)
+    measured = table.select(kept)
+    labels = measured.labels
+    best_threshold, best_f1 = best_f1_threshold(probabilities, labels)
+
+    def of(rows: NDArray[np.bool_]) -> dict[str, Measured]:
+        return measure_pairs(probabilities[rows], labels[rows], thresholds["decision"], resamples=resamples, seed=seed)
+
+    groups = {}
+    if seen is not None:
+        unseen = is_unseen(measured, seen)
+        groups = {name: of(rows) for name, rows in (("seen", ~unseen), ("unseen", unseen)) if rows.any()}
+    names = pair_categories(measured)
+    categories = {str(name): of(names == name) for name in np.unique(names)} if len(set(names)) > 1 else {}
+    jaccard = token_jaccard(measured)
+    baseline = measure_pairs(jaccard, labels, best_f1_threshold(jaccard, labels)[0], resamples=resamples, seed=seed)
+    return MatchingReport(
+        model=scorer.card.spec,
+        thresholds=thresholds,
+        metrics=of(np.ones(len(labels), np.bool_)),
+        verdicts=measure_verdicts(probabilities, labels == 1, thresholds, resamples=resamples, seed=seed),
+        categories=categories,
+        groups=groups,
+        baseline={name: baseline[name] for name in BASELINE_METRICS},
+        best_f1=best_f1,
+        best_f1_threshold=best_threshold,
+        unreadable=int((~kept).sum()),
+        data_fingerprint=measured.fingerprint(),
+        table=measured,
+        probabilities=probabilities,
+    )
+
+
+def measure_verdicts(
+    probabilities: Floats,
+    truth: NDArray[np.bool_],
+    thresholds: dict[str, float],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Measured]:
+    """What becomes of (n,) pairs without a person; see ``MatchingReport``."""
+    verdict = verdicts(probabilities, same=thresholds["same"], different=thresholds["different"])
+    same, different = verdict == "same", verdict == "different"
+    rate, everywhere = float(truth.mean()), np.ones(len(truth), np.bool_)
+    guessed = float((same * rate + different * (1 - rate)).sum() / (max((same | different).sum(), 1)))
+    # name: value of each pair, the pairs that count, chance: verdicts of the same numbers given at random.
+    columns = {
+        "review_share": (~(same | different), everywhere, np.nan),
+        "same_precision": (truth, same, rate),
+        "same_recall": (same, truth, float(same.mean())),
+        "missed_share": (truth, different, rate),
+        "accuracy": (same == truth, same | different, guessed),
+    }
+    values = np.stack([np.where(counted, value, np.nan) for value, counted, _ in columns.values()], axis=1)
+    chance = np.broadcast_to([chance for _, _, chance in columns.values()], values.shape)
+    return dict(zip(columns, measure(values, chance, resamples=resamples, seed=seed), strict=True))
+
+
+def pair_categories(table: PairTable) -> NDArray[np.str_]:
+    """(n,) the category of both items, ``MIXED`` where they differ."""
+    categories = np.array([item.category for item in table.items])
+    left, right = categories[table.left], categories[table.right]
+    return np.where(left == right, left, MIXED)
+
+
+def require_labels(table: PairTable) -> None:
+    """Refuse pairs that cannot be measured on.
+
+    Raises:
+        UserError: there is none, or one without a label.
+    """
+    if not len(table):
+        raise UserError("There is no pair to evaluate on: choose another file.")
+    unlabelled = int((table.labels < 0).sum())
+    if unlabelled:
+        raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
+
+
+def score_readable(
+    scorer: BaseScorer, table: PairTable, door: PictureDoor | None, on_progress: OnProgress = lambda *_: None
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Which of (n,) pairs have two items that the model can read, and the probabilities of those.
+
+    Raises:
+        UserError: there is none, or pictures are needed and no door is given.
+    """
+    if scorer.needs_picture and door is None:
+        raise UserError(f"{scorer.card.spec} reads pictures: give the door that they come through.")
+    items = table.used_items()
+    left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
+    readable = np.zeros(len(items), np.bool_)
+    vectors = np.zeros((len(items), scorer.vector_dimension or 0), np.float32)
+    for batch in vectors_in_batches(scorer, items, door):
+        readable[batch.rows] = True
+        vectors[batch.rows] = batch.vectors
+        on_progress(batch.end, len(items))
+    kept = readable[left] & readable[right]
+    if not kept.any():
+        raise UserError(
+            f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
+        )
+    given = None if scorer.vector_dimension is None else vectors
+    return kept, np.asarray(scorer.score(items, left[kept], right[kept], given), np.float64)
+
+
+def _plain(metrics: dict[str, Measured]) -> dict[str, Any]:
+    return {name: metric.as_dict() for name, metric in metrics.items()}

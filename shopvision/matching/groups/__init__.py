@@ -1,0 +1,1 @@
+"""What follows from scores: groups of equal items, reviews, pages and exports."""

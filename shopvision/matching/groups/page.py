@@ -1,0 +1,233 @@
+"""A page for reviewers: groups of equal items, pairs the model is unsure about, conflicts, a form to decide them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from shopvision.database import connect
+from shopvision.database.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
+from shopvision.images import PictureDoor
+from shopvision.items.item import Item
+from shopvision.matching.fitting.data import items_from_catalogue
+from shopvision.matching.fitting.error_page import Field, compare
+from shopvision.matching.groups.reviews import pairs_to_review
+from shopvision.reports import Thumbnails, render_page
+from shopvision.settings import get_settings
+
+GROUPS, PAIRS = 500, 200
+MEMBERS = 12  # of a group that are shown
+
+_TEXT_FIELDS = ("category", "brand", "price")
+
+
+@dataclass(frozen=True)
+class ShownGroup:
+    """A group as the page shows it.
+
+    Attributes:
+        size: items it has.
+        is_changed: by the job of the page.
+        items: the first of them by id.
+        common: (name, value) of what all of ``items`` share.
+        differing: for each of ``items`` (name, value, whether another value stands against it) of all other fields.
+    """
+
+    group_id: uuid.UUID
+    size: int
+    is_changed: bool
+    items: list[Item]
+    common: list[tuple[str, str]]
+    differing: list[list[tuple[str, str, bool]]]
+
+    @property
+    def text(self) -> str:
+        """What the page's filter looks through."""
+        marks = ["new or changed"] if self.is_changed else []
+        return " ".join([*map(_words, self.items), str(self.group_id), *marks]).lower()
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """Two items side by side; ``reason`` is that of a conflict, or empty."""
+
+    left: Item
+    right: Item
+    probability: float
+    reason: str
+
+    @property
+    def fields(self) -> list[Field]:
+        """Line by line, with what differs marked."""
+        return compare(self.left, self.right)
+
+    @property
+    def text(self) -> str:
+        """What the page's filter looks through."""
+        kind = "conflict" if self.reason else "review"
+        return f"{_words(self.left)} {_words(self.right)} {kind}".lower()
+
+
+@dataclass(frozen=True)
+class MatchingPage:
+    """What the page shows, and how much there is of it."""
+
+    groups: list[ShownGroup]
+    borderline: list[ShownPair]
+    conflicts: list[ShownPair]
+    totals: Mapping[str, int]
+
+
+def matching_page(
+    model_version_id: int,
+    job_id: uuid.UUID,
+    *,
+    decision: float = 0.5,
+    most_groups: int = GROUPS,
+    most_pairs: int = PAIRS,
+) -> MatchingPage:
+    """The groups as they are now, those that the job changed first; unsure pairs and conflicts, unless decided since.
+
+    Args:
+        model_version_id: whose unsure pairs are shown.
+        job_id: whose changes are marked.
+        decision: see ``pairs_to_review``.
+        most_groups: at most so many; after the changed ones the largest.
+        most_pairs: at most so many of both kinds.
+    """
+    unsure = pairs_to_review(model_version_id, decision=decision, limit=most_pairs)
+    changed = (ItemGroup.job_id == job_id).label("changed")
+    with connect() as connection:
+        groups = connection.execute(
+            select(ItemGroup.group_id, ItemGroup.size, changed)
+            .order_by(changed.desc(), ItemGroup.size.desc(), ItemGroup.created_at, ItemGroup.group_id)
+            .limit(most_groups)
+        ).all()
+        members: dict[uuid.UUID, list[str]] = {row.group_id: [] for row in groups}
+        for row in connection.execute(
+            select(ItemGroupMember.group_id, ItemGroupMember.item_id)
+            .where(ItemGroupMember.group_id.in_(list(members)))
+            .order_by(ItemGroupMember.item_id)
+        ):
+            members[row.group_id].append(row.item_id)
+        apart = connection.execute(
+            select(
+                GroupConflict.left_item_id, GroupConflict.right_item_id, GroupConflict.probability, GroupConflict.reason
+            )
+            .order_by(GroupConflict.probability.desc(), GroupConflict.left_item_id, GroupConflict.right_item_id)
+            .limit(most_pairs)
+        ).all()
+        totals = {name: int(connection.scalar(query) or 0) for name, query in _totals(model_version_id).items()}
+        pairs = [(one.left_item_id, one.right_item_id, one.probability, "") for one in unsure]
+        kept_apart = [(row.left_item_id, row.right_item_id, row.probability, row.reason) for row in apart]
+        wanted = [item_id for ids in members.values() for item_id in ids[:MEMBERS]]
+        wanted += [item_id for left, right, *_ in pairs + kept_apart for item_id in (left, right)]
+        items = items_from_catalogue(connection, wanted)
+    shown = [
+        _group(
+            row.group_id,
+            row.size,
+            [items[item_id] for item_id in members[row.group_id][:MEMBERS]],
+            is_changed=row.changed,
+        )
+        for row in groups
+    ]
+    return MatchingPage(
+        [group for group in shown if group.items],
+        [ShownPair(items[left], items[right], probability, reason) for left, right, probability, reason in pairs],
+        [ShownPair(items[left], items[right], probability, reason) for left, right, probability, reason in kept_apart],
+        totals,
+    )
+
+
+def write_report(
+    output: Path,
+    page: MatchingPage,
+    *,
+    facts: Sequence[tuple[str, str]] = (),
+    failures: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write the page, with its pictures inside.
+
+    Args:
+        output: the HTML file.
+        page: from ``matching_page``.
+        facts: (name, value) pairs shown on top.
+        failures: ``item_key``, ``code`` and ``message`` of pairs that could not be scored.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    items = [item for group in page.groups for item in group.items]
+    items += [item for pair in (*page.borderline, *page.conflicts) for item in (pair.left, pair.right)]
+    number = {item.picture: place for place, item in enumerate(items) if item.picture}
+    with PictureDoor(get_settings()) as door:
+        thumbnails = Thumbnails(door)
+        thumbnails.add_all({place: picture for picture, place in number.items()})
+    render_page(
+        "item_groups.html",
+        output,
+        title="Items that are the same product",
+        subtitle="What differs is marked. Decide pairs and items by a click; the file of your decisions goes into "
+        "`shopvision pairs reviews import`.",
+        facts=[(name, f"{count:,}") for name, count in page.totals.items()] + list(facts),
+        page=page,
+        number=number,
+        failures=failures,
+        pictures=thumbnails.sources,
+    )
+
+
+def _totals(model_version_id: int) -> dict[str, Any]:
+    undecided = (
+        select(func.count())
+        .select_from(PairScore)
+        .where(
+            PairScore.model_version_id == model_version_id,
+            PairScore.verdict == "review",
+            ~select(PairReview.verdict)
+            .where(
+                PairReview.left_item_id == PairScore.left_item_id, PairReview.right_item_id == PairScore.right_item_id
+            )
+            .exists(),
+        )
+    )
+    return {
+        "groups": select(func.count()).select_from(ItemGroup),
+        "items in groups": select(func.count()).select_from(ItemGroupMember),
+        "pairs for review": undecided,
+        "conflicts": select(func.count()).select_from(GroupConflict),
+    }
+
+
+def _group(group_id: uuid.UUID, size: int, items: list[Item], *, is_changed: bool) -> ShownGroup:
+    fields = [_fields(item) for item in items]
+    names = list(dict.fromkeys(name for one in fields for name in one))
+    values = {name: {one[name] for one in fields if name in one} for name in names}
+    common = [name for name in names if len(values[name]) == 1 and all(name in one for one in fields)]
+    return ShownGroup(
+        group_id,
+        size,
+        is_changed,
+        items,
+        [(name, next(iter(values[name]))) for name in common],
+        [
+            [(name, one[name], len(values[name]) > 1) for name in names if name in one and name not in common]
+            for one in fields
+        ],
+    )
+
+
+def _fields(item: Item) -> dict[str, str]:
+    fields = {name: getattr(item, name) for name in _TEXT_FIELDS}
+    fields |= {key: ", ".join(values) for key, values in item.attributes.items()}
+    return {name: value for name, value in fields.items() if value}
+
+
+def _words(item: Item) -> str:
+    return " ".join([item.item_id, item.title, item.category, item.brand])

@@ -1,0 +1,1 @@
+"""How pairs are scored: one model, a cascade, an ensemble."""

@@ -1,0 +1,296 @@
+"""Scoring pairs of items without any queue or database.
+
+A pair's probability does not depend on the other pairs of its batch, but for the rounding of half precision.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shopvision.encoders.image_encoder import ImageEncoder, Precision, best_precision, choose_device
+from shopvision.errors import ItemError, UserError
+from shopvision.evaluation.calibration import apply
+from shopvision.evaluation.calibration import verdicts as verdicts_of
+from shopvision.images import PictureDoor
+from shopvision.items.item import Item, pair_key
+from shopvision.matching.families._family import find_family, image_dimension
+from shopvision.matching.families.card import load_matcher
+from shopvision.matching.families.towers import OneTower
+from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
+from shopvision.matching.scoring.item_pictures import read_pictures
+from shopvision.settings import get_settings
+
+if TYPE_CHECKING:
+    from shopvision.images.preprocessing import Preprocessing
+    from shopvision.matching.scoring.batching import ShouldStop
+    from shopvision.models.card import ModelCard
+
+Floats: TypeAlias = NDArray[np.float32]
+Rows: TypeAlias = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """What a model says of a pair.
+
+    Attributes:
+        probability: that both items are the same product.
+        verdict: ``same``, ``different`` or ``review``.
+    """
+
+    probability: float
+    verdict: str
+
+
+class BaseScorer(ABC):
+    """What all scorers of pairs share: one model, or several as one.
+
+    Attributes:
+        card: of the model version; of a cascade that of its last model, whose thresholds hold.
+        needs_text: whether it reads texts.
+        needs_picture: whether it reads pictures.
+        preprocessing: how pictures must be prepared; None where it reads none.
+        vector_dimension: length of what is kept of an item between ``item_vectors`` and ``score``: a vector, or the
+            features of its picture; None where nothing is.
+    """
+
+    card: ModelCard
+    needs_text: bool
+    needs_picture: bool
+    preprocessing: Preprocessing | None
+    vector_dimension: int | None
+
+    @abstractmethod
+    def check(self, item: Item) -> None:
+        """Refuse an item that gives the model nothing to read.
+
+        Raises:
+            ItemError: ``no_text`` or ``no_picture``.
+        """
+
+    @abstractmethod
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+        """What is kept of items.
+
+        Args:
+            items: m items.
+            pictures: m prepared pictures, where the model reads pictures; None of an item that has none.
+
+        Returns:
+            (m, ``vector_dimension``) float32.
+
+        Raises:
+            UserError: nothing is kept of items, or pictures are missing altogether.
+            ItemError: ``no_picture``, of an item that cannot do without.
+        """
+
+    @abstractmethod
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
+    ) -> Floats:
+        """What ``score`` gives, of rows and vectors that fit; ``vectors`` is None where nothing is kept of items."""
+
+    def score(
+        self,
+        items: Sequence[Item],
+        left: Rows,
+        right: Rows,
+        vectors: Floats | None = None,
+        *,
+        should_stop: ShouldStop | None = None,
+    ) -> Floats:
+        """Calibrated probabilities that pairs are the same product.
+
+        Args:
+            items: m items.
+            left: (n,) rows of the first items.
+            right: (n,) rows of the second items.
+            vectors: (m, ``vector_dimension``) from ``item_vectors``; by default they are made, and pictures read.
+            should_stop: asked between batches.
+
+        Returns:
+            (n,) float32, in the order given; NaN for pairs that were not reached before it was asked to stop.
+
+        Raises:
+            UserError: vectors of another shape, or rows that are no items.
+            ItemError: a picture cannot be read.
+        """
+        return self._score(items, left, right, self._checked(items, left, right, vectors), should_stop)
+
+    def verdicts(self, probabilities: Floats) -> NDArray[np.str_]:
+        """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities, by the card's thresholds."""
+        zone = self.card.thresholds
+        return verdicts_of(probabilities, same=zone["same"], different=zone["different"])
+
+    def __call__(self, pairs: Sequence[tuple[Item, Item]]) -> list[ScoredPair]:
+        """Score pairs of items; their pictures are read through the picture door.
+
+        Raises:
+            ItemError: a pair of an item with itself, an item with nothing to read, or a picture that cannot be read.
+            UserError: two different items have one id.
+        """
+        places: dict[str, int] = {}
+        items: list[Item] = []
+        for item in (item for pair in pairs for item in pair):
+            if places.setdefault(item.item_id, len(items)) == len(items):
+                self.check(item)
+                items.append(item)
+            elif items[places[item.item_id]] != item:
+                raise UserError(f"Two different items are called {item.item_id!r}: give each an id of its own.")
+        for a, b in pairs:
+            pair_key(a.item_id, b.item_id)
+        rows = np.array([[places[item.item_id] for item in pair] for pair in pairs], np.int64).reshape(-1, 2)
+        probabilities = self.score(items, rows[:, 0], rows[:, 1])
+        verdicts = self.verdicts(probabilities)
+        return [ScoredPair(*pair) for pair in zip(probabilities.tolist(), verdicts.tolist(), strict=True)]
+
+    def _vectors_from_pictures(self, items: Sequence[Item]) -> Floats:
+        """``item_vectors``, with the pictures read."""
+        if self.vector_dimension is None or self.preprocessing is None:
+            return self.item_vectors(items, None)
+        vectors = np.empty((len(items), self.vector_dimension), np.float32)
+        with PictureDoor(get_settings()) as door:
+            for place, found in read_pictures(items, self.preprocessing, door):
+                pictures = []
+                for picture in found:
+                    if isinstance(picture, ItemError):
+                        raise picture
+                    pictures.append(picture)
+                vectors[place] = self.item_vectors(items[place], pictures)
+        return vectors
+
+    def _checked(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None) -> Floats | None:
+        """The vectors, made where they are needed and not given."""
+        for rows in (left, right):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(items):
+                raise UserError(f"A pair names row {rows.max()} of {len(items)} items: give rows of these items.")
+        if len(left) != len(right):
+            raise UserError(f"{len(left)} first items and {len(right)} second ones are no pairs.")
+        if self.vector_dimension is None:
+            return None
+        if vectors is None:
+            return self._vectors_from_pictures(items)
+        if vectors.shape != (len(items), self.vector_dimension):
+            raise UserError(
+                f"Vectors have the shape {vectors.shape}, not {(len(items), self.vector_dimension)}: make them anew."
+            )
+        return vectors
+
+
+class PairScorer(BaseScorer):
+    """Which pairs of items are the same product, by one model. Not thread-safe.
+
+    ``PairScorer(folder)([(Item("1", "red shoe"), Item("2", "shoe, red"))])``
+
+    Attributes:
+        card: of the model version.
+        device: where it runs.
+        dtype: what it computes in.
+    """
+
+    def __init__(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> None:
+        """Load a model version.
+
+        Args:
+            folder: from ``shopvision.models.registry.local_copy`` or a finished training.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
+            precision: of the encoders; ``auto`` takes the fastest that the device computes in.
+
+        Raises:
+            UserError: no pair scorer of a known family, thresholds out of order, or no such device.
+            JobError: the weights do not fit the architecture exactly.
+        """
+        self.device = choose_device(device)
+        self.dtype = best_precision(self.device) if precision == "auto" else getattr(torch, precision)
+        loaded = load_matcher(folder)
+        family = find_family(loaded.arguments.family)
+        self.card = loaded.card
+        self.needs_text = family.reads_text
+        self.needs_picture = family.reads_pictures
+        self.preprocessing = loaded.preprocessing
+        self._packer = loaded.packer
+        self._calibration = loaded.arguments.calibration
+        self._features: ImageEncoder | None = None
+        self._runner: OneTowerRunner | TwoTowerRunner
+        symmetric = loaded.arguments.symmetric
+        if isinstance(loaded.network, OneTower):
+            assert loaded.packer is not None  # noqa: S101 - for the type checker: one-tower models read texts
+            self.vector_dimension = None
+            if loaded.image_encoder is not None and loaded.preprocessing is not None:
+                self.vector_dimension = image_dimension(loaded.image_encoder)
+                self._features = ImageEncoder(
+                    loaded.image_encoder, loaded.preprocessing, self.vector_dimension,
+                    device=self.device, dtype=self.dtype,
+                )  # fmt: skip
+            self._runner = OneTowerRunner(
+                loaded.network, loaded.packer, device=self.device, dtype=self.dtype, symmetric=symmetric
+            )
+        else:
+            self.vector_dimension = loaded.network.dimension
+            self._runner = TwoTowerRunner(
+                loaded.network, loaded.packer, loaded.preprocessing,
+                device=self.device, dtype=self.dtype, symmetric=symmetric,
+            )  # fmt: skip
+
+    def check(self, item: Item) -> None:
+        """See ``BaseScorer``."""
+        if self.needs_text and not self.needs_picture and not (item.title or item.attributes or item.description):
+            raise ItemError("no_text", f"Item {item.item_id!r} has no title, attributes or description: give it some.")
+        if self.needs_picture and not self.needs_text and not item.picture:
+            raise _no_picture(item)
+
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+        """See ``BaseScorer``."""
+        if self.vector_dimension is None:
+            raise UserError(f"{self.card.spec} keeps nothing of items: it reads both items of a pair at once.")
+        if isinstance(self._runner, TwoTowerRunner) and self._packer is not None:
+            return self._runner.text_vectors(self._packer.items(items))
+        if pictures is None or len(pictures) != len(items):
+            raise UserError(f"{self.card.spec} reads pictures: give one for each of the {len(items)} items.")
+        rows = [row for row, picture in enumerate(pictures) if picture is not None]
+        given = [picture for picture in pictures if picture is not None]
+        vectors = np.zeros((len(items), self.vector_dimension), np.float32)
+        if isinstance(self._runner, TwoTowerRunner):
+            if len(rows) < len(items):
+                raise _no_picture(items[next(row for row, picture in enumerate(pictures) if picture is None)])
+            return self._runner.picture_vectors(given)
+        assert self._features is not None  # noqa: S101 - for the type checker
+        size = self._features.batch_size
+        for start in range(0, len(given), size):
+            vectors[rows[start : start + size]] = self._features.encode(np.stack(given[start : start + size]))
+        return vectors
+
+    def log_odds(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None = None) -> Floats:
+        """As ``score``, before calibration: what the network says."""
+        return self._log_odds(items, left, right, self._checked(items, left, right, vectors), None)
+
+    def _score(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
+    ) -> Floats:
+        return apply(self._calibration, self._log_odds(items, left, right, vectors, should_stop)).astype(np.float32)
+
+    def _log_odds(
+        self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
+    ) -> Floats:
+        """Averaged over both orders where the card wants it.
+
+        Averaged are log-odds and not probabilities, because calibration works on log-odds, and a very sure order would
+        count no more than a rather sure one.
+        """
+        if isinstance(self._runner, TwoTowerRunner):
+            assert vectors is not None  # noqa: S101 - for the type checker: two-tower models keep vectors
+            return self._runner.log_odds(vectors, left, right, should_stop)
+        assert self._packer is not None  # noqa: S101 - as above: one-tower models read texts
+        return self._runner.log_odds(self._packer.items(items), left, right, vectors, should_stop)
+
+
+def _no_picture(item: Item) -> ItemError:
+    return ItemError("no_picture", f"Item {item.item_id!r} has no picture: give it one, or use a model of texts.")

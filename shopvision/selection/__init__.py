@@ -1,0 +1,1 @@
+"""Which pictures represent a promotion plan or an item."""

@@ -1,0 +1,1 @@
+"""CLIK, topic-dependent image ranking: data, model, training, evaluation, prediction."""

@@ -1,0 +1,1 @@
+"""The demo: a sample catalogue, its plans, and products listed twice."""
