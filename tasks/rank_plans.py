@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
+from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.registration import register
 
 if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
     from shopvision.selection.store import Scope
-    from worker.ledger.context import StepContext
 
 MOST_URGENT_PLANS = 20  # so many named plans are taken for urgent: they are ranked in seconds
 

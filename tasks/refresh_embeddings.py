@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
-
-if TYPE_CHECKING:
-    from worker.ledger.context import StepContext
-
+from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.registration import register
 
 LEFT_ALONE = timedelta(hours=24)  # how long a run without ``verify`` leaves out what failed
 PASSING = ("unavailable", "timeout")  # failures that may be over in an hour

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, register
+from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.registration import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from shopvision.matching.groups.components import GroupOptions
     from shopvision.matching.requested_pairs import BrokenRow
     from shopvision.matching.scoring.scoring_setup import Setup, Thresholds
-    from worker.ledger.context import StepContext
 
 T = TypeVar("T", "BlockingOptions", "GroupOptions")
 

@@ -1,4 +1,4 @@
-"""What a job kind is: parameters, how it splits, what one chunk does, how it finishes.
+"""What a job kind is: parameters, how it splits, what one chunk does, how it finishes. And which kinds there are.
 
 A kind is one class in one module of ``tasks/``::
 
@@ -9,9 +9,6 @@ A kind is one class in one module of ``tasks/``::
         ...
 
     refresh_embeddings = register(RefreshEmbeddings())
-
-``register`` makes four Celery tasks of it: ``tasks.<kind>``, which a producer sends to enqueue a job, and
-``tasks.<kind>.split``, ``.chunk`` and ``.finish``, which the ledger sends.
 """
 
 from __future__ import annotations
@@ -21,17 +18,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shopvision.errors import UserError
 
 if TYPE_CHECKING:
-    from celery.app.task import Task
-    from sqlalchemy import Connection
+    import uuid
 
-    from worker.ledger.context import StepContext
+    from sqlalchemy import Connection
 
 
 class Phase(StrEnum):
@@ -53,6 +49,21 @@ class JobParams(BaseModel):
 
 
 P = TypeVar("P", bound=JobParams)
+
+
+class StepContext(Protocol):
+    """What a running step may ask.
+
+    Attributes:
+        job_id: the job it belongs to.
+        round: of a split: how often the job has been split, this time included.
+    """
+
+    job_id: uuid.UUID
+    round: int
+
+    def should_stop(self) -> bool:
+        """True once the step should end early: hand back what is left, or give up splitting. Cheap: ask often."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +134,9 @@ class JobKind(ABC, Generic[P]):
 _kinds: dict[str, JobKind[Any]] = {}
 
 
-def register(kind: JobKind[Any]) -> Task[..., None]:
-    """Make ``kind`` known and create its Celery tasks; returns the one that producers send."""
-    from worker.registration import create_tasks
-
+def add_kind(kind: JobKind[Any]) -> None:
+    """Make ``kind`` known by its name; ``worker.registration.register`` also makes its Celery tasks."""
     _kinds[kind.name] = kind
-    return create_tasks(kind)
 
 
 def get_kind(name: str) -> JobKind[Any]:

@@ -17,7 +17,7 @@ from worker.app import app
 from worker.dispatcher import DispatcherStep
 from worker.health import HealthStep
 from worker.kinds import Phase
-from worker.ledger.context import STOP_FILE_VARIABLE
+from worker.ledger.running_step import STOP_FILE_VARIABLE
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def _note_lost_process(sender: Task[..., None], exception: BaseException, args: 
 
     Without it the chunk would wait for its lease to run out.
     """
-    from worker.ledger.chunks import record_death
+    from worker.ledger.deaths import record_death
 
     lost = isinstance(exception, (WorkerLostError, TimeLimitExceeded))
     if not lost or not args or not sender.name.endswith(tuple(f".{phase}" for phase in Phase)):

@@ -1,4 +1,8 @@
-"""The Celery tasks of a job kind. Light at import: a producer loads this, and no database driver with it."""
+"""The Celery tasks of a job kind. Light at import: a producer loads this, and no database driver with it.
+
+There are four: ``tasks.<kind>``, which a producer sends to enqueue a job, and ``tasks.<kind>.split``, ``.chunk`` and
+``.finish``, which the ledger sends.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shopvision.errors import UserError
 from worker.app import app
-from worker.kinds import Phase
+from worker.kinds import Phase, add_kind
 
 if TYPE_CHECKING:
     from celery.app.task import Task
@@ -17,8 +21,9 @@ SUBMIT_RETRIES = 10
 SUBMIT_RETRY_SECONDS = 5
 
 
-def create_tasks(kind: JobKind[Any]) -> Task[..., None]:
-    """Register the four Celery tasks of ``kind``; returns the one that producers send."""
+def register(kind: JobKind[Any]) -> Task[..., None]:
+    """Make ``kind`` known and create its Celery tasks; returns the one that producers send."""
+    add_kind(kind)
     for phase in Phase:
         app.task(name=f"tasks.{kind.name}.{phase}", bind=True)(_run_step)
 

@@ -15,9 +15,11 @@ from sqlalchemy.exc import OperationalError
 from shopvision.errors import JobError, TransientError, UserError
 from worker import metrics
 from worker.kinds import ChunkResult, Phase, get_kind, parse_params
-from worker.ledger import chunks, jobs
-from worker.ledger.chunks import Lease, LeaseLostError
-from worker.ledger.context import StepContext
+from worker.ledger import commits, jobs
+from worker.ledger.deaths import record_death
+from worker.ledger.leases import Lease, LeaseLostError, claim
+from worker.ledger.running_step import RunningStep
+from worker.ledger.splits import commit_split
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +31,7 @@ COMMIT_PATIENCE_SECONDS = 120.0
 def run_step(chunk_id: int, hostname: str) -> None:
     """Claim a chunk and do what its phase asks. Whatever happens is in the ledger when this returns."""
     try:
-        lease = chunks.claim(chunk_id, f"{hostname}/{os.getpid()}")
+        lease = claim(chunk_id, f"{hostname}/{os.getpid()}")
     except OperationalError as error:
         log.warning("claim_failed", chunk_id=chunk_id, error=str(error.orig))
         return  # the reaper sends the chunk again
@@ -59,7 +61,7 @@ def run_step(chunk_id: int, hostname: str) -> None:
 def _attempt(lease: Lease) -> ChunkResult | None:
     """Run one attempt; None where it came to no result."""
     try:
-        with StepContext(lease) as context:
+        with RunningStep(lease) as context:
             return _STEPS[lease.phase](lease, context)
     except LeaseLostError as error:
         log.warning("lease_lost", error=str(error))
@@ -67,37 +69,37 @@ def _attempt(lease: Lease) -> ChunkResult | None:
         _wait_and_retry(lease, error)
     except (JobError, UserError) as error:
         log.error("job_failed", error=str(error))  # noqa: TRY400 - a mistake of the user's: no traceback
-        _settle(chunks.fail_job, lease, str(error))
+        _settle(commits.fail_job, lease, str(error))
     except Exception as error:
         log.exception("step_crashed")
         description = f"{type(error).__name__}: {error}"
-        _settle(chunks.record_death, lease.chunk_id, description, attempt=lease.attempt)
+        _settle(record_death, lease.chunk_id, description, attempt=lease.attempt)
     return None
 
 
-def _split(lease: Lease, context: StepContext) -> ChunkResult:
+def _split(lease: Lease, context: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     params = kind.pin(parse_params(kind, lease.params))
     keys = kind.split(params, context) if lease.retry_of is None else jobs.failed_keys(lease.retry_of)
-    chunks.commit_split(lease, params.model_dump(mode="json", exclude_defaults=True), keys, kind.chunk_size, kind.queue)
+    commit_split(lease, params.model_dump(mode="json", exclude_defaults=True), keys, kind.chunk_size, kind.queue)
     return ChunkResult()
 
 
-def _chunk(lease: Lease, context: StepContext) -> ChunkResult:
+def _chunk(lease: Lease, context: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     result = kind.run(parse_params(kind, lease.params), lease.item_keys, context)
-    _settle(chunks.commit, lease, result)
+    _settle(commits.commit, lease, result)
     return result
 
 
-def _finish(lease: Lease, context: StepContext) -> ChunkResult:
+def _finish(lease: Lease, context: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     outcome = kind.finish(parse_params(kind, lease.params), context)
-    _settle(chunks.commit_finish, lease, outcome)
+    _settle(commits.commit_finish, lease, outcome)
     return ChunkResult()
 
 
-_STEPS: dict[Phase, Callable[[Lease, StepContext], ChunkResult]] = {
+_STEPS: dict[Phase, Callable[[Lease, RunningStep], ChunkResult]] = {
     Phase.SPLIT: _split,
     Phase.CHUNK: _chunk,
     Phase.FINISH: _finish,
@@ -121,11 +123,11 @@ def _wait_and_retry(lease: Lease, error: Exception) -> None:
     attempts = lease.postponed + 1
     if attempts >= MAX_TRANSIENT_ATTEMPTS:
         log.error("job_failed", error=message)
-        _settle(chunks.fail_job, lease, f"Given up after {attempts} attempts: {message}")
+        _settle(commits.fail_job, lease, f"Given up after {attempts} attempts: {message}")
         return
     delay = min(MAX_DELAY_SECONDS, 2.0 * 2.0 ** min(attempts, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     log.warning("step_postponed", error=message, delay_seconds=round(delay, 1))
     try:
-        _settle(chunks.give_back, lease, message, delay)
+        _settle(commits.give_back, lease, message, delay)
     except (LeaseLostError, OperationalError) as lost:
         log.warning("lease_lost", error=str(lost))

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 from tasks.rank_plans import RankParams, RankPlans
 from tasks.refresh_embeddings import RefreshEmbeddings, RefreshParams
 from tasks.score_pairs import ScorePairs, ScoreParams
-from worker.kinds import ChunkResult, JobKind, JobParams, register
-from worker.ledger.context import StepContext
+from worker.kinds import ChunkResult, JobKind, JobParams, StepContext
+from worker.registration import register
 
 
 def note_effects(connection: Connection, keys: list[str]) -> None:

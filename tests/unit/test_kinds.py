@@ -9,8 +9,8 @@ import pytest
 from shopvision.errors import UserError
 from worker import kinds
 from worker.app import app
-from worker.kinds import ChunkResult, JobKind, JobParams, get_kind, parse_params, register
-from worker.ledger.context import StepContext
+from worker.kinds import ChunkResult, JobKind, JobParams, StepContext, get_kind, parse_params
+from worker.registration import register
 
 
 class ToyParams(JobParams):

@@ -1,4 +1,4 @@
-"""Jobs as a whole: submit, cancel, resume, retry what failed, and how they end."""
+"""What people and services ask of jobs: submit, cancel, resume, retry what failed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Update, func, insert, literal, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shopvision.database import connect
 from shopvision.errors import UserError
 from worker.kinds import Phase, get_kind, parse_params
+from worker.ledger.lifecycle import SPLIT_QUEUE, advance, end_if_cancelled
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
-
-SPLIT_QUEUE = "control"
 
 
 def submit(
@@ -91,36 +90,6 @@ def cancel(job_id: uuid.UUID) -> JobState:
         return end_if_cancelled(connection, job_id)
 
 
-def end_if_cancelled(connection: Connection, job_id: uuid.UUID) -> JobState:
-    """Mark a job cancelled once nobody works on it any more. The caller holds the job's row lock."""
-    state = connection.scalar(
-        update(Job)
-        .where(
-            Job.job_id == job_id,
-            Job.state == JobState.RUNNING,
-            Job.cancel_requested_at.is_not(None),
-            ~select(Chunk.chunk_id).where(Chunk.job_id == job_id, Chunk.state == ChunkState.LEASED).exists(),
-        )
-        .values(state=JobState.CANCELLED, finished_at=func.now())
-        .returning(Job.state)
-    )
-    return JobState(state) if state else JobState.RUNNING
-
-
-def fail(connection: Connection, job_id: uuid.UUID, error: str) -> None:
-    """End a job with an error; its waiting chunks are put aside so that ``resume`` can take them up again."""
-    connection.execute(
-        update(Job)
-        .where(Job.job_id == job_id, Job.state == JobState.RUNNING)
-        .values(state=JobState.FAILED, error=error, finished_at=func.now())
-    )
-    connection.execute(
-        update(Chunk)
-        .where(Chunk.job_id == job_id, Chunk.state == ChunkState.READY)
-        .values(state=ChunkState.CANCELLED, finished_at=func.now())
-    )
-
-
 def resume(job_id: uuid.UUID) -> None:
     """Take up a cancelled or failed job where it stopped.
 
@@ -172,74 +141,8 @@ def failed_keys(job_id: uuid.UUID) -> Iterator[str]:
         )
 
 
-def advance(connection: Connection, job_id: uuid.UUID) -> None:
-    """Move a job whose phase is complete to the next one. The caller holds the job's row lock."""
-    job = connection.execute(
-        select(
-            Job.kind, Job.phase, Job.state, Job.cancel_requested_at, Job.retry_of, Job.items_total, Job.items_failed
-        ).where(Job.job_id == job_id)
-    ).one()
-    if job.state != JobState.RUNNING or job.cancel_requested_at is not None:
-        return
-    if job.phase == Phase.FINISH:
-        _succeed(connection, job_id, job.items_total, job.items_failed)
-        return
-    if job.phase == Phase.SPLIT:
-        waiting = connection.scalar(
-            select(func.count()).where(
-                Chunk.job_id == job_id, Chunk.phase == Phase.CHUNK, Chunk.state == ChunkState.READY
-            )
-        )
-        if waiting:
-            connection.execute(update(Job).where(Job.job_id == job_id).values(phase=Phase.CHUNK, chunks_left=waiting))
-            enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.phase == Phase.CHUNK))
-            return
-    kind = get_kind(job.kind)
-    splits = connection.scalar(select(func.count()).where(Chunk.job_id == job_id, Chunk.phase == Phase.SPLIT))
-    if job.retry_of is None and (splits or 0) < kind.rounds:
-        phase, queue = Phase.SPLIT, SPLIT_QUEUE
-    else:
-        phase, queue = Phase.FINISH, kind.finish_queue
-    connection.execute(update(Job).where(Job.job_id == job_id).values(phase=phase, chunks_left=1))
-    connection.execute(insert(Chunk).values(job_id=job_id, phase=phase, queue=queue))
-    enqueue_chunks(connection, (Chunk.job_id == job_id) & (Chunk.phase == phase))
-
-
-def _succeed(connection: Connection, job_id: uuid.UUID, total: int | None, failed: int) -> None:
-    if total and failed == total:
-        code, message = connection.execute(
-            select(ItemFailure.code, func.min(ItemFailure.message))
-            .where(ItemFailure.job_id == job_id)
-            .group_by(ItemFailure.code)
-            .order_by(func.count().desc())
-            .limit(1)
-        ).one()
-        fail(connection, job_id, f"Every one of the {total} items failed, most of them with {code}: {message}")
-        return
-    connection.execute(update(Job).where(Job.job_id == job_id).values(state=JobState.SUCCEEDED, finished_at=func.now()))
-
-
 def _lock_job(connection: Connection, job_id: uuid.UUID) -> Any:
     job = connection.execute(select(*Job.__table__.c).where(Job.job_id == job_id).with_for_update()).one_or_none()
     if job is None:
         raise UserError(f"There is no job {job_id}. `shopvision jobs list` shows those there are.")
     return job
-
-
-def add_counters(job_id: uuid.UUID, *, done: int, skipped: int, failed: int, counters: dict[str, int]) -> Update:
-    """The statement that adds one chunk's numbers to its job; every counter is a sum over chunks."""
-    sums = [
-        part
-        for name, value in counters.items()
-        for part in (literal(name), func.coalesce(Job.counters[name].as_integer(), 0) + value)
-    ]
-    return (
-        update(Job)
-        .where(Job.job_id == job_id)
-        .values(
-            items_done=Job.items_done + done,
-            items_skipped=Job.items_skipped + skipped,
-            items_failed=Job.items_failed + failed,
-            counters=Job.counters.op("||")(func.jsonb_build_object(*sums)),
-        )
-    )

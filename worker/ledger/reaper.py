@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 
 from shopvision.database import connect
 from shopvision.settings import get_settings
-from worker.ledger.chunks import record_death
-from worker.ledger.jobs import end_if_cancelled
+from worker.ledger.deaths import record_death
+from worker.ledger.lifecycle import end_if_cancelled
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, Job, JobState
 

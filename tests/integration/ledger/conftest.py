@@ -11,8 +11,7 @@ from sqlalchemy import Connection, text
 
 from shopvision.database import connect
 from worker import kinds
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams
-from worker.ledger.context import StepContext
+from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.ledger.outbox import relay
 
 

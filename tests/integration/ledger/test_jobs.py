@@ -12,9 +12,9 @@ from sqlalchemy import func, select, text, update
 from shopvision.database import connect, transaction
 from shopvision.errors import JobError, TransientError, UserError
 from tests.integration.ledger.conftest import CountKind, CountParams, RememberingBroker, effects
-from worker.ledger import chunks, jobs
-from worker.ledger.chunks import LeaseLostError
-from worker.ledger.context import StepContext
+from worker.kinds import StepContext
+from worker.ledger import commits, jobs, leases, splits
+from worker.ledger.leases import LeaseLostError
 from worker.ledger.outbox import relay
 from worker.ledger.progress import failure_counts, find_job, job_progress, list_failures, recent_jobs
 from worker.ledger.reaper import reap
@@ -114,24 +114,24 @@ def test_a_chunk_delivered_three_times_has_one_effect(drain: Drain, broker_memor
 
 def test_two_workers_cannot_hold_one_chunk(drain: Drain) -> None:
     [chunk_id] = split(submit(numbers=4), drain)
-    assert chunks.claim(chunk_id, "a/1") is not None
-    assert chunks.claim(chunk_id, "b/2") is None
+    assert leases.claim(chunk_id, "a/1") is not None
+    assert leases.claim(chunk_id, "b/2") is None
 
 
 def test_only_the_current_attempt_may_commit(drain: Drain, count_kind: CountKind) -> None:
     [chunk_id] = split(submit(numbers=4), drain)
-    slow = chunks.claim(chunk_id, "slow/1")
+    slow = leases.claim(chunk_id, "slow/1")
     expire(chunk_id)
     reap()
-    quick = chunks.claim(chunk_id, "quick/2")
+    quick = leases.claim(chunk_id, "quick/2")
     assert slow is not None
     assert quick is not None
     assert quick.attempt == slow.attempt + 1
     params = count_kind.params()
-    assert not chunks.heartbeat(slow).alive
-    chunks.commit(quick, count_kind.run(params, quick.item_keys, None))  # type: ignore[arg-type,type-var]
+    assert not leases.heartbeat(slow).alive
+    commits.commit(quick, count_kind.run(params, quick.item_keys, None))  # type: ignore[arg-type,type-var]
     with pytest.raises(LeaseLostError):
-        chunks.commit(slow, count_kind.run(params, slow.item_keys, None))  # type: ignore[arg-type,type-var]
+        commits.commit(slow, count_kind.run(params, slow.item_keys, None))  # type: ignore[arg-type,type-var]
     assert effects() == ["0", "1", "2", "3"]
     assert job_progress(quick.job_id).done == 4
 
@@ -141,28 +141,28 @@ def test_without_the_fence_a_late_attempt_has_a_double_effect(
 ) -> None:
     """The proof that the test above can fail: the same story, told without the attempt number."""
     [chunk_id] = split(submit(numbers=4), drain)
-    slow = chunks.claim(chunk_id, "slow/1")
+    slow = leases.claim(chunk_id, "slow/1")
     expire(chunk_id)
     reap()
-    quick = chunks.claim(chunk_id, "quick/2")
+    quick = leases.claim(chunk_id, "quick/2")
     assert slow is not None
     assert quick is not None
-    monkeypatch.setattr(chunks, "_mine", lambda lease: [Chunk.chunk_id == lease.chunk_id])
+    monkeypatch.setattr(leases, "mine", lambda lease: [Chunk.chunk_id == lease.chunk_id])
     for lease in (quick, slow):
-        chunks.commit(lease, count_kind.run(count_kind.params(), lease.item_keys, None))  # type: ignore[arg-type,type-var]
+        commits.commit(lease, count_kind.run(count_kind.params(), lease.item_keys, None))  # type: ignore[arg-type,type-var]
     assert effects() == ["0", "0", "1", "1", "2", "2", "3", "3"]
 
 
 def test_a_stale_split_adds_no_chunks(drain: Drain) -> None:
     job_id = submit(numbers=8)
     [chunk_id] = open_chunks(job_id)
-    stale = chunks.claim(chunk_id, "slow/1")
+    stale = leases.claim(chunk_id, "slow/1")
     expire(chunk_id)
     reap()
     drain()
     assert stale is not None
     with pytest.raises(LeaseLostError):
-        chunks.commit_split(stale, {}, iter(["0", "1"]), 1, "io")
+        splits.commit_split(stale, {}, iter(["0", "1"]), 1, "io")
     assert job_progress(job_id).total == 8
     assert job_progress(job_id).state == "succeeded"
 
@@ -237,13 +237,13 @@ def test_cancel_before_work_is_immediate_and_resume_completes(drain: Drain) -> N
 def test_a_cancelled_chunk_keeps_what_it_did_and_hands_back_the_rest(drain: Drain, count_kind: CountKind) -> None:
     job_id = submit(numbers=4)
     [chunk_id] = split(job_id, drain)
-    lease = chunks.claim(chunk_id, "a/1")
+    lease = leases.claim(chunk_id, "a/1")
     assert lease is not None
     assert jobs.cancel(job_id) == "running"  # somebody still works on it
-    assert chunks.heartbeat(lease).cancelled
+    assert leases.heartbeat(lease).cancelled
     partial = count_kind.run(count_kind.params(), lease.item_keys[:1], None)  # type: ignore[arg-type,type-var]
     partial.remaining = lease.item_keys[1:]
-    chunks.commit(lease, partial)
+    commits.commit(lease, partial)
     assert job_progress(job_id).state == "cancelled"
     assert effects() == ["0"]
     jobs.resume(job_id)
@@ -255,11 +255,11 @@ def test_a_cancelled_chunk_keeps_what_it_did_and_hands_back_the_rest(drain: Drai
 def test_the_rest_of_a_stopped_chunk_goes_back_to_the_queue(drain: Drain, count_kind: CountKind) -> None:
     job_id = submit(numbers=4)
     [chunk_id] = split(job_id, drain)
-    lease = chunks.claim(chunk_id, "a/1")
+    lease = leases.claim(chunk_id, "a/1")
     assert lease is not None
     partial = count_kind.run(count_kind.params(), lease.item_keys[:3], None)  # type: ignore[arg-type,type-var]
     partial.remaining = lease.item_keys[3:]
-    chunks.commit(lease, partial)
+    commits.commit(lease, partial)
     drain()
     assert effects() == ["0", "1", "2", "3"]
     assert job_progress(job_id).state == "succeeded"

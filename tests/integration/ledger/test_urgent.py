@@ -17,8 +17,8 @@ from shopvision.settings import get_settings
 from tests.integration.ledger.conftest import CountKind, CountParams, RememberingBroker, effects
 from worker.app import app
 from worker.dispatcher import CeleryBroker
-from worker.ledger import chunks, jobs
-from worker.ledger.context import StepContext
+from worker.kinds import StepContext
+from worker.ledger import jobs, leases
 from worker.ledger.outbox import relay
 from worker.ledger.progress import job_progress
 from worker.ledger.reaper import reap
@@ -90,12 +90,12 @@ def test_a_retry_of_an_urgent_jobs_failures_is_urgent(drain: Drain) -> None:
     assert job_progress(jobs.retry_failed(job_id)).urgent
 
 
-def claimed(job_id: uuid.UUID) -> chunks.Lease:
+def claimed(job_id: uuid.UUID) -> leases.Lease:
     with connect() as connection:
         ready = connection.scalars(select(Chunk.chunk_id).where(Chunk.job_id == job_id, Chunk.state == "ready"))
         chunk_id = ready.first()
     assert chunk_id is not None
-    lease = chunks.claim(chunk_id, "a/1")
+    lease = leases.claim(chunk_id, "a/1")
     assert lease is not None
     return lease
 
@@ -113,19 +113,19 @@ def test_a_running_chunk_makes_room_for_an_urgent_one_on_its_workers(
     urgent = submit(numbers=URGENT)
     with connect() as connection:
         connection.execute(update(Chunk).where(Chunk.job_id == urgent).values(queue=waiting))
-    assert not chunks.heartbeat(lease).outranked  # no worker can have taken it yet
+    assert not leases.heartbeat(lease).outranked  # no worker can have taken it yet
     relay(broker_memory, 10)
-    assert chunks.heartbeat(lease).outranked is outranked
+    assert leases.heartbeat(lease).outranked is outranked
     taken = claimed(urgent)
-    assert not chunks.heartbeat(lease).outranked
-    assert not chunks.heartbeat(taken).outranked
+    assert not leases.heartbeat(lease).outranked
+    assert not leases.heartbeat(taken).outranked
 
 
 def test_urgent_jobs_do_not_make_room_for_each_other(broker_memory: RememberingBroker) -> None:
     lease = claimed(submit(numbers=URGENT))
     submit(numbers=URGENT)
     relay(broker_memory, 10)
-    assert not chunks.heartbeat(lease).outranked
+    assert not leases.heartbeat(lease).outranked
 
 
 def test_a_chunk_that_makes_room_goes_to_the_end_of_the_queue_and_dies_no_death(

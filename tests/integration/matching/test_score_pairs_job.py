@@ -39,10 +39,10 @@ from tests.integration.matching.scoring_shop import (
     overlap,
 )
 from worker.kinds import ChunkResult, get_kind, parse_params
-from worker.ledger import chunks, jobs
-from worker.ledger.chunks import LeaseLostError
-from worker.ledger.context import StepContext
+from worker.ledger import commits, jobs, leases
+from worker.ledger.leases import LeaseLostError
 from worker.ledger.progress import job_progress, list_failures
+from worker.ledger.running_step import RunningStep
 from worker.ledger.tables import Chunk
 
 
@@ -263,7 +263,7 @@ def test_what_failed_for_the_moment_is_tried_again_the_next_night(
     assert count(ItemVector) == 5
 
 
-def leased(shop: ScoringShop, **params: object) -> tuple[chunks.Lease, StepContext]:
+def leased(shop: ScoringShop, **params: object) -> tuple[leases.Lease, RunningStep]:
     """The first chunk of pairs, claimed."""
     job_id = shop.submit(**params)
     while True:
@@ -275,12 +275,12 @@ def leased(shop: ScoringShop, **params: object) -> tuple[chunks.Lease, StepConte
                 )
             ).first()
         if row is not None and len(json.loads(row.item_keys[0])) == 2:
-            lease = chunks.claim(row.chunk_id, "test@here")
+            lease = leases.claim(row.chunk_id, "test@here")
             assert lease is not None
-            return lease, StepContext(lease)
+            return lease, RunningStep(lease)
 
 
-def run_chunk(lease: chunks.Lease, context: StepContext) -> ChunkResult:
+def run_chunk(lease: leases.Lease, context: RunningStep) -> ChunkResult:
     kind = get_kind("score_pairs")
     return kind.run(parse_params(kind, lease.params), lease.item_keys, context)
 
@@ -291,11 +291,11 @@ def test_an_attempt_that_lost_its_lease_writes_nothing(shop: ScoringShop) -> Non
     with connect() as connection:
         connection.execute(update(Chunk).where(Chunk.chunk_id == lease.chunk_id).values(attempt=Chunk.attempt + 1))
     with pytest.raises(LeaseLostError):
-        chunks.commit(lease, result)
+        commits.commit(lease, result)
     assert shop.scores() == {}
     with connect() as connection:
         connection.execute(update(Chunk).where(Chunk.chunk_id == lease.chunk_id).values(attempt=lease.attempt))
-    chunks.commit(lease, result)
+    commits.commit(lease, result)
     shop.work()
     assert job_progress(lease.job_id).state == "succeeded"
     assert len(shop.scores()) == len(lease.item_keys)
@@ -307,7 +307,7 @@ def test_what_changes_or_leaves_while_a_model_computes_is_not_written(shop: Scor
     shop.put("a", "Acme drill DX100 used")
     with connect() as connection:
         delete_items(connection, ["y"])
-    chunks.commit(lease, result)
+    commits.commit(lease, result)
     shop.work()
     assert all(not {"a", "y"} & set(pair) for pair in shop.scores())
     progress = job_progress(lease.job_id)
@@ -325,7 +325,7 @@ def test_it_stops_between_batches_and_goes_on_later(shop: ScoringShop, monkeypat
     monkeypatch.setattr(context, "should_stop", lambda: next(answers))
     result = run_chunk(lease, context)
     assert (result.done, result.remaining) == (2, lease.item_keys[2:])
-    chunks.commit(lease, result)
+    commits.commit(lease, result)
     assert len(shop.scores()) == 2
     shop.work()
     assert len(shop.scores()) == len(lease.item_keys)
@@ -341,7 +341,7 @@ def test_it_stops_while_it_makes_vectors_and_keeps_those_made(
     monkeypatch.setattr(context, "should_stop", lambda: True)
     result = run_chunk(lease, context)
     assert (result.done, result.remaining, tower.items) == (0, lease.item_keys, 4)
-    chunks.commit(lease, result)
+    commits.commit(lease, result)
     shop.work()
     assert tower.items == len({item_id for key in lease.item_keys for item_id in json.loads(key)})
     assert len(shop.scores("tower")) == len(lease.item_keys)

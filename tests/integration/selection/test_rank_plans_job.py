@@ -29,8 +29,8 @@ from shopvision.selection import job as rank
 from shopvision.selection import results, store
 from shopvision.selection.store import Scope
 from tests.integration.selection.conftest import RankingShop, add_model, unit
-from worker.ledger.context import StepContext
 from worker.ledger.progress import list_failures
+from worker.ledger.running_step import RunningStep
 from worker.retention import prune
 
 RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
@@ -278,11 +278,11 @@ def test_a_stopped_chunk_keeps_its_vectors_and_hands_back_the_rest(
     monkeypatch.setattr(store, "LARGEST_GROUP", 6)  # two plans at once
     asked: list[int] = []
 
-    def after_each_batch(self: StepContext) -> bool:
+    def after_each_batch(self: RunningStep) -> bool:
         asked.append(shop.seen)
         return True
 
-    monkeypatch.setattr(StepContext, "should_stop", after_each_batch)
+    monkeypatch.setattr(RunningStep, "should_stop", after_each_batch)
     job = shop.run()
     assert (job.state, job.done, job.counters["embedded"], job.counters["candidates"]) == ("succeeded", 10, 30, 30)
     assert shop.seen == 30  # nothing twice
@@ -296,7 +296,7 @@ def test_what_another_process_embeds_meanwhile_is_left_out(shop: RankingShop, mo
         shop.add_item(item, (number * 6, 10, 10))
     shop.add_plan("p", "red", *items)
 
-    def meanwhile(self: StepContext) -> bool:
+    def meanwhile(self: RunningStep) -> bool:
         with connect() as connection:
             version = connection.scalars(
                 select(ModelRole.model_version_id).where(ModelRole.role == "plan_ranker")
@@ -311,7 +311,7 @@ def test_what_another_process_embeds_meanwhile_is_left_out(shop: RankingShop, mo
                 )
         return False
 
-    monkeypatch.setattr(StepContext, "should_stop", meanwhile)
+    monkeypatch.setattr(RunningStep, "should_stop", meanwhile)
     job = shop.run()
     assert (job.state, job.counters["candidates"], len(shop.ranking("p"))) == ("succeeded", 40, 40)
     assert shop.seen == job.counters["embedded"] == rank.BATCHES_AHEAD * shop.ranker.image_encoder.batch_size

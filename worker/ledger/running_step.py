@@ -1,4 +1,4 @@
-"""What a running step can ask: should I stop? And the heartbeat that keeps its lease meanwhile."""
+"""A step while it runs: a heartbeat keeps its lease, and tells it when to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from shopvision.settings import get_settings
-from worker.ledger.chunks import Lease, LeaseLostError, heartbeat
+from worker.ledger.leases import Lease, LeaseLostError, heartbeat
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +21,8 @@ STOP_FILE_VARIABLE = "SHOPVISION_STOP_FILE"
 HEARTBEAT_SECONDS = 2.0  # also bounds how long a cancelled chunk keeps working
 
 
-class StepContext:
-    """Handed to a kind while its step runs; a context manager around the heartbeat thread."""
+class RunningStep:
+    """The ``StepContext`` that kinds are handed; a context manager around the heartbeat thread."""
 
     def __init__(self, lease: Lease) -> None:
         self.job_id: uuid.UUID = lease.job_id
@@ -67,7 +67,7 @@ class StepContext:
             if pulse.cancelled or pulse.outranked:
                 self._told_to_stop.set()
 
-    def __enter__(self) -> StepContext:
+    def __enter__(self) -> RunningStep:
         self._thread.start()
         return self
 
