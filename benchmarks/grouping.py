@@ -63,14 +63,14 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _in_memory(items: int, pairs: int) -> dict[str, object]:
-    from shopvision.matching.groups.components import DifferentEdges, SameEdges, group_items
+    from shopvision.matching.groups.components import DifferentEdges, SameEdges, connected_items, group_items
 
     generator = np.random.default_rng(items)
     ends = generator.integers(0, items, (4, pairs)).astype(np.int32)
     same = SameEdges(ends[0], ends[1], generator.random(pairs, np.float32), np.zeros(pairs, bool))
     different = DifferentEdges(ends[2], ends[3], np.zeros(pairs, bool))
     before, started = peak_mib(), time.process_time()
-    found = group_items(items, same, different, 50)
+    found = group_items(connected_items(items, same), same, different, 50)
     return {
         "equal pairs": pairs,
         "items": items,

@@ -94,7 +94,14 @@ class Grouping:
         return int(self.groups.max(initial=-1)) + 1
 
 
-def group_items(items: int, same: SameEdges, different: DifferentEdges, max_size: int) -> Grouping:
+def connected_items(items: int, same: SameEdges) -> Numbers:
+    """(items,) int32 number of the connected component of each of ``items`` items."""
+    graph = coo_array((np.ones(len(same.left), np.int8), (same.left, same.right)), shape=(items, items))
+    labels: Numbers = connected_components(graph, directed=False)[1]
+    return labels
+
+
+def group_items(labels: Numbers, same: SameEdges, different: DifferentEdges, max_size: int) -> Grouping:
     """Constrained connected components; the order of the rows does not matter.
 
     A union is refused that would bring together two items of ``different``, or more than ``max_size`` items. What
@@ -102,14 +109,12 @@ def group_items(items: int, same: SameEdges, different: DifferentEdges, max_size
     pairs follow by falling probability, ties by item number.
 
     Args:
-        items: how many there are; numbers in the edges are below it.
+        labels: (items,) of ``connected_items``.
         same: no pair twice.
-        different: as it is.
+        different: those between two components say nothing.
         max_size: at least 2.
     """
-    ends = (same.left, same.right)
-    graph = coo_array((np.ones(len(same.left), np.int8), ends), shape=(items, items))
-    components, labels = connected_components(graph, directed=False)
+    items, components = len(labels), int(labels.max(initial=-1)) + 1
     hard = np.bincount(labels, minlength=components) > max_size
     hard[labels[different.left[labels[different.left] == labels[different.right]]]] = True
     rows = np.flatnonzero(hard[labels[same.left]])

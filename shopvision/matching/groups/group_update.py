@@ -7,6 +7,7 @@ writer at a time, in one transaction; a run that finds nothing new writes nothin
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from shopvision.matching.groups.components import (
     DifferentEdges,
     Grouping,
     GroupOptions,
+    Numbers,
     SameEdges,
     assign_ids,
+    connected_items,
     group_items,
 )
 
@@ -27,28 +30,46 @@ from shopvision.matching.groups.components import (
 LOCK = 0x5C0F_0003  # of the transaction; other writers have other numbers
 
 # What people decided stands above the model, also on pairs that it never scored.
-_EDGES = """
-CREATE TEMPORARY TABLE grouping_edges ON COMMIT DROP AS
-SELECT left_item_id, right_item_id, coalesce(r.verdict, s.verdict) = 'same' AS same,
-       coalesce(s.probability, 1) AS probability, r.verdict IS NOT NULL AS reviewed
-FROM (SELECT left_item_id, right_item_id, verdict, probability FROM pair_scores
-      WHERE model_version_id = :model_version_id
-        AND (verdict = 'same' OR verdict = 'different' AND probability <= :different_below)) s
-FULL JOIN pair_reviews r USING (left_item_id, right_item_id)
+_SAME = """
+CREATE TEMPORARY TABLE grouping_same ON COMMIT DROP AS
+SELECT left_item_id, right_item_id, probability, false AS reviewed FROM pair_scores s
+WHERE model_version_id = :model_version_id AND verdict = 'same' AND NOT EXISTS (
+    SELECT FROM pair_reviews r WHERE r.left_item_id = s.left_item_id AND r.right_item_id = s.right_item_id)
+UNION ALL
+SELECT left_item_id, right_item_id, coalesce(s.probability, 1), true FROM pair_reviews r
+LEFT JOIN (SELECT * FROM pair_scores WHERE model_version_id = :model_version_id) s USING (left_item_id, right_item_id)
+WHERE r.verdict = 'same'
 """
 _ITEMS = """
 CREATE TEMPORARY TABLE grouping_items ON COMMIT DROP AS
 SELECT item_id, (row_number() OVER (ORDER BY item_id COLLATE "C") - 1)::int AS number
-FROM (SELECT left_item_id AS item_id FROM grouping_edges WHERE same
-      UNION SELECT right_item_id FROM grouping_edges WHERE same) mentioned
+FROM (SELECT left_item_id AS item_id FROM grouping_same UNION SELECT right_item_id FROM grouping_same) mentioned
 """
 _FORMER_GROUPS = """
 CREATE TEMPORARY TABLE grouping_former ON COMMIT DROP AS
 SELECT group_id, (row_number() OVER (ORDER BY created_at, group_id) - 1)::int AS number FROM item_groups
 """
-_READ_EDGES = """
-SELECT l.number, r.number, probability, reviewed FROM grouping_edges
+_READ_SAME = """
+SELECT l.number, r.number, probability, reviewed FROM grouping_same
 JOIN grouping_items l ON l.item_id = left_item_id JOIN grouping_items r ON r.item_id = right_item_id
+"""
+# Nearly all pairs are different for sure; only those inside of a component say something.
+_CONNECTED = """
+CREATE TEMPORARY TABLE grouping_connected ON COMMIT DROP AS
+SELECT item_id, number, component FROM grouping_components JOIN grouping_items USING (number)
+"""
+_READ_DIFFERENT = """
+SELECT l.number, r.number, false FROM pair_scores s
+JOIN grouping_connected l ON l.item_id = s.left_item_id
+JOIN grouping_connected r ON r.item_id = s.right_item_id AND r.component = l.component
+WHERE s.model_version_id = %(model_version_id)s AND s.verdict = 'different' AND s.probability <= %(different_below)s
+  AND NOT EXISTS (
+    SELECT FROM pair_reviews p WHERE p.left_item_id = s.left_item_id AND p.right_item_id = s.right_item_id)
+UNION ALL
+SELECT l.number, r.number, true FROM pair_reviews p
+JOIN grouping_connected l ON l.item_id = p.left_item_id
+JOIN grouping_connected r ON r.item_id = p.right_item_id AND r.component = l.component
+WHERE p.verdict = 'different'
 """
 _READ_FORMER = """
 SELECT i.number, f.number FROM item_group_members JOIN grouping_items i USING (item_id)
@@ -142,6 +163,7 @@ FROM grouping_sizes LEFT JOIN grouping_changed c USING (group_id)
 """
 
 _EDGE = np.dtype([("left", "i4"), ("right", "i4"), ("probability", "f4"), ("reviewed", "?")])
+_DIFFERENCE = np.dtype([("left", "i4"), ("right", "i4"), ("reviewed", "?")])
 _MEMBER = np.dtype([("item", "i4"), ("former", "i4")])
 
 
@@ -163,20 +185,21 @@ def update_groups(model_version_id: int, job_id: uuid.UUID, options: GroupOption
     options = options or GroupOptions()
     with connect() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        values = {"model_version_id": model_version_id, "different_below": options.different_below}
-        connection.execute(text(_EDGES), values)
+        connection.execute(text(_SAME), {"model_version_id": model_version_id})
         for statement in (_ITEMS, _FORMER_GROUPS):
             connection.exec_driver_sql(statement)
-        connection.exec_driver_sql("ANALYZE grouping_edges, grouping_items, grouping_former")
-        _compute(connection, options.max_size)
+        connection.exec_driver_sql("ANALYZE grouping_same, grouping_items, grouping_former")
+        _compute(connection, model_version_id, options)
         return _write(connection, {"model_version_id": model_version_id, "job_id": job_id})
 
 
-def _compute(connection: Connection, max_size: int) -> None:
+def _compute(connection: Connection, model_version_id: int, options: GroupOptions) -> None:
     """Fill ``grouping_places``, ``grouping_result`` and ``grouping_refused``."""
     items = int(connection.scalar(text("SELECT count(*) FROM grouping_items")) or 0)
-    same = _edges(connection, same=True)
-    grouping = group_items(items, same, _different(connection), max_size)
+    same = _same(connection)
+    labels = connected_items(items, same)
+    values = {"model_version_id": model_version_id, "different_below": options.different_below}
+    grouping = group_items(labels, same, _different(connection, labels, values), options.max_size)
     former = np.full(items, -1, np.int32)
     rows = _read(connection, _READ_FORMER, _MEMBER)
     former[rows["item"]] = rows["former"]
@@ -196,22 +219,30 @@ def _refused(same: SameEdges, grouping: Grouping) -> Any:
     return zip(edges.left.tolist(), edges.right.tolist(), reasons, edges.probability.tolist(), strict=True)
 
 
-def _edges(connection: Connection, *, same: bool) -> SameEdges:
-    rows = _read(connection, _READ_EDGES + (" WHERE same" if same else " WHERE NOT same"), _EDGE)
+def _same(connection: Connection) -> SameEdges:
+    rows = _read(connection, _READ_SAME, _EDGE)
     return SameEdges(rows["left"].copy(), rows["right"].copy(), rows["probability"].copy(), rows["reviewed"].copy())
 
 
-def _different(connection: Connection) -> DifferentEdges:
-    edges = _edges(connection, same=False)
-    return DifferentEdges(edges.left, edges.right, edges.reviewed)
+def _different(connection: Connection, labels: Numbers, values: Mapping[str, object]) -> DifferentEdges:
+    """Pairs of one component that must stay apart; one of two items has none, or it would be no component."""
+    members = np.flatnonzero(np.bincount(labels, minlength=1)[labels] > 2)
+    components = zip(members.tolist(), labels[members].tolist(), strict=True)
+    _create(connection, "grouping_components", {"number": "int4", "component": "int4"}, components)
+    connection.exec_driver_sql(_CONNECTED)
+    connection.exec_driver_sql("ANALYZE grouping_connected")
+    rows = _read(connection, _READ_DIFFERENT, _DIFFERENCE, values)
+    return DifferentEdges(rows["left"].copy(), rows["right"].copy(), rows["reviewed"].copy())
 
 
-def _read(connection: Connection, statement: str, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+def _read(
+    connection: Connection, statement: str, dtype: np.dtype[np.void], values: Mapping[str, object] | None = None
+) -> NDArray[np.void]:
     """The rows of a query as a structured array, streamed."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor("grouping", binary=True) as cursor:
         cursor.itersize = 20_000
-        cursor.execute(statement)
+        cursor.execute(statement, values)
         return np.fromiter(cursor, dtype)
 
 

@@ -21,8 +21,8 @@ from shopvision.database.tables import (
     PairReview,
     PairScore,
 )
-from shopvision.matching.groups.components import GroupOptions, group_items
-from shopvision.matching.groups.components import group_update as grouping
+from shopvision.matching.groups import group_update
+from shopvision.matching.groups.components import DifferentEdges, GroupOptions, group_items
 
 JOB, LATER = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -107,12 +107,12 @@ def test_equal_items_become_groups_and_a_second_run_writes_nothing(catalogue: Ca
         ("ab", "same", 0.99), ("bc", "same", 0.95), ("ac", "review", 0.5), ("de", "same", 0.99), ("ef", "same", 0.97),
         ("df", "different", 0.01), ("gh", "different", 0.01),
     )  # fmt: skip
-    counts = grouping.update_groups(1, JOB)
+    counts = group_update.update_groups(1, JOB)
     assert counts == {"groups": 2, "grouped_items": 5, "new": 2, "changed": 0, "dissolved": 0, "conflicts": 1}
     assert set(groups()) == {"abc", "de"}
     assert conflicts() == [("ef", "different", 0.97)]
     before = versions()
-    counts = grouping.update_groups(1, LATER)
+    counts = group_update.update_groups(1, LATER)
     assert counts == {"groups": 2, "grouped_items": 5, "new": 0, "changed": 0, "dissolved": 0, "conflicts": 1}
     assert versions() == before
 
@@ -120,9 +120,9 @@ def test_equal_items_become_groups_and_a_second_run_writes_nothing(catalogue: Ca
 def test_a_doubtful_difference_is_outvoted(catalogue: Catalogue) -> None:
     catalogue.add("abc")
     catalogue.score(("ab", "same", 0.99), ("bc", "same", 0.98), ("ac", "different", 0.04))
-    grouping.update_groups(1, JOB, GroupOptions(different_below=0.03))
+    group_update.update_groups(1, JOB, GroupOptions(different_below=0.03))
     assert set(groups()) == {"abc"}
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     assert set(groups()) == {"ab"}
 
 
@@ -132,22 +132,42 @@ def test_people_stand_above_the_model(catalogue: Catalogue) -> None:
     catalogue.review("ab", "different")
     catalogue.review("cd", "same")
     catalogue.review("ef", "same")  # never scored
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     assert set(groups()) == {"cd", "ef"}
     assert conflicts() == []
+
+
+def test_only_differences_inside_of_a_component_are_read(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all pairs that were ever scored are different for sure."""
+    catalogue.add("abcdefg")
+    catalogue.score(
+        ("ab", "same", 0.9), ("bc", "same", 0.9), ("de", "same", 0.9), ("ac", "different", 0.01),
+        ("ad", "different", 0.01), ("af", "different", 0.01), ("fg", "different", 0.01), ("be", "different", 0.01),
+    )  # fmt: skip
+    catalogue.review("cd", "different")
+    read: list[DifferentEdges] = []
+
+    def watched(*arguments: Any) -> object:
+        read.append(arguments[2])
+        return group_items(*arguments)
+
+    monkeypatch.setattr(group_update, "group_items", watched)
+    group_update.update_groups(1, JOB)
+    assert [(len(edges.left), edges.reviewed.any()) for edges in read] == [(1, False)]
+    assert set(groups()) == {"ab", "de"}
 
 
 def test_groups_keep_their_ids_while_items_join_leave_merge_and_split(catalogue: Catalogue) -> None:
     catalogue.add("abcdefgh")
     catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9), ("de", "same", 0.9), ("gh", "same", 0.9))
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     first = groups()
     catalogue.score(("cd", "same", 0.9), ("fg", "same", 0.9))
-    counts = grouping.update_groups(1, LATER)
+    counts = group_update.update_groups(1, LATER)
     assert groups() == {"abcde": first["abc"], "fgh": first["gh"]}
     assert (counts["changed"], counts["dissolved"], counts["new"]) == (2, 1, 0)
     catalogue.forget("bc", "gh")
-    counts = grouping.update_groups(1, LATER)
+    counts = group_update.update_groups(1, LATER)
     second = groups()
     assert second["cde"] == first["abc"]
     assert second["fg"] == first["gh"]
@@ -158,9 +178,9 @@ def test_groups_keep_their_ids_while_items_join_leave_merge_and_split(catalogue:
 def test_only_what_changed_is_written(catalogue: Catalogue) -> None:
     catalogue.add("abcdef")
     catalogue.score(("ab", "same", 0.9), ("cd", "same", 0.9))
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     catalogue.score(("de", "same", 0.9))
-    grouping.update_groups(1, LATER)
+    group_update.update_groups(1, LATER)
     with connect() as connection:
         jobs = dict(connection.execute(select(ItemGroup.size, ItemGroup.job_id)).all())
         touched = connection.scalars(
@@ -173,11 +193,11 @@ def test_only_what_changed_is_written(catalogue: Catalogue) -> None:
 def test_an_item_that_leaves_the_catalogue(catalogue: Catalogue) -> None:
     catalogue.add("abcde")
     catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9), ("de", "same", 0.9))
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     first = groups()
     with connect() as connection:
         delete_items(connection, ["c", "d"])
-    counts = grouping.update_groups(1, LATER)
+    counts = group_update.update_groups(1, LATER)
     assert groups() == {"ab": first["abc"]}
     assert (counts["changed"], counts["dissolved"], counts["grouped_items"]) == (1, 1, 2)
 
@@ -185,10 +205,10 @@ def test_an_item_that_leaves_the_catalogue(catalogue: Catalogue) -> None:
 def test_another_model_version_continues_the_groups(catalogue: Catalogue) -> None:
     catalogue.add("abcd")
     catalogue.score(("ab", "same", 0.9), ("cd", "same", 0.9))
-    grouping.update_groups(1, JOB)
+    group_update.update_groups(1, JOB)
     first = groups()
     catalogue.score(("ab", "same", 0.8), ("bc", "same", 0.9), ("cd", "different", 0.0), model=2)
-    grouping.update_groups(2, LATER)
+    group_update.update_groups(2, LATER)
     assert groups() == {"abc": first["ab"]}
     with connect() as connection:
         assert connection.scalars(select(ItemGroup.model_version_id)).all() == [2]
@@ -197,11 +217,11 @@ def test_another_model_version_continues_the_groups(catalogue: Catalogue) -> Non
 def test_a_group_of_too_many_items_is_cut_at_its_weakest_pair(catalogue: Catalogue) -> None:
     catalogue.add("abcd")
     catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.7), ("cd", "same", 0.8))
-    grouping.update_groups(1, JOB, GroupOptions(max_size=3))
+    group_update.update_groups(1, JOB, GroupOptions(max_size=3))
     assert set(groups()) == {"ab", "cd"}
     assert conflicts() == [("bc", "size", 0.7)]
     catalogue.review("bc", "different")
-    grouping.update_groups(1, JOB, GroupOptions(max_size=3))
+    group_update.update_groups(1, JOB, GroupOptions(max_size=3))
     assert conflicts() == []
 
 
@@ -216,8 +236,8 @@ def test_an_item_deleted_while_groups_are_computed_is_left_out(
             delete_items(connection, ["c", "d"])
         return group_items(*arguments)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(grouping, "group_items", meanwhile)
-    grouping.update_groups(1, JOB)
+    monkeypatch.setattr(group_update, "group_items", meanwhile)
+    group_update.update_groups(1, JOB)
     assert set(groups()) == {"ab"}
     assert conflicts() == []
 
@@ -237,8 +257,8 @@ def test_two_runs_at_once_take_turns(catalogue: Catalogue, monkeypatch: pytest.M
             inside -= 1
         return result
 
-    monkeypatch.setattr(grouping, "group_items", watched)
-    threads = [threading.Thread(target=grouping.update_groups, args=(1, JOB)) for _ in range(3)]
+    monkeypatch.setattr(group_update, "group_items", watched)
+    threads = [threading.Thread(target=group_update.update_groups, args=(1, JOB)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -261,7 +281,7 @@ def test_nothing_is_compared_with_each_row_of_a_list(catalogue: Catalogue) -> No
     listens = get_engine(), "before_cursor_execute", explain
     event.listen(*listens)
     try:
-        grouping.update_groups(1, JOB)
+        group_update.update_groups(1, JOB)
     finally:
         event.remove(*listens)
     assert len(plans) == 6

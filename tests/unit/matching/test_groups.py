@@ -15,6 +15,7 @@ from shopvision.matching.groups.components import (
     GroupOptions,
     SameEdges,
     assign_ids,
+    connected_items,
     group_items,
 )
 
@@ -33,6 +34,10 @@ def same(*rows: Row | tuple[int, int, float]) -> SameEdges:
 def different(*rows: tuple[int, int] | tuple[int, int, bool]) -> DifferentEdges:
     array = np.array([(*row, False)[:3] for row in rows], np.int32).reshape(-1, 3)
     return DifferentEdges(array[:, 0], array[:, 1], array[:, 2] > 0)
+
+
+def grouped(items: int, edges: SameEdges, apart: DifferentEdges, max_size: int) -> Grouping:
+    return group_items(connected_items(items, edges), edges, apart, max_size)
 
 
 def naive(items: int, edges: list[Row], apart: list[tuple[int, int, bool]], max_size: int) -> Grouping:
@@ -86,37 +91,37 @@ def test_as_the_naive_way(seed: int) -> None:
     others = every[count : count + int(generator.integers(0, items))]
     apart = [(int(b), int(a), bool(generator.random() < 0.3)) for a, b in others]
     limit = int(generator.integers(2, 9))
-    found = group_items(items, same(*edges), different(*apart), limit)
+    found = grouped(items, same(*edges), different(*apart), limit)
     require_equal(found, naive(items, edges, apart, limit))
     order = generator.permutation(len(edges))
     turned = [(b, a, *rest) for a, b, *rest in (edges[row] for row in order)]
-    again = group_items(items, same(*turned), different(*apart[::-1]), limit)
+    again = grouped(items, same(*turned), different(*apart[::-1]), limit)
     np.testing.assert_array_equal(again.groups, found.groups)
     assert sorted(order[again.refused].tolist()) == found.refused.tolist()
 
 
 def test_no_difference_runs_through_a_group() -> None:
     chain = same((0, 1, 0.9), (1, 2, 0.8), (2, 3, 0.95))
-    found = group_items(5, chain, different((0, 3)), 50)
+    found = grouped(5, chain, different((0, 3)), 50)
     assert found.groups.tolist() == [0, 0, 1, 1, -1]
     assert (found.refused.tolist(), found.too_large.tolist()) == ([1], [False])
 
 
 def test_what_people_joined_only_people_part() -> None:
     edges = same((0, 1, 0.1, True), (1, 2, 0.1, True), (2, 3, 0.99))
-    assert group_items(4, edges, different((0, 2), (0, 3)), 50).groups.tolist() == [0, 0, 0, -1]
-    assert group_items(4, edges, different((0, 2, True)), 50).groups.tolist() == [0, 0, 1, 1]
+    assert grouped(4, edges, different((0, 2), (0, 3)), 50).groups.tolist() == [0, 0, 0, -1]
+    assert grouped(4, edges, different((0, 2, True)), 50).groups.tolist() == [0, 0, 1, 1]
 
 
 def test_a_large_component_is_cut_at_its_weakest_pairs() -> None:
     edges = same(*((item, item + 1, 0.5 if item % 3 == 2 else 0.9) for item in range(8)))
-    found = group_items(9, edges, different(), 3)
+    found = grouped(9, edges, different(), 3)
     assert found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert (found.refused.tolist(), found.too_large.tolist()) == ([2, 5], [True, True])
 
 
 def test_nothing_to_group() -> None:
-    found = group_items(0, same(), different(), 50)
+    found = grouped(0, same(), different(), 50)
     assert (found.count, len(found.groups), len(found.refused)) == (0, 0, 0)
 
 
@@ -127,7 +132,7 @@ def test_a_hundred_thousand_pairs_take_little_memory() -> None:
     count = ends.shape[1]
     edges = SameEdges(ends[0], ends[1], generator.random(count, np.float32), np.zeros(count, bool))
     tracemalloc.start()
-    found = group_items(300_000, edges, different((0, 1)), 50)
+    found = grouped(300_000, edges, different((0, 1)), 50)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.count > 40_000
