@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -12,10 +11,8 @@ from typing import Any
 import httpcore
 
 from shopvision.errors import ItemError
+from shopvision.images.special_addresses import is_public
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Metadata service of Azure's machines: an address that looks public and is only reachable from inside.
-WIRE_SERVER = ipaddress.ip_address("168.63.129.16")
 CONNECT_SECONDS = 5.0
 
 Resolver = Callable[[str, int], list[str]]
@@ -25,23 +22,6 @@ SocketOptions = Iterable[Any]
 def resolve(host: str, port: int) -> list[str]:
     """Every address of ``host``, as the system resolves it."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def is_public(address: str) -> bool:
-    """False for private, loopback, link-local, shared, reserved, multicast and metadata addresses, however wrapped."""
-    try:
-        ip = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip.is_site_local:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified) and ip != WIRE_SERVER
 
 
 def _left(deadline: float | None) -> float | None:

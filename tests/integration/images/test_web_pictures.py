@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shopvision.images import PictureDoor
-from shopvision.images.addresses import CheckedBackend, is_public
+from shopvision.images.addresses import CheckedBackend
 from shopvision.settings import get_settings
 from tests.integration.images.site import PUBLIC, Dialler, Site, answer, jpeg, refused, resolver
 
@@ -244,33 +244,6 @@ def test_a_redirect_within_the_rules_is_followed(door: PictureDoor, site: Site) 
 def test_wrong_addresses(uri: str, code: str) -> None:
     with PictureDoor(get_settings()) as door:
         assert refused(door, uri) == code
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("100.64.0.1", False),
-        ("192.168.1.1", False),
-        ("224.0.0.1", False),
-        ("240.0.0.1", False),
-        ("fe80::1%eth0", False),
-        ("fc00::1", False),
-        ("::ffff:10.0.0.1", False),
-        ("64:ff9b::7f00:1", False),
-        ("64:ff9b::808:808", True),
-        ("2002:7f00:1::", False),
-        ("198.18.0.1", False),
-        ("168.63.129.16", False),
-        ("fec0::1", False),
-        ("::127.0.0.1", False),
-        ("64:ff9b:1::a00:1", False),
-        ("not an address", False),
-    ],
-)
-def test_which_addresses_are_public(address: str, public: bool) -> None:
-    assert is_public(address) is public
 
 
 def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(
