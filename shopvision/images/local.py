@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from shopvision.errors import ItemError
-from shopvision.images.budget import check_length
 from shopvision.images.roots import allowed_image_roots
+from shopvision.images.transfer import check_length
 from shopvision.settings import Settings
 
 

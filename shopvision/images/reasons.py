@@ -15,6 +15,7 @@ REASONS = {
     "unavailable": "The server or store did not answer, after retries: retry the failed items later.",
     "timeout": "The picture did not arrive in SHOPVISION_IMAGE_TIMEOUT_SECONDS.",
     "too_large_bytes": "The file is larger than SHOPVISION_IMAGE_MAX_BYTES.",
+    "content_encoding": "The server sends the picture compressed once more, in a way that is not undone.",
     "empty": "The file has no bytes.",
     "html": "The file is a web page, often an error page with status 200.",
     "svg": "The file is a vector drawing: export it as PNG or JPEG.",

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from shopvision.errors import ItemError, JobError
-from shopvision.images.budget import RETRIED_STATUSES, AnotherTry, check_length, patiently, read_within
+from shopvision.images.transfer import RETRIED_STATUSES, AnotherTry, check_length, patiently, read_within, retry_after
 from shopvision.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class S3Pictures:
             answer = client.get_object(Bucket=bucket, Key=key)
             try:
                 check_length(self._settings, answer["ContentLength"], uri)
-                data = read_within(self._settings, answer["Body"].iter_chunks(READ_BYTES), uri, deadline)
+                parts = answer["Body"].iter_chunks(READ_BYTES)
+                data = read_within(self._settings, parts, uri, deadline, encoding=answer.get("ContentEncoding"))
             finally:
                 answer["Body"].close()
             return data, answer["ETag"]
@@ -93,13 +94,15 @@ def _errors(uri: str) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        answer = error.response.get("ResponseMetadata", {})
+        status = int(answer.get("HTTPStatusCode", 0))
         if code in {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}:
             raise ItemError("not_found", f"There is no object {uri}.") from None
         if status in {401, 403}:
             raise ItemError("forbidden", f"The object store refuses {uri} ({code}).") from None
         if status in RETRIED_STATUSES:
-            raise AnotherTry(f"the object store answered {status} {code}") from None
+            after = retry_after(answer.get("HTTPHeaders", {}).get("retry-after"))
+            raise AnotherTry(f"the object store answered {status} {code}", after=after) from None
         raise ItemError("http_error", f"{uri}: the object store answered {status} {code}.") from None
     except exceptions.ParamValidationError:
         raise ItemError("bad_address", f"{uri} is not of the form s3://bucket/key.") from None

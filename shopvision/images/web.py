@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from shopvision.errors import ItemError
-from shopvision.images.budget import RETRIED_STATUSES, AnotherTry, check_length, patiently, read_within
+from shopvision.images.transfer import RETRIED_STATUSES, AnotherTry, check_length, patiently, read_within, retry_after
 from shopvision.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,12 +129,14 @@ class WebPictures:
                 headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
                 if answer.status in REDIRECTS and "location" in headers:
                     return b"", headers, headers["location"]
-                _check_status(answer.status, address)
+                _check_status(answer.status, headers, address)
                 length = headers.get("content-length", "0")
                 check_length(self._settings, int(length) if length.isdigit() else 0, address)
                 if method == "HEAD":
                     return b"", headers, None
-                return read_within(self._settings, answer.iter_stream(), address, deadline), headers, None
+                encoding = headers.get("content-encoding")
+                body = read_within(self._settings, answer.iter_stream(), address, deadline, encoding=encoding)
+                return body, headers, None
         except httpcore.TimeoutException:
             raise ItemError("timeout", f"{address} did not answer in time.") from None
         except httpcore.UnsupportedProtocol as error:
@@ -165,9 +168,9 @@ def _host(address: str) -> bytes:
     return bracketed + (b":" + str(parts.port).encode() if parts.port is not None else b"")
 
 
-def _check_status(status: int, address: str) -> None:
+def _check_status(status: int, headers: Mapping[str, str], address: str) -> None:
     if status in RETRIED_STATUSES:
-        raise AnotherTry(f"the server answered {status}")
+        raise AnotherTry(f"the server answered {status}", after=retry_after(headers.get("retry-after")))
     if status in {404, 410}:
         raise ItemError("not_found", f"{address}: the server answered {status}.")
     if status in {401, 403}:

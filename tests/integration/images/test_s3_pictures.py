@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -57,6 +58,23 @@ def test_a_busy_store_is_asked_again(s3_door: PictureDoor, site: Site) -> None:
     assert len(site.asked) == 3
     site.pages["/shop/b.jpg"] = answer(b"<Error><Code>InternalError</Code></Error>", 500)
     assert refused(s3_door, "s3://shop/b.jpg") == "unavailable"
+
+
+def test_an_object_that_was_stored_compressed_once_more(s3_door: PictureDoor, site: Site) -> None:
+    site.pages["/shop/a.jpg"] = answer(gzip.compress(jpeg()), Content_Encoding="gzip", ETag='"v1"')
+    assert s3_door.fetch("s3://shop/a.jpg").data == jpeg()
+
+
+def test_a_store_that_asks_for_time_gets_it(s3_door: PictureDoor, site: Site) -> None:
+    started = time.monotonic()
+
+    def limited(request: BaseHTTPRequestHandler) -> None:
+        busy = answer(b"<Error><Code>SlowDown</Code></Error>", 503, Retry_After="1")
+        (busy if time.monotonic() < started + 0.9 else answer(jpeg(), ETag='"v1"'))(request)
+
+    site.pages["/shop/a.jpg"] = limited
+    assert s3_door.fetch("s3://shop/a.jpg").data == jpeg()
+    assert len(site.asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import threading
 import time
@@ -77,6 +78,25 @@ def test_a_busy_server_is_asked_again(door: PictureDoor, site: Site) -> None:
     assert door.fetch("http://cdn.example/a.jpg").data == jpeg()
     site.pages["/b.jpg"] = answer(b"", 503)
     assert refused(door, "http://cdn.example/b.jpg") == "unavailable"
+
+
+def test_a_server_that_asks_for_time_gets_it(door: PictureDoor, site: Site) -> None:
+    started = time.monotonic()
+
+    def limited(request: BaseHTTPRequestHandler) -> None:
+        early = time.monotonic() < started + 0.9
+        (answer(b"", 429, Retry_After="1") if early else answer(jpeg()))(request)
+
+    site.pages["/a.jpg"] = limited
+    assert door.fetch("http://cdn.example/a.jpg").data == jpeg()
+    assert len(site.asked) == 2
+
+
+def test_a_picture_that_is_compressed_once_more(door: PictureDoor, site: Site) -> None:
+    site.pages["/a.jpg"] = answer(gzip.compress(jpeg()), Content_Encoding="gzip")
+    assert door.fetch("http://cdn.example/a.jpg").data == jpeg()
+    site.pages["/b.jpg"] = answer(jpeg(), Content_Encoding="br")
+    assert refused(door, "http://cdn.example/b.jpg") == "content_encoding"
 
 
 def test_a_silent_server_times_out(door: PictureDoor, site: Site) -> None:
