@@ -140,7 +140,7 @@ def _activate(folder: Path) -> ModelVersionRef:
 
     encoders = fetch_encoders(clik_config(), BANK)
     save_clik(
-        folder, encoders.clik, encoders.arguments, encoders.text.tokenizer, encoders.preprocessing,
+        folder, encoders.clik, encoders.arguments, encoders.text.tokenizer, encoders.image.preprocessing,
         name="benchmark", source="seeded projections",
     )  # fmt: skip
     return models.activate("plan_ranker", models.import_model(f"local-dir:{folder}").spec)

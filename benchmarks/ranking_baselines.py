@@ -75,11 +75,11 @@ def train(config: str, output: str) -> dict[str, float]:
     """``train_clik`` as the command runs it."""
     from shopvision.selection.clik.config import ClikConfig
     from shopvision.selection.clik.train import train_clik
-    from shopvision.training.distributed import Process
+    from shopvision.training.run import TrainingRun
 
     marks: list[float] = []
     settled = ClikConfig.model_validate_json(Path(config).read_bytes())
-    train_clik(settled, Path(output), process=Process(), on_progress=lambda _: marks.append(time.time()))
+    train_clik(settled, TrainingRun(output=Path(output), on_progress=lambda _: marks.append(time.time())))
     return _training_result(marks)
 
 
@@ -105,7 +105,7 @@ def plain_loop(config: str, steps: str) -> dict[str, float]:
     for tower in (clik.txt_encoder, clik.img_encoder):
         tower.enc.requires_grad_(not settled.model.frozen)
     samples = [sample for _, sample in zip(range(int(steps)), sampler.epoch(1), strict=False)]
-    dataset = _Steps(data, samples, encoders.tokenizer, _transform(encoders.preprocessing, crop=True))
+    dataset = _Steps(data, samples, encoders.tokenizer, _transform(encoders.image.preprocessing, crop=True))
     rate = settled.learning_rates[0]
     optimizer = torch.optim.AdamW([weight for weight in clik.parameters() if weight.requires_grad], lr=rate)
     marks = []

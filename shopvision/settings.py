@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """Downloaded models and index generations of this machine."""
         return self.home / "cache"
+
+    def with_image_roots(self, folders: Iterable[Path]) -> Settings:
+        """These settings, with folders that local pictures may be read from as well: a command's user named them."""
+        roots = (*self.image_roots, *(folder.resolve() for folder in folders))
+        return self.model_copy(update={"image_roots": roots})
 
 
 @lru_cache(maxsize=1)

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shopvision.encoders.image_encoder import best_precision
 from shopvision.errors import JobError, UserError
 from shopvision.models.weights import read_tensors
 from shopvision.training.checkpointing import Checkpoints, load_checkpoint, require_fresh
 from shopvision.training.config import Decay, FitConfig
 from shopvision.training.distributed import Process
 from shopvision.training.metrics_log import MetricsLog
+from shopvision.training.precision import MixedPrecision
+from shopvision.training.run import Progress, TrainingRun
 
 Batch = TypeVar("Batch")
 LOG_EVERY_STEPS = 10
@@ -67,16 +68,6 @@ class Learner(Protocol[Batch]):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run is: steps are counted within the epoch; ``metrics`` are the latest of the training split."""
-
-    epoch: int
-    step: int
-    steps_per_epoch: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class FitResult:
     """The epoch that was kept, its validation metrics, and the mean wall seconds of an epoch of this process."""
 
@@ -98,27 +89,8 @@ def step_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-class MixedPrecision:
-    """What networks compute in; weights, losses and gradients of weights stay float32."""
-
-    def __init__(self, precision: str, device: torch.device) -> None:
-        """``auto`` is the fastest dtype that a GPU computes in natively, and float32 on a CPU."""
-        automatic = best_precision(device) if device.type == "cuda" else torch.float32
-        self._device = device.type
-        self._dtype: torch.dtype = automatic if precision == "auto" else getattr(torch, precision)
-        self.scaler = torch.amp.GradScaler(self._device, enabled=self._dtype == torch.float16)
-
-    def autocast(self) -> torch.autocast:
-        """Within it, matrix products run in the chosen dtype."""
-        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32)
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """Float16 gradients would underflow without it; the optimiser's step takes it back."""
-        return self.scaler.scale(loss)
-
-
-class _Run:
-    """The state of one call of ``fit``."""
+class _State:
+    """Of one call of ``fit``."""
 
     def __init__(self, learner: Learner[Any], config: FitConfig, checkpoints: Checkpoints, process: Process) -> None:
         self.learner, self.config, self.process = learner, config, process
@@ -214,53 +186,49 @@ class _Run:
 def fit(
     learner: Learner[Any],
     config: FitConfig,
-    output: Path,
+    run: TrainingRun,
     *,
-    process: Process,
     identity: Mapping[str, Any],
-    resume: bool = False,
     keep_epochs: bool = False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> FitResult:
     """Train; afterwards ``learner`` holds the best epoch.
 
     Args:
-        learner: what is trained, on ``process.device``.
+        learner: what is trained, on the device of the run's process.
         config: how.
-        output: folder of the run, for checkpoints, metrics and curves.
-        process: this process.
+        run: where checkpoints, metrics and curves go, and whether an interrupted run is continued after its last
+            complete epoch.
         identity: JSON values that must not change between an interrupted run and its continuation.
-        resume: continue after the last complete epoch, if there is one.
         keep_epochs: keep the tensors of every epoch in ``Checkpoints(output).epochs()``.
-        on_progress: called after every step.
 
     Raises:
-        UserError: ``output`` holds another run, or ``select_by`` names no metric.
+        UserError: ``run.output`` holds another run, or ``select_by`` names no metric.
         JobError: the loss is not finite.
     """
-    run = _Run(learner, config, Checkpoints(output, keep_tensors=keep_epochs), process)
+    output, process = run.output, run.process
+    state = _State(learner, config, Checkpoints(output, keep_tensors=keep_epochs), process)
     text = json.dumps(identity, sort_keys=True)
-    require_fresh(output, resume=resume)
-    if latest := run.checkpoints.latest():
-        run.resume(latest, text)
+    require_fresh(output, resume=run.resume)
+    if latest := state.checkpoints.latest():
+        state.resume(latest, text)
     elif config.select_by != "last":
         _require_metric(config.select_by, learner.evaluate())
     output.mkdir(parents=True, exist_ok=True)
     process.wait()
-    first, started = run.epoch, time.perf_counter()
+    first, started = state.epoch, time.perf_counter()
     log = None
     if process.is_main:
-        log = MetricsLog(output, epochs_done=run.epoch, steps_done=run.epoch * learner.steps_per_epoch)
+        log = MetricsLog(output, epochs_done=state.epoch, steps_done=state.epoch * learner.steps_per_epoch)
     try:
-        while run.epoch < config.epochs:
-            run.train_epoch(log, on_progress)
-            run.finish_epoch(text, log)
+        while state.epoch < config.epochs:
+            state.train_epoch(log, run.on_progress)
+            state.finish_epoch(text, log)
     finally:
         if log:
             log.close()
-    seconds = (time.perf_counter() - started) / max(1, run.epoch - first)
-    learner.load(read_tensors(run.checkpoints.best))
-    return FitResult(run.best["epoch"], run.best["metrics"], seconds)
+    seconds = (time.perf_counter() - started) / max(1, state.epoch - first)
+    learner.load(read_tensors(state.checkpoints.best))
+    return FitResult(state.best["epoch"], state.best["metrics"], seconds)
 
 
 def _require_metric(name: str, metrics: Mapping[str, float]) -> None:

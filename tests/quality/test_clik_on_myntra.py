@@ -26,7 +26,7 @@ from shopvision.selection.clik.evaluate import EvaluationReport, evaluate_ranker
 from shopvision.selection.clik.exhibitions import RankingData
 from shopvision.selection.clik.train import train_clik
 from shopvision.selection.topic import Topic
-from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 from tests.quality.frozen import (
     IMAGE,
     TEXT,
@@ -78,7 +78,7 @@ def train(
             "train": {"warmup_fraction": 0.05, "select_by": "last"} | how,
         }
     )  # fmt: skip
-    report = train_clik(config, folder, process=Process())
+    report = train_clik(config, TrainingRun(output=folder))
     assert report is not None
     return report.folder
 

@@ -23,7 +23,7 @@ from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.evaluate import evaluate_matcher
 from shopvision.matching.fitting.train import train_matcher
 from shopvision.matching.scoring.ensemble import load_scorer
-from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 from tests.quality.frozen import IMAGE, TEXT, door_to
 from tests.quality.luma_world import DIFFERENT, SAME, SIDES, write_pairs
 
@@ -74,7 +74,7 @@ def train(luma: Path, folder: Path, how: dict[str, Any], seed: int) -> Path:
             "train": how["train"] | {"seed": seed},
         }
     )
-    report = train_matcher(config, folder / config.model.family, process=Process())
+    report = train_matcher(config, TrainingRun(output=folder / config.model.family))
     assert report is not None
     assert not report.unreadable
     return report.folder

@@ -26,7 +26,7 @@ from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.data import read_pairs
 from shopvision.matching.fitting.train import MatcherReport, train_matcher
 from shopvision.matching.scoring.predict import PairScorer
-from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -61,7 +61,7 @@ def train(data: Path, offers: str, output: Path, **model: str) -> tuple[MatcherR
         }
     )
     started = time.monotonic()
-    report = train_matcher(config, output, process=Process())
+    report = train_matcher(config, TrainingRun(output=output))
     assert report is not None
     return report, time.monotonic() - started
 

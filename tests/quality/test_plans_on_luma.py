@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 from sqlalchemy import delete, select
 
@@ -21,7 +20,7 @@ from shopvision.images.preprocessing import prepare
 from shopvision.selection.clik.predict import PlanRanker
 from shopvision.selection.clik.train import train_clik
 from shopvision.selection.topic import Topic
-from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 from worker.demo.plans import category_plans, import_plans, ranker_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -48,7 +47,7 @@ def test_plans_rank_their_members_above_other_items(
         Importer(items_kind(PictureRoot.parse(str(luma))), source).run()
     records = [plan.record(plan.members) for plan in category_plans()]
     count = import_plans(Source("categories", enumerate(records, start=1), lambda: 1.0))
-    report = train_clik(ranker_config(count), tmp_path / "run", process=Process(device=torch.device("cpu")))
+    report = train_clik(ranker_config(count), TrainingRun(output=tmp_path / "run"))
     assert report is not None
     with connect() as connection:
         connection.execute(delete(Plan))

@@ -207,9 +207,7 @@ def _train_ranker(folder: Path) -> bool:
         return False
     console.print(f"training a ranker on {count} plans, with frozen encoders ...")
     with tempfile.TemporaryDirectory() as scratch, joined() as process, Bars(shown=error_console.is_terminal) as bars:
-        report = train_clik(
-            ranker_config(count), Path(scratch, "run"), process=process, on_progress=bars.step, on_stage=bars.stage
-        )
+        report = train_clik(ranker_config(count), bars.run(Path(scratch, "run"), process))
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
         spec = registry.import_model(f"local-dir:{report.folder}").spec
@@ -271,9 +269,7 @@ def _list_again(home: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch, joined() as process, Bars(shown=error_console.is_terminal) as bars:
         files = demo_relisting.write_pairs(chosen.learnt, Path(scratch))
         config = demo_relisting.matcher_config(*files, asian=has_asian_titles())
-        report = train_matcher(
-            config, Path(scratch, "run"), process=process, on_progress=bars.step, on_stage=bars.stage
-        )
+        report = train_matcher(config, bars.run(Path(scratch, "run"), process))
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
         spec = registry.import_model(f"local-dir:{report.folder}").spec

@@ -58,13 +58,12 @@ def ranker(
     from shopvision.evaluation.plots import plot_evaluation
     from shopvision.images import PictureDoor
     from shopvision.selection.clik.evaluate import evaluate_ranker
-    from shopvision.selection.clik.train import allowing_pictures
     from shopvision.settings import get_settings
 
     folder = model_folder(model)
     if output is not None:
         _make(output)
-    with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
+    with PictureDoor(get_settings().with_image_roots(source.picture_folders)) as door, _bar() as bar:
         task = bar.add_task("pictures", total=None, visible=False)
         report = evaluate_ranker(
             folder,
@@ -142,14 +141,13 @@ def matcher(
     from shopvision.images import PictureDoor
     from shopvision.matching.fitting.error_page import write_error_page
     from shopvision.matching.fitting.evaluate import evaluate_matcher
-    from shopvision.matching.fitting.train import allowing_pictures
     from shopvision.matching.scoring.ensemble import load_scorer
     from shopvision.settings import get_settings
 
     scorer = load_scorer(model_folder(model), device=device)
     if output is not None:
         _make(output)
-    with PictureDoor(allowing_pictures(get_settings(), source)) as door, _bar() as bar:
+    with PictureDoor(get_settings().with_image_roots(source.picture_folders)) as door, _bar() as bar:
         task = bar.add_task("items", total=None, visible=False)
         report = evaluate_matcher(
             scorer,
@@ -189,7 +187,6 @@ def cascade(
     from shopvision.matching.fitting.cascade_effect import evaluate_cascade
     from shopvision.matching.fitting.config import DataConfig as MatcherData
     from shopvision.matching.fitting.data import read_items, read_pairs
-    from shopvision.matching.fitting.train import allowing_pictures
     from shopvision.matching.scoring.ensemble import load_scorer
     from shopvision.settings import get_settings
 
@@ -197,7 +194,7 @@ def cascade(
     chosen_on, measured_on = (read_pairs(file, known, images=images) for file in (valid, pairs))
     cheap, good = (load_scorer(model_folder(model), device=device) for model in (first, second))
     source = MatcherData(pairs=pairs, valid=valid, items=items, images=images)
-    with PictureDoor(allowing_pictures(get_settings(), source)) as door:
+    with PictureDoor(get_settings().with_image_roots(source.picture_folders)) as door:
         report = evaluate_cascade(cheap, good, chosen_on, measured_on, door=door, max_f1_loss=max_f1_loss)
     low, high = report.limits.low, report.limits.high
     title = (

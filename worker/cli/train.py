@@ -19,8 +19,10 @@ from rich.progress import (
 from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
-    from shopvision.training.loop import Progress as LoopProgress
+    from shopvision.training.distributed import Process
     from shopvision.training.results import TrainingReport
+    from shopvision.training.run import Progress as LoopProgress
+    from shopvision.training.run import TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
@@ -51,7 +53,7 @@ def clik(
 
     settled = load_config(config, ClikConfig)
     with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_clik(settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage)
+        report = train_clik(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
     _tell(report, ROLE, "ranks plans", activate=activate, as_json=as_json, exhibitions=report.exhibitions)
@@ -77,9 +79,7 @@ def matcher(
 
     settled = load_config(config, MatcherConfig)
     with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_matcher(
-            settled, output, process=process, resume=resume, on_progress=bars.step, on_stage=bars.stage
-        )
+        report = train_matcher(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
     more = {"soup": report.soup, "thresholds": report.card.thresholds, "pairs": report.pairs}
@@ -135,7 +135,6 @@ def ensemble(
     from shopvision.matching.fitting.config import DataConfig
     from shopvision.matching.fitting.data import read_items, read_pairs, seen_categories
     from shopvision.matching.fitting.ensemble_fit import fit_ensemble
-    from shopvision.matching.fitting.train import allowing_pictures
     from shopvision.models import registry
     from shopvision.settings import get_settings
     from worker.cli.evaluate import model_folder
@@ -144,7 +143,8 @@ def ensemble(
     known = None if items is None else read_items(items, images=images)
     table_of_pairs = read_pairs(pairs, known, images=images)
     seen = None if train_pairs is None else seen_categories(read_pairs(train_pairs, known, images=images))
-    settings = allowing_pictures(get_settings(), DataConfig(pairs=pairs, items=items, images=images))
+    source = DataConfig(pairs=pairs, items=items, images=images)
+    settings = get_settings().with_image_roots(source.picture_folders)
     with PictureDoor(settings) as door, Bars(shown=error_console.is_terminal) as bars:
         card = fit_ensemble(
             output,
@@ -188,6 +188,12 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def run(self, output: Path, process: Process, *, resume: bool = False) -> TrainingRun:
+        """A training run that these bars show."""
+        from shopvision.training.run import TrainingRun
+
+        return TrainingRun(output=output, process=process, resume=resume, on_progress=self.step, on_stage=self.stage)
 
     def stage(self, name: str, done: int, total: int) -> None:
         """``done`` of ``total`` of one stage."""

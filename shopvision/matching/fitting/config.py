@@ -56,6 +56,14 @@ class DataConfig(BaseModel):
             raise ValueError("fractions of train, valid and test sum to 1, and only that of test may be 0")
         return self
 
+    @property
+    def picture_folders(self) -> tuple[Path, ...]:
+        """Local folders that this run may read, because its user named them."""
+        if self.images:
+            return () if "://" in self.images else (Path(self.images),)
+        files = (self.items,) if self.items else (self.pairs, self.valid)
+        return tuple(file.parent for file in files if file is not None)
+
 
 class TextConfig(BaseModel):
     """Section ``[text]``: how an item becomes text.

@@ -25,7 +25,7 @@ from shopvision.matching.fitting.inputs import ItemBatch, PairBatch, PairInputs
 from shopvision.matching.fitting.sampling import Sampler, Step
 from shopvision.training.distributed import Process
 from shopvision.training.gradient_cache import GradientCache, micro_batches
-from shopvision.training.loop import MixedPrecision
+from shopvision.training.precision import MixedPrecision
 from shopvision.training.prefetch import prefetch
 
 EVALUATED_AT_ONCE = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,21 @@ from shopvision.images import PictureDoor
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.families.card import save_matcher
 from shopvision.matching.families.losses import LossOptions
-from shopvision.matching.fitting.config import FRACTIONS, DataConfig, MatcherConfig
+from shopvision.matching.fitting.config import FRACTIONS, MatcherConfig
 from shopvision.matching.fitting.data import read_items, read_pairs, reviewed_pairs, split_by_component
 from shopvision.matching.fitting.inputs import PairInputs
 from shopvision.matching.fitting.learner import MatcherLearner
-from shopvision.matching.fitting.preparation import OnStage, PicturePreparation, Untrained, fetch_model
+from shopvision.matching.fitting.preparation import PicturePreparation, Untrained, fetch_model
 from shopvision.matching.fitting.sampling import LengthSampler, NegativesSampler, Sampler
 from shopvision.matching.fitting.soups import greedy_soup, uniform_soup
 from shopvision.models.card import ModelCard
 from shopvision.models.weights import read_tensors
-from shopvision.settings import Settings, get_settings
+from shopvision.settings import get_settings
 from shopvision.training.checkpointing import Checkpoints, require_fresh
 from shopvision.training.distributed import Process
-from shopvision.training.loop import LOWER_IS_BETTER, Progress, fit
-from shopvision.training.results import MODEL_FOLDER, TrainingReport, replacing_folder, write_unreadable
+from shopvision.training.loop import LOWER_IS_BETTER, fit
+from shopvision.training.results import TrainingReport, replacing_folder, write_unreadable
+from shopvision.training.run import TrainingRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +47,8 @@ class MatcherReport(TrainingReport):
     pairs: dict[str, int]
 
 
-def train_matcher(
-    config: MatcherConfig,
-    output: Path,
-    *,
-    process: Process,
-    resume: bool = False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    on_stage: OnStage = lambda *_: None,
-) -> MatcherReport | None:
-    """Train, and write the best epoch's model version to ``output/model``.
-
-    Args:
-        config: what and how.
-        output: folder of the run.
-        process: this process; the model lies on its device.
-        resume: continue an interrupted run in ``output``.
-        on_progress: called after every step.
-        on_stage: called while pictures are looked at.
+def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | None:
+    """Train, and write the best epoch's model version to ``model`` in the folder of the run.
 
     Returns:
         The report in the main process, None in the others.
@@ -74,8 +58,8 @@ def train_matcher(
         TransientError: a source of pictures is away.
         JobError: the loss is not finite, or a picture vanished meanwhile.
     """
-    require_fresh(output, resume=resume)
-    splits = read_splits(config)
+    require_fresh(run.output, resume=run.resume)
+    process, splits = run.process, read_splits(config)
     untrained = fetch_model(config, splits["train"])
     untrained.network.to(process.device)
     train_config = config.train
@@ -84,10 +68,10 @@ def train_matcher(
         train_config = train_config.model_copy(update={"precision": fastest})
     fingerprint = {name: splits[name].fingerprint() for name in ("train", "valid")}
     with ExitStack() as stack:
-        settings = allowing_pictures(get_settings(), config.data)
+        settings = get_settings().with_image_roots(config.data.picture_folders)
         door = stack.enter_context(PictureDoor(settings))
         preparation = PicturePreparation(
-            config, untrained, cache=settings.cache_dir, door=door, process=process, on_stage=on_stage
+            config, untrained, cache=settings.cache_dir, door=door, process=process, on_stage=run.on_stage
         )
         train, valid = (
             PairInputs(splits[name], untrained.packer, preparation.pictures(splits[name].used_items()))
@@ -109,25 +93,22 @@ def train_matcher(
         result = fit(
             learner,
             train_config,
-            output,
-            process=process,
+            run,
             identity={**config.model_dump(mode="json"), "data content": fingerprint},
-            resume=resume,
             keep_epochs=train_config.soup != "none",
-            on_progress=on_progress,
         )
-        soup, metrics = _cook(learner, config, Checkpoints(output)), result.metrics
+        soup, metrics = _cook(learner, config, Checkpoints(run.output)), result.metrics
         if soup:
             metrics = learner.evaluate()
         logits = learner.validation_logits()
     if not process.is_main:
         return None
-    write_unreadable(output, preparation.unreadable)
+    write_unreadable(run.output, preparation.unreadable)
     fit_calibration = fit_isotonic if config.train.calibration == "isotonic" else fit_temperature
     calibration = fit_calibration(logits, valid.labels)
     source = config.data.pairs.name if config.data.pairs else "reviewed pairs of the catalogue"
     card = _save(
-        output / MODEL_FOLDER,
+        run.model_folder,
         config,
         untrained,
         calibration=calibration,
@@ -136,7 +117,7 @@ def train_matcher(
         metrics=metrics,
     )
     return MatcherReport(
-        folder=output / MODEL_FOLDER,
+        folder=run.model_folder,
         card=card,
         best_epoch=result.best_epoch,
         soup=soup,
@@ -184,17 +165,6 @@ def _require_labels(table: PairTable, where: str) -> None:
             f"{where} holds {len(table):,} pairs that are all labelled {table.labels[0]}: learning needs pairs of both "
             "labels."
         )
-
-
-def allowing_pictures(settings: Settings, source: DataConfig) -> Settings:
-    """Let this run read the folders of the items' pictures: its user named them."""
-    if source.images:
-        folders = [] if "://" in source.images else [Path(source.images)]
-    else:
-        files = (source.items,) if source.items else (source.pairs, source.valid)
-        folders = [file.parent for file in files if file is not None]
-    roots = (*settings.image_roots, *(folder.resolve() for folder in folders))
-    return settings.model_copy(update={"image_roots": roots})
 
 
 def _sampler(config: MatcherConfig, table: PairTable, train: PairInputs, process: Process) -> Sampler:

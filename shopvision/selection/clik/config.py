@@ -49,6 +49,13 @@ class DataConfig(BaseModel):
             raise ValueError("images and columns belong to a table; the catalogue knows its own")
         return self
 
+    @property
+    def picture_folders(self) -> tuple[Path, ...]:
+        """Local folders that this run may read, because its user named them."""
+        if self.table is None or (self.images and "://" in self.images):
+            return ()
+        return (Path(self.images) if self.images else self.table.parent,)
+
 
 class ModelConfig(BaseModel):
     """Section ``[model]``.

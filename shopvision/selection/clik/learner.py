@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ from shopvision.selection.clik.losses import (
 from shopvision.selection.clik.model import Clik
 from shopvision.training.distributed import Process, gather_with_local_gradients
 from shopvision.training.gradient_cache import GradientCache, micro_batches
-from shopvision.training.loop import MixedPrecision
+from shopvision.training.learner import NetworkLearner
+from shopvision.training.precision import MixedPrecision
 from shopvision.training.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ClikBatch:
     labels: Tensor
 
 
-class ClikLearner:
+class ClikLearner(NetworkLearner):
     """Trains ``clik``, which lies on the process's device.
 
     Attributes:
@@ -73,19 +74,15 @@ class ClikLearner:
         preprocessing: Preprocessing,
         process: Process,
     ) -> None:
-        """Train on ``train``, which ``sampler`` draws from, and validate on ``valid``.
-
-        Frozen encoders stay in evaluation mode. Batch norm does so always: a picture's vector must not depend on the
-        others of its batch, which would also tell the matching loss who belongs together.
-        """
+        """Train on ``train``, which ``sampler`` draws from, and validate on ``valid``."""
+        frozen = (clik.txt_encoder.enc, clik.img_encoder.enc) if config.model.frozen else ()
+        super().__init__(clik, config.train, process, frozen=frozen)
         self.clik = clik
         self.steps_per_epoch = sampler.steps_per_epoch
-        self._config, self._sampler, self._process = config, sampler, process
+        self._config, self._sampler = config, sampler
         self._train, self._valid = train, valid
         mean, std = (torch.tensor(values, device=process.device) for values in (preprocessing.mean, preprocessing.std))
         self._scale, self._shift = (1.0 / (255.0 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
-        for tower in (clik.txt_encoder, clik.img_encoder):
-            tower.enc.requires_grad_(not config.model.frozen)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The text tower; the image tower with the aggregation."""
@@ -100,28 +97,13 @@ class ClikLearner:
             for (name, parts), rate in zip(towers.items(), self._config.learning_rates, strict=True)
         ]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The network's tensors without those of frozen encoders."""
-        frozen = self._config.model.frozen
-        return {name: tensor for name, tensor in self.clik.state_dict().items() if not (frozen and ".enc." in name)}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what ``tensors`` once gave."""
-        self.clik.load_state_dict({**self.clik.state_dict(), **tensors})
-
     def batches(self, epoch: int) -> Iterator[ClikBatch]:
         """This process's share of every step, loaded ahead in a thread."""
-        self.clik.train()
-        for module in self.clik.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the base of all of them
-                module.eval()
-        if self._config.model.frozen:
-            self.clik.txt_encoder.enc.eval()
-            self.clik.img_encoder.enc.eval()
+        self.begin_training()
         return prefetch(lambda numbered: self._load(epoch, *numbered), enumerate(self._sampler.epoch(epoch), start=1))
 
     def _load(self, epoch: int, number: int, step: Step) -> ClikBatch:
-        process, seed = self._process, (self._config.train.seed, epoch, number)
+        process, seed = self.process, (self._config.train.seed, epoch, number)
         # Drawn for the whole step, so that more processes see the same crops.
         share, whole = slice(process.rank, None, process.world), np.random.default_rng(seed)
         matching_crops = whole.random((len(step.matching_products), 2))[share]
@@ -144,8 +126,8 @@ class ClikLearner:
     def gradients(self, batch: ClikBatch, precision: MixedPrecision) -> dict[str, Tensor]:
         """Add the gradients of one step; returns the losses and the in-batch matching accuracy both ways."""
         cache = GradientCache(precision.autocast)
-        world = self._process.world
-        matching = ranking = torch.zeros((), device=self._process.device)
+        world = self.process.world
+        matching = ranking = torch.zeros((), device=self.process.device)
         metrics: dict[str, Tensor] = {}
         if batch.matching_topics is not None and batch.matching_pictures is not None:
             topics = gather_with_local_gradients(self._cached(cache, self._topic_vectors, batch.matching_topics))
@@ -158,7 +140,7 @@ class ClikLearner:
             topics = self._cached(cache, self._topic_vectors, batch.ranking_topics)
             pictures = self._cached(cache, self._picture_vectors, batch.ranking_pictures)
             pictures = pictures.view(*batch.labels.shape, -1)
-            ranking = self._ranking_loss(topics, pictures, batch.labels.to(self._process.device))
+            ranking = self._ranking_loss(topics, pictures, batch.labels.to(self.process.device))
             metrics["ranking_loss"] = ranking.detach()
             if self._config.train.method == "triplet":
                 ranking = world * ranking  # a sum over groups, unlike the other losses
@@ -182,14 +164,14 @@ class ClikLearner:
 
     def _topic_vectors(self, topics: Topics) -> Tensor:
         """Features or tokens of n topics -> (n, h) of unit length, on the device."""
-        moved = topics.to(self._process.device)
+        moved = topics.to(self.process.device)
         tower = self.clik.txt_encoder
         vectors: Tensor = tower.from_features(moved) if isinstance(moved, Tensor) else tower(moved)
         return vectors
 
     def _picture_vectors(self, pictures: Tensor) -> Tensor:
         """Features (n, d) or pixels (n, H, W, 3) uint8 -> (n, h) of unit length, on the device."""
-        moved = pictures.to(self._process.device, non_blocking=True)
+        moved = pictures.to(self.process.device, non_blocking=True)
         tower = self.clik.img_encoder
         if moved.ndim == 2:
             return tower.from_features(moved)
@@ -212,11 +194,11 @@ class ClikLearner:
         exhibitions = np.arange(len(data.exhibitions))
         used = data.used_products()
         own = np.zeros(len(exhibitions), bool)
-        topics = self._all_vectors(
+        topics = self._vectors(
             len(exhibitions), lambda rows: valid.topics(exhibitions[rows], exhibitions[rows], own[rows], None),
             self._topic_vectors,
         )  # fmt: skip
-        pictures = self._all_vectors(len(used), lambda rows: valid.pictures(used[rows], None), self._picture_vectors)
+        pictures = self._vectors(len(used), lambda rows: valid.pictures(used[rows], None), self._picture_vectors)
         report = evaluate_vectors(
             data,
             topic_vectors=topics.cpu().numpy(),
@@ -230,17 +212,9 @@ class ClikLearner:
         values = {name: metric.value for name, metric in report.metrics.items()}
         return {**values, "mrr_random": report.metrics["mrr"].random}
 
-    def _all_vectors(self, count: int, load: Callable[[slice], Any], encoder: Callable[[Any], Tensor]) -> Tensor:
-        """(count, h): every process embeds some rows, all get all."""
-        process = self._process
-        result = torch.zeros(count, self.clik.memory_bank.shape[1], device=process.device)
-        precision = MixedPrecision(self._config.train.precision, process.device)
-        slices = micro_batches(count, self._config.train.micro_batch or EVALUATED_AT_ONCE)
-        mine = slices[process.rank :: process.world]
-        for rows, inputs in zip(mine, prefetch(load, mine), strict=True):
-            with precision.autocast():
-                result[rows] = encoder(inputs).float()
-        return process.total(result)
+    def _vectors(self, count: int, load: Callable[[slice], Any], encoder: Callable[[Any], Tensor]) -> Tensor:
+        at_once = self._config.train.micro_batch or EVALUATED_AT_ONCE
+        return self.rows_of(count, self.clik.memory_bank.shape[1], load, encoder, at_once=at_once)
 
 
 def _accuracy(topics: Tensor, pictures: Tensor) -> dict[str, Tensor]:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shopvision.encoders.image_encoder import ImageEncoder, best_precision
 from shopvision.encoders.text_backbone import TextSource, fetch_text
-from shopvision.errors import UserError
 from shopvision.images import PictureDoor
-from shopvision.images.preprocessing import Preprocessing
-from shopvision.models.card import WEIGHTS_FILE, ModelCard
-from shopvision.models.importers import fetch
-from shopvision.models.weights import load_network, load_strictly
+from shopvision.models.weights import load_strictly
 from shopvision.selection.clik.card import ClikArguments, build_clik, make_topic_tokenizer
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.exhibitions import RankingData
@@ -30,12 +22,9 @@ from shopvision.selection.clik.inputs import FeatureInputs, Inputs, RawInputs
 from shopvision.selection.clik.model import Clik
 from shopvision.selection.clik.topic_tokens import TopicTokenizer
 from shopvision.selection.topic import Topic
-from shopvision.training.distributed import Process
-from shopvision.training.features import Features, FeatureStore, OnProgress, digest, picture_features
-from shopvision.training.pixels import unreadable_pictures
-
-OnStage = Callable[[str, int, int], None]
-"""Called with (what is being prepared, done, all)."""
+from shopvision.training.features import Features, FeatureStore, digest
+from shopvision.training.pretrained import PretrainedImage, fetch_image, survey_pictures
+from shopvision.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -43,8 +32,7 @@ class Encoders:
     """Pretrained encoders, the untrained ranker that holds them, and what goes with it."""
 
     text: TextSource
-    image: ModelCard
-    preprocessing: Preprocessing
+    image: PretrainedImage
     clik: Clik
     arguments: ClikArguments
     tokenizer: TopicTokenizer
@@ -56,20 +44,14 @@ def fetch_encoders(config: ClikConfig, bank_size: int) -> Encoders:
     Raises:
         UserError: an encoder cannot be had, or is of the wrong kind.
     """
-    text = fetch_text(config.model.text)
-    with tempfile.TemporaryDirectory(prefix="shopvision-train-") as temporary:
-        folder = Path(temporary)
-        image = fetch(config.model.image, folder).card(folder, None, None)
-        if image.kind != "image_encoder" or image.preprocessing is None:
-            raise UserError(f"model.image: {config.model.image} is a {image.kind}, not an image_encoder.")
-        network = load_network(folder, image)
-    preprocessing = image.preprocessing
+    text, image = fetch_text(config.model.text), fetch_image(config.model.image)
     if not config.model.frozen:  # published: the whole picture, whatever its shape
-        preprocessing = preprocessing.model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
+        whole = image.preprocessing.model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
+        image = replace(image, preprocessing=whole)
     arguments = ClikArguments(
         text_config=text.config,
         pooling=text.pooling,
-        image=image.architecture,
+        image=image.card.architecture,
         feature_dim=config.model.feature_dim,
         bank_size=bank_size,
         max_length=config.model.max_length,
@@ -82,33 +64,23 @@ def fetch_encoders(config: ClikConfig, bank_size: int) -> Encoders:
     torch.manual_seed(config.train.seed)
     clik = build_clik(arguments)
     load_strictly(clik.txt_encoder.enc, text.tensors, config.model.text)
-    load_strictly(clik.img_encoder.enc, network.state_dict(), config.model.image)
-    return Encoders(text, image, preprocessing, clik, arguments, tokenizer)
+    load_strictly(clik.img_encoder.enc, image.network.state_dict(), config.model.image)
+    return Encoders(text, image, clik, arguments, tokenizer)
 
 
 class Preparation:
     """Looks at every picture once before training: features of frozen encoders, or whether it can be read."""
 
-    def __init__(
-        self,
-        config: ClikConfig,
-        encoders: Encoders,
-        *,
-        cache: Path,
-        door: PictureDoor,
-        process: Process,
-        on_stage: OnStage,
-    ) -> None:
-        """Keep features under ``cache``; ``door`` stays open for as long as the inputs are used."""
-        self._config, self._encoders, self._cache = config, encoders, cache / "features"
-        self._door, self._process, self._on_stage = door, process, on_stage
+    def __init__(self, config: ClikConfig, encoders: Encoders, run: TrainingRun, door: PictureDoor) -> None:
+        """``door`` stays open for as long as the inputs are used."""
+        self._config, self._encoders, self._run, self._door = config, encoders, run, door
 
     def pictures(self, splits: Mapping[str, RankingData]) -> tuple[NDArray[np.bool_], dict[str, str], Features | None]:
-        """Look at the pictures of all splits. The main process looks; the others take over what it found.
+        """Look at the pictures of all splits.
 
         Returns:
-            Which products' pictures are readable, (products,); the reasons of the others by address (main process
-            only); with frozen encoders the features by product.
+            Which products' pictures are readable, (products,), those of no split too; the reasons of the others by
+            address (main process only); with frozen encoders the features by product.
 
         Raises:
             UserError: not one is readable.
@@ -116,27 +88,12 @@ class Preparation:
         products = splits["train"].products
         used = np.unique(np.concatenate([data.used_products() for data in splits.values()]))
         uris = [products.image(int(index)) for index in used]
-        failures: dict[int, str] = {}
-        features = None
-        if not self._config.model.frozen:
-            if self._process.is_main:
-                failures = unreadable_pictures(
-                    uris, self._encoders.preprocessing, self._door, self._progress("pictures")
-                )
-        elif self._process.is_main:
-            features, failures = self._picture_features(uris)
-            self._process.wait()
-        else:  # everything is in the cache by then
-            self._process.wait()
-            features, _ = self._picture_features(uris)
-        bad = torch.zeros(len(products), device=self._process.device)
-        if self._process.is_main:
-            bad[used[sorted(failures)]] = 1
-        readable = self._process.total(bad).cpu().numpy() == 0
-        if not readable[used].any():
-            reason = next(iter(failures.values()), "see the main process")
-            raise UserError(f"Not one of {len(used):,} pictures can be read ({reason}): check the picture folder.")
-        reasons = {uris[position]: reason for position, reason in sorted(failures.items())}
+        frozen = self._config.model.frozen
+        survey = survey_pictures(uris, self._encoders.image, self._run, self._door, encode=frozen)
+        readable = np.ones(len(products), bool)
+        readable[used] = survey.readable
+        reasons = {uris[position]: reason for position, reason in survey.reasons.items()}
+        features = survey.features
         return readable, reasons, features and _by_product(features, used, len(products))
 
     def inputs(self, splits: Mapping[str, RankingData], pictures: Features | None) -> tuple[Inputs, Inputs | None]:
@@ -152,7 +109,7 @@ class Preparation:
         if pictures is None:
             encoders = self._encoders
             return RawInputs(
-                data, encoders.tokenizer, self._door, encoders.preprocessing, word_dropout=train.word_dropout
+                data, encoders.tokenizer, self._door, encoders.image.preprocessing, word_dropout=train.word_dropout
             )
         own_texts = None
         if augment and train.text_augmentation and self._config.needs_matching:
@@ -162,18 +119,6 @@ class Preparation:
         topics = self._text_features([exhibition.topic for exhibition in data.exhibitions])
         return FeatureInputs(data, topics, own_texts, pictures)
 
-    def _picture_features(self, uris: list[str]) -> tuple[Features, dict[int, str]]:
-        clik, image, device = self._encoders.clik, self._encoders.image, self._process.device
-        dtype = best_precision(device)
-        preprocessing = self._encoders.preprocessing
-        key = digest(image.files[WEIGHTS_FILE], image.architecture.model_dump(), preprocessing.model_dump(), str(dtype))
-        dimension = clik.img_encoder.proj.linear_in.in_features
-        store = FeatureStore(self._cache / f"pictures-{key[:16]}", dimension)
-        # A copy, because the encoder folds and casts what it takes over.
-        network = deepcopy(clik.img_encoder.enc).cpu()
-        encoder = ImageEncoder(network, preprocessing, dimension, device=device, dtype=dtype)
-        return picture_features(uris, store, encoder, self._door, self._progress("pictures"))
-
     def _text_features(self, topics: Sequence[Topic]) -> Features:
         encoders, tower = self._encoders, self._encoders.clik.txt_encoder
         weights = digest({name: _checksum(tensor) for name, tensor in encoders.text.tensors.items()})
@@ -182,12 +127,9 @@ class Preparation:
         key = digest(
             weights, encoders.text.config, vocabulary, encoders.text.pooling, model.max_length, model.season_language
         )
-        store = FeatureStore(self._cache / f"texts-{key[:16]}", tower.proj.linear_in.in_features)
+        store = FeatureStore(self._run.feature_cache / f"texts-{key[:16]}", tower.proj.linear_in.in_features)
         tower.eval()
-        return text_features(topics, store, tower, encoders.tokenizer, self._progress("texts"))
-
-    def _progress(self, stage: str) -> OnProgress:
-        return lambda done, total: self._on_stage(stage, done, total)
+        return text_features(topics, store, tower, encoders.tokenizer, self._run.stage("texts"))
 
 
 def _by_product(features: Features, products: NDArray[np.int32], count: int) -> Features:

@@ -8,6 +8,8 @@ default, because the published rule looks inverted or leaks; ``RefineOptions.pub
 * At the end an exhibition was skipped with fewer than 5 labels of *zero*, which throws away those where everything
   sold and keeps those where nothing did. Here it is skipped with fewer than 5 above 0.
 * Only validation was kept clear of training; test was not. Here both are, and the last step refines test as well.
+* Validation and test shared products and names, so the epoch that validation chose was chosen on test's pictures as
+  well. Here validation is kept clear of test before it is cut to candidates.
 * Exhibitions alone in their category were dropped. Here they are split together, as one category.
 
 The sizes are parameters: a shop with twenty plans of ten products lowers them.
@@ -45,6 +47,7 @@ class RefineOptions(BaseModel):
     candidates: int = Field(50, ge=2, description="products of each valid and test exhibition")
     min_products: int = Field(50, ge=1, description="products that an exhibition of any split needs in the end")
     clear_of: tuple[HeldOut, ...] = Field(HELD_OUT, description="splits that train must not share with")
+    valid_clear_of_test: bool = Field(default=True, description="validation chooses the epoch: keep test out of it")
     shared_products: bool = Field(default=False, description="let exhibitions share products, for a shop of few plans")
     cut_above: int = Field(100, ge=1, description="products above which an exhibition is cut")
     cut_to: int = Field(75, ge=1, description="products that are left of it, those of the highest labels")
@@ -66,7 +69,12 @@ class RefineOptions(BaseModel):
     def published(cls) -> RefineOptions:
         """Every choice as the reference implementation makes it."""
         return cls(
-            subsample=50, lone_categories="drop", clear_of=("valid",), last_step=("train", "valid"), inverted_rules=True
+            subsample=50,
+            lone_categories="drop",
+            clear_of=("valid",),
+            valid_clear_of_test=False,
+            last_step=("train", "valid"),
+            inverted_rules=True,
         )
 
 
@@ -143,15 +151,15 @@ def split(
     }
 
 
-def without_leaks(train: RankingData, held_out: Iterable[RankingData], *, products: bool = True) -> RankingData:
-    """Train without the exhibitions whose name, and (``products``) the rows whose product, is in a held-out split."""
+def without_leaks(data: RankingData, held_out: Iterable[RankingData], *, products: bool = True) -> RankingData:
+    """``data`` without exhibitions whose name, and (``products``) rows whose product, is in a held-out split."""
     held = [exhibition for data in held_out for exhibition in data.exhibitions]
     names = {exhibition.topic.name for exhibition in held}
-    taken = np.zeros(len(train.products), bool)
+    taken = np.zeros(len(data.products), bool)
     for exhibition in held if products else ():
         taken[exhibition.products] = True
-    kept = [exhibition for exhibition in train.exhibitions if exhibition.topic.name not in names]
-    return _filled(train, [exhibition.keep(~taken[exhibition.products]) for exhibition in kept])
+    kept = [exhibition for exhibition in data.exhibitions if exhibition.topic.name not in names]
+    return _filled(data, [exhibition.keep(~taken[exhibition.products]) for exhibition in kept])
 
 
 def unique_names(data: RankingData) -> RankingData:
@@ -227,7 +235,12 @@ def apply_rules(data: RankingData, options: RefineOptions) -> tuple[dict[str, Ra
     data = note("distinct labels", data, keep_distinct(data, options.min_distinct_labels))
     splits = split(data, options.fractions, for_split, options.lone_categories)
     note("split", data, data.with_exhibitions([item for part in splits.values() for item in part.exhibitions]))
-    for held in HELD_OUT:
+    # Test first: what it shows must be settled before validation is kept clear of it.
+    for held in reversed(HELD_OUT):
+        if held == "valid" and options.valid_clear_of_test:
+            part, test = splits["valid"], [splits["test"]]
+            clear = without_leaks(part, test, products=not options.shared_products)
+            splits["valid"] = note("leaks", part, clear, "valid")
         part = splits[held]
         splits[held] = note("cut to candidates", part, sample_products(part, options.candidates, for_cut), held)
 

@@ -22,6 +22,7 @@ from shopvision.matching.fitting.train import train_matcher
 from shopvision.models import registry
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 from tests.integration.first_step import save_first_gradients
 from tests.unit.matching.matcher_world import PAIRS, World, make_world
 from worker.cli.train import app
@@ -40,15 +41,15 @@ FIRST_STEPS: dict[str, tuple[str, dict[str, Any]]] = {
 COMMAND_THAT_SAVES_GRADIENTS_FIRST = """
 import sys
 from pathlib import Path
-from shopvision.matching import train
+from shopvision.matching.fitting import train
 from tests.integration.matching.test_train_matcher_cli import first_gradients
 from worker.cli.main import main
 
 folder, real = Path(sys.argv[1]), train.train_matcher
 
-def both(config, output, *, process, **options):
-    first_gradients(folder, process)
-    return real(config, output, process=process, **options)
+def both(config, run):
+    first_gradients(folder, run.process)
+    return real(config, run)
 
 train.train_matcher = both
 sys.argv = ["shopvision", "train", "matcher", "--config", f"{folder}/whole.toml", "--output", f"{folder}/two", "--json"]
@@ -64,7 +65,9 @@ def first_gradients(folder: Path, process: Process) -> None:
         with pytest.MonkeyPatch.context() as patch:
             # Whole pictures: crops are drawn by each process for itself.
             patch.setattr("shopvision.matching.fitting.inputs.PixelPictures.take", whole_pictures)
-            save_first_gradients(folder / f"{run}.pt", partial(train_matcher, config, folder / run, process=process))
+            save_first_gradients(
+                folder / f"{run}.pt", partial(train_matcher, config, TrainingRun(output=folder / run, process=process))
+            )
         process.wait()
 
 

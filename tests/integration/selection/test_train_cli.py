@@ -23,6 +23,7 @@ from shopvision.selection.clik.predict import PlanRanker
 from shopvision.selection.clik.train import train_clik
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
+from shopvision.training.run import TrainingRun
 from tests.integration.first_step import save_first_gradients
 from tests.unit.selection.clik_world import RANDOM_MRR, World, make_world
 from worker.cli.train import app
@@ -37,9 +38,9 @@ from worker.cli.main import main
 
 folder, real = Path(sys.argv[1]), train.train_clik
 
-def both(config, output, *, process, **options):
-    first_gradients(folder, process)
-    return real(config, output, process=process, **options)
+def both(config, run):
+    first_gradients(folder, run.process)
+    return real(config, run)
 
 train.train_clik = both
 sys.argv = ["shopvision", "train", "clik", "--config", f"{folder}/frozen.toml", "--output", f"{folder}/two", "--json"]
@@ -52,7 +53,9 @@ def first_gradients(folder: Path, process: Process) -> None:
     for method in METHODS:
         config = load_config(folder / f"{method}.toml", ClikConfig)
         run = f"{method}-{process.world}"
-        save_first_gradients(folder / f"{run}.pt", partial(train_clik, config, folder / run, process=process))
+        save_first_gradients(
+            folder / f"{run}.pt", partial(train_clik, config, TrainingRun(output=folder / run, process=process))
+        )
         process.wait()
 
 

@@ -30,7 +30,8 @@ from shopvision.models.weights import read_tensors
 from shopvision.settings import get_settings
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
-from shopvision.training.loop import MixedPrecision, Progress
+from shopvision.training.precision import MixedPrecision
+from shopvision.training.run import Progress, TrainingRun
 from tests.unit.matching.matcher_world import FAMILIES, PAIRS, World, make_world
 
 
@@ -40,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def train(config: MatcherConfig, output: Path, **options: Any) -> MatcherReport:
-    report = train_matcher(config, output, process=Process(), **options)
+    report = train_matcher(config, TrainingRun(output=output, **options))
     assert report is not None
     return report
 
@@ -323,7 +324,10 @@ def test_models_that_cannot_be(
     for name, fields in sections.items():
         changed[name] = changed.get(name, {}) | fields
     with pytest.raises(UserError, match=message) as caught:
-        train_matcher(MatcherConfig.model_validate(changed), tmp_path / "run", process=Process(rank=1, world=3))
+        train_matcher(
+            MatcherConfig.model_validate(changed),
+            TrainingRun(output=tmp_path / "run", process=Process(rank=1, world=3)),
+        )
     assert "\n" not in str(caught.value)
 
 

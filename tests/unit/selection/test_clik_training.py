@@ -27,7 +27,8 @@ from shopvision.settings import get_settings
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.features import FeatureStore
-from shopvision.training.loop import MixedPrecision, Progress
+from shopvision.training.precision import MixedPrecision
+from shopvision.training.run import Progress, TrainingRun
 from tests.unit.selection.clik_world import RANDOM_MRR, WORDS, World, make_world, write_picture
 from tests.unit.selection.tiny_clik import tiny_tokenizer
 
@@ -44,7 +45,7 @@ def small(tmp_path: Path) -> World:
 
 
 def train(config: ClikConfig, output: Path, **options: Any) -> ClikReport:
-    report = train_clik(config, output, process=Process(), **options)
+    report = train_clik(config, TrainingRun(output=output, **options))
     assert report is not None
     return report
 
@@ -245,7 +246,7 @@ def test_configurations_that_make_no_sense(world: World, section: str, changes: 
 
 def test_processes_must_divide_the_batch(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="5 processes cannot share a matching batch of 12"):
-        train_clik(world.config(), tmp_path, process=Process(rank=1, world=5))
+        train_clik(world.config(), TrainingRun(output=tmp_path, process=Process(rank=1, world=5)))
     assert not list(tmp_path.iterdir())
 
 

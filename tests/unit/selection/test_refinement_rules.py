@@ -115,7 +115,7 @@ def test_published_choices_differ_where_the_rules_look_inverted() -> None:
     assert kept == {False: {"sold", "half"}, True: {"half"}}
     assert RefineOptions.published().model_dump(exclude_defaults=True) == {
         "subsample": 50, "lone_categories": "drop", "clear_of": ("valid",), "last_step": ("train", "valid"),
-        "inverted_rules": True,
+        "inverted_rules": True, "valid_clear_of_test": False,
     }  # fmt: skip
 
 
@@ -132,6 +132,19 @@ def shop(exhibitions: int = 120, products: int = 60, seed: int = 1) -> RankingDa
 
 
 OPTIONS = RefineOptions(min_products=10, candidates=20)
+
+
+def test_validation_sees_nothing_of_test() -> None:
+    """Validation chooses the epoch: with test's pictures in it, test would no longer be unseen."""
+
+    def shared(**changes: bool) -> tuple[int, int]:
+        splits, _ = refine(shop(), OPTIONS.model_copy(update=changes))
+        valid, test = splits["valid"], splits["test"]
+        names = [{item.topic.name for item in part.exhibitions} for part in (valid, test)]
+        return len(np.intersect1d(valid.used_products(), test.used_products())), len(names[0] & names[1])
+
+    assert shared() == (0, 0)
+    assert shared(valid_clear_of_test=False)[0] > 0
 
 
 def test_splits_share_neither_products_nor_names() -> None:

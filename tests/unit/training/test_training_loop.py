@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from shopvision.errors import JobError, UserError
 from shopvision.training.checkpointing import Checkpoints, load_checkpoint
 from shopvision.training.config import FitConfig, load_config
-from shopvision.training.distributed import Process
-from shopvision.training.loop import FitResult, MixedPrecision, Progress, fit, learning_rate_factor, step_seed
+from shopvision.training.loop import FitResult, fit, learning_rate_factor, step_seed
+from shopvision.training.precision import MixedPrecision
+from shopvision.training.run import Progress, TrainingRun
 
 
 class Regression:
@@ -66,11 +67,8 @@ def run(learner: Regression, output: Path, *, resume: bool = False, stop_after: 
     return fit(
         learner,
         FitConfig(**{"epochs": 4, "warmup_fraction": 0.2} | config),
-        output,
-        process=Process(),
+        TrainingRun(output=output, resume=resume, on_progress=stop),
         identity={"config": config, "data": "d1"},
-        resume=resume,
-        on_progress=stop,
     )
 
 
@@ -161,7 +159,7 @@ def test_a_group_may_have_its_own_weight_decay(tmp_path: Path) -> None:
 
 
 def test_every_epoch_can_be_kept(tmp_path: Path) -> None:
-    fit(Regression(), FitConfig(epochs=3), tmp_path, process=Process(), identity={}, keep_epochs=True)
+    fit(Regression(), FitConfig(epochs=3), TrainingRun(output=tmp_path), identity={}, keep_epochs=True)
     kept = Checkpoints(tmp_path).epochs()
     assert [path.parent.name for path in kept] == ["epoch-0001", "epoch-0002", "epoch-0003"]
     assert len({path.read_bytes() for path in kept}) == 3

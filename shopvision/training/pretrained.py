@@ -1,0 +1,124 @@
+"""Pretrained image encoders that recipes start from, and the one look at every picture before the first step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shopvision.encoders.image_encoder import ImageEncoder, best_precision
+from shopvision.errors import UserError
+from shopvision.models.card import WEIGHTS_FILE, ModelCard
+from shopvision.models.importers import fetch
+from shopvision.models.weights import load_network
+from shopvision.training.features import Features, FeatureStore, digest, picture_features
+from shopvision.training.pixels import unreadable_pictures
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shopvision.images import PictureDoor
+    from shopvision.images.preprocessing import Preprocessing
+    from shopvision.training.run import TrainingRun
+
+
+@dataclass(frozen=True)
+class PretrainedImage:
+    """An image encoder: its card, and the network with its weights, without classifier, on the CPU."""
+
+    card: ModelCard
+    preprocessing: Preprocessing
+    dimension: int
+    network: nn.Module
+
+
+def fetch_image(source: str) -> PretrainedImage:
+    """The image encoder that a configuration's ``model.image`` names.
+
+    Raises:
+        UserError: it cannot be had, or is no image encoder.
+    """
+    with tempfile.TemporaryDirectory(prefix="shopvision-train-") as temporary:
+        folder = Path(temporary)
+        card = fetch(source, folder).card(folder, None, None)
+        if card.kind != "image_encoder" or card.preprocessing is None or card.dimension is None:
+            raise UserError(f"model.image: {source} is a {card.kind}, not an image_encoder.")
+        return PretrainedImage(card, card.preprocessing, card.dimension, load_network(folder, card))
+
+
+@dataclass(frozen=True)
+class PictureSurvey:
+    """What a look at n pictures found.
+
+    Attributes:
+        readable: (n,) bool, the same in every process.
+        reasons: position -> why it is not, in the main process; empty in the others.
+        features: unit vectors of the readable ones, if they were asked for.
+    """
+
+    readable: NDArray[np.bool_]
+    reasons: dict[int, str]
+    features: Features | None
+
+
+def survey_pictures(
+    uris: Sequence[str], image: PretrainedImage, run: TrainingRun, door: PictureDoor, *, encode: bool
+) -> PictureSurvey:
+    """Look at every picture once. The main process looks; the others take over what it found.
+
+    Args:
+        uris: addresses of n pictures.
+        image: the encoder that will read them; it is left as it is.
+        run: this run.
+        door: to the pictures.
+        encode: whether their features are wanted, as of an encoder that stays frozen. They are kept on disk.
+
+    Raises:
+        UserError: not one is readable.
+        TransientError: a source is away for the moment; what was encoded is kept.
+    """
+    process, features, failures = run.process, None, dict[int, str]()
+    if not encode:
+        if process.is_main:
+            failures = unreadable_pictures(uris, image.preprocessing, door, run.stage("pictures"))
+    elif process.is_main:
+        features, failures = _features(uris, image, run, door)
+        process.wait()
+    else:  # everything is in the cache by then
+        process.wait()
+        features, _ = _features(uris, image, run, door)
+    bad = torch.zeros(len(uris), device=process.device)
+    if process.is_main:
+        bad[sorted(failures)] = 1
+        reasons = dict(sorted(failures.items()))
+    else:
+        reasons = {}
+    readable: NDArray[np.bool_] = process.total(bad).cpu().numpy() == 0
+    if len(uris) and not readable.any():
+        reason = next(iter(reasons.values()), "see the main process")
+        raise UserError(f"Not one of {len(uris):,} pictures can be read ({reason}): check the picture folder.")
+    return PictureSurvey(readable, reasons, features)
+
+
+def _features(
+    uris: Sequence[str], image: PretrainedImage, run: TrainingRun, door: PictureDoor
+) -> tuple[Features, dict[int, str]]:
+    device = run.process.device
+    dtype = best_precision(device)
+    key = digest(
+        image.card.files[WEIGHTS_FILE],
+        image.card.architecture.model_dump(),
+        image.preprocessing.model_dump(),
+        str(dtype),
+    )
+    store = FeatureStore(run.feature_cache / f"pictures-{key[:16]}", image.dimension)
+    # A copy, because the encoder folds and casts what it takes over.
+    encoder = ImageEncoder(deepcopy(image.network), image.preprocessing, image.dimension, device=device, dtype=dtype)
+    return picture_features(uris, store, encoder, door, run.stage("pictures"))
