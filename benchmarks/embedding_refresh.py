@@ -231,8 +231,8 @@ def _pretend_embedded(ref: ModelVersionRef) -> None:
     """Store a vector with the right fingerprint for every picture of the catalogue."""
     from sqlalchemy import select
 
+    from shopvision.catalogue.tables import ItemImage
     from shopvision.database import connect
-    from shopvision.database.tables import ItemImage
     from shopvision.embeddings.store import write_outcomes
     from shopvision.images import PictureDoor
     from shopvision.images.outcome import Embedded

@@ -85,8 +85,8 @@ def _in_postgres(pairs: int) -> list[dict[str, object]]:
     from sqlalchemy import insert, text
 
     from shopvision.database import connect
-    from shopvision.database.tables import ModelVersion
     from shopvision.matching.groups.group_update import update_groups
+    from shopvision.models.tables import ModelVersion
 
     job_id = uuid.uuid4()
     with connect() as connection:

@@ -164,7 +164,7 @@ def _require_same(model: ModelVersionRef, plan_ids: Sequence[str], scores: Seque
     from sqlalchemy import select
 
     from shopvision.database import connect
-    from shopvision.database.tables import PlanRanking
+    from shopvision.selection.tables import PlanRanking
 
     best = select(PlanRanking.plan_id, PlanRanking.score).where(
         PlanRanking.model_version_id == model.model_version_id, PlanRanking.rank == 1
@@ -180,7 +180,7 @@ def _forget_vectors(model: ModelVersionRef) -> None:
     from sqlalchemy import delete
 
     from shopvision.database import connect
-    from shopvision.database.tables import Embedding
+    from shopvision.index.tables import Embedding
 
     with connect() as connection:
         connection.execute(delete(Embedding).where(Embedding.model_version_id == model.model_version_id))
@@ -190,8 +190,8 @@ def _pretend_embedded(model: ModelVersionRef) -> None:
     """Store a vector for every picture of the catalogue."""
     from sqlalchemy import select
 
+    from shopvision.catalogue.tables import ItemImage
     from shopvision.database import connect
-    from shopvision.database.tables import ItemImage
     from shopvision.embeddings.store import write_outcomes
     from shopvision.images.outcome import Embedded
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import text
 
-import worker.ledger.tables  # noqa: F401 - registers the ledger's tables
 from shopvision.database import get_engine
-from shopvision.database.tables import Base
+from worker.schema import declared_tables
 
 
 def run() -> None:
@@ -15,7 +14,7 @@ def run() -> None:
         connection.execute(text("SET lock_timeout = '4s'"))
         connection.execute(text("SELECT pg_advisory_lock(hashtext('shopvision.migrations'))"))
         connection.commit()
-        context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+        context.configure(connection=connection, target_metadata=declared_tables(), transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
         connection.execute(text("SELECT pg_advisory_unlock(hashtext('shopvision.migrations'))"))

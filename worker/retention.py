@@ -9,15 +9,10 @@ import structlog
 from sqlalchemy import Delete, delete, func, or_, select, text
 
 from shopvision.database import connect
-from shopvision.database.tables import (
-    Embedding,
-    IndexChange,
-    IndexGeneration,
-    ItemVector,
-    ModelRole,
-    ModelVersion,
-    PlanRankingState,
-)
+from shopvision.index.tables import Embedding, IndexChange, IndexGeneration
+from shopvision.matching.tables import ItemVector
+from shopvision.models.tables import ModelRole, ModelVersion
+from shopvision.selection.tables import PlanRankingState
 from shopvision.settings import get_settings
 from worker.ledger.tables import Chunk, Job, JobState, OutboxMessage
 

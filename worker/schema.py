@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData
 
 from shopvision.database import get_engine
+from shopvision.database.base import Base
 from shopvision.errors import UserError
+
+ROOMS_WITH_TABLES = (
+    "shopvision.catalogue", "shopvision.models", "shopvision.index", "shopvision.selection", "shopvision.matching",
+    "worker.ledger",
+)  # fmt: skip
+
+
+def declared_tables() -> MetaData:
+    """Every table that any room declares."""
+    for room in ROOMS_WITH_TABLES:
+        import_module(f"{room}.tables")
+    return Base.metadata
 
 
 def configuration() -> Config:

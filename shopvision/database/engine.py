@@ -55,6 +55,15 @@ def connect() -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot() -> Iterator[Connection]:
+    """A connection that only reads and sees one moment of the database, so that what several queries say agrees."""
+    with get_engine().connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
 def transaction() -> Iterator[Session]:
     """An ORM session inside one transaction: committed at the end, rolled back on an error."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
 
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, IndexGeneration, Item, ItemImage
 from shopvision.errors import UserError
+from shopvision.index.tables import Embedding, IndexGeneration
 
 if TYPE_CHECKING:
     from shopvision.encoders.image_encoder import ImageEncoder
@@ -136,7 +137,7 @@ def embed_images(
 
 def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
     """Publish a generation with what changed, unless search would lose pictures by moving to this model."""
-    from shopvision.index import publish
+    from shopvision.index.publish import publish
 
     if not _has_vectors(ref):
         return {"published": False, "reason": f"There is no vector of {ref.spec} yet: import a catalogue first."}

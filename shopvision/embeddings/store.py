@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, bindparam, column, func, select, update
 
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import copy_upsert
-from shopvision.database.tables import Embedding, ItemImage
 from shopvision.images.outcome import Embedded, ImageTask, Outcome, Touched
+from shopvision.index.tables import Embedding
 
 _COLUMNS = (
     ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),

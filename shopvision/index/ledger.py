@@ -17,11 +17,12 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shopvision.database import connect, copy_rows, get_engine
-from shopvision.database.tables import IndexGeneration, ModelVersion
 from shopvision.errors import JobError, TransientError
 from shopvision.index.manifest import Current, Manifest, current_key
 from shopvision.index.reader import read_current, read_manifest
 from shopvision.index.source import Changes
+from shopvision.index.tables import IndexGeneration
+from shopvision.models.tables import ModelVersion
 from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,6 @@ import structlog
 from sqlalchemy import select
 
 from shopvision.database import connect
-from shopvision.database.tables import IndexGeneration
 from shopvision.errors import ShopvisionError, TransientError, UserError
 from shopvision.index import ledger
 from shopvision.index.cache import FileCache
@@ -35,6 +34,7 @@ from shopvision.index.drafts import Draft, FullBuildNeededError, Target, delta_d
 from shopvision.index.gate import GenerationRefused
 from shopvision.index.ledger import Position, PublisherLock
 from shopvision.index.manifest import Current, Manifest, StoredFile, manifest_key, new_path, sha256_of
+from shopvision.index.tables import IndexGeneration
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 

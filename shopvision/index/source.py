@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,11 @@ import numpy as np
 from sqlalchemy import BigInteger, Connection, Row, Select, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shopvision.database import get_engine
-from shopvision.database.tables import Embedding, IndexChange, Item, ItemImage
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.errors import JobError
 from shopvision.index.build import Spool
 from shopvision.index.ids import IdRow, Ids, IdsWriter
+from shopvision.index.tables import Embedding, IndexChange
 
 BATCH_ROWS = 5_000
 _Row = Row[int, str, str | None, str, bytes]
@@ -29,15 +29,6 @@ class Changes:
 
     image_ids: Ids
     revisions: Ids
-
-
-@contextmanager
-def snapshot() -> Iterator[Connection]:
-    """A connection that sees one moment of the database, so that changes, counts and vectors belong together."""
-    with get_engine().connect() as connection:
-        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with connection.begin():
-            yield connection
 
 
 def read_changes(connection: Connection, model_version_id: int) -> Changes:

@@ -11,15 +11,16 @@ from typing import Any
 import structlog
 from sqlalchemy import select, text, update
 
-from shopvision.database import connect, transaction
-from shopvision.database.tables import IndexGeneration, ModelVersion
+from shopvision.database import connect, snapshot, transaction
 from shopvision.errors import JobError, UserError
 from shopvision.index import ledger
 from shopvision.index.cache import sha256_of_file
 from shopvision.index.manifest import Current, Manifest, generations_prefix, manifest_key, sha256_of
 from shopvision.index.publish import PublishReport, publish_locked
 from shopvision.index.reader import read_current, read_manifest
-from shopvision.index.source import count_vectors, read_changes, snapshot
+from shopvision.index.source import count_vectors, read_changes
+from shopvision.index.tables import IndexGeneration
+from shopvision.models.tables import ModelVersion
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 

@@ -1,18 +1,16 @@
-"""Items and reviewed pairs from the shop's database."""
+"""Items from the shop's database."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Connection, Text, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shopvision.database.tables import Item as ItemRow
-from shopvision.database.tables import ItemImage, PairReview
+from shopvision.catalogue.tables import Item as ItemRow
+from shopvision.catalogue.tables import ItemImage
 from shopvision.items.item import Item
-from shopvision.items.pair_table import PairTable
 from shopvision.items.record_parsing import OWN_KEYS, item_from_record
 
 IDS_A_QUERY = 10_000
@@ -45,20 +43,6 @@ def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dic
         rows = {row.item_id: row for row in connection.execute(_ITEMS, {"ids": ids})}
         found |= {item_id: _item(rows[item_id]) for item_id in ids if item_id in rows}
     return found
-
-
-def reviewed_pairs(connection: Connection) -> PairTable:
-    """What people decided about pairs, by ids, with the items as they are in the catalogue now."""
-    query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
-    reviews = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
-    items = items_from_catalogue(connection, [item_id for review in reviews for item_id in review[:2]])
-    row = {item_id: number for number, item_id in enumerate(items)}
-    return PairTable(
-        tuple(items.values()),
-        np.array([row[review.left_item_id] for review in reviews], np.int32),
-        np.array([row[review.right_item_id] for review in reviews], np.int32),
-        np.array([review.verdict == "same" for review in reviews], np.int8),
-    )
 
 
 def _item(row: Any) -> Item:

@@ -169,8 +169,7 @@ def _index_reader(options: BlockingOptions) -> Any:
     """The catalogue's picture index; None where nothing was published yet, or no source needs it."""
     if "picture" not in options.sources and "same_picture" not in options.sources:
         return None
-    from shopvision.index import IndexReader
-    from shopvision.index.reader import read_current
+    from shopvision.index.reader import IndexReader, read_current
     from shopvision.storage import open_store
 
     settings = get_settings()

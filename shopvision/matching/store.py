@@ -16,12 +16,12 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Text, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.database import connect, copy_upsert
-from shopvision.database.tables import Item as ItemRow
-from shopvision.database.tables import ItemVector, PairScore
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import items_from_catalogue
+from shopvision.matching.tables import ItemVector, PairScore
 
 _MARK_DUE = """
     INSERT INTO matching_states (item_id, model_version_id, pending_hash, pending_job_id)

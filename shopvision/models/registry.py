@@ -13,9 +13,9 @@ from sqlalchemy import Row, Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shopvision.database import connect
-from shopvision.database.tables import ModelRole, ModelVersion
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, ModelCard, sha256_of, split_spec
+from shopvision.models.tables import ModelRole, ModelVersion
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
-from shopvision.index import Generation, Hit, IndexReader
+from shopvision.index.generation import Generation, Hit
+from shopvision.index.reader import IndexReader
 from shopvision.settings import get_settings
 from shopvision.storage import open_store
 

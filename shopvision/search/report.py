@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemImage
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.reports import Thumbnails, render_page

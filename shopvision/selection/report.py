@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Integer, and_, cast, func, or_, select
 
+from shopvision.catalogue.tables import Item, ItemImage, Plan
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemImage, Plan, PlanRanking, PlanRankingState
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.reports import Thumbnails, render_page
+from shopvision.selection.tables import PlanRanking, PlanRankingState
 from shopvision.settings import get_settings
 
 BEST, WORST = 6, 3

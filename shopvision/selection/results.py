@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from shopvision.catalogue.tables import ItemImage, Plan
 from shopvision.database import copy_rows
-from shopvision.database.tables import ItemImage, Plan, PlanRanking, PlanRankingState
 from shopvision.selection.store import Scope
+from shopvision.selection.tables import PlanRanking, PlanRankingState
 
 UNREADABLE_KEPT = 20  # named in the plan's state; a plan of 10,000 may have very many
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import select, text
 
+from shopvision.catalogue.tables import Plan
 from shopvision.database import connect
-from shopvision.database.tables import Plan
 from shopvision.errors import UserError
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ import psutil
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import OperationalError
 
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, ItemImage
+from shopvision.index.tables import Embedding
 from tests.integration.storage.faulty_proxy import FaultyProxy
 from worker.ledger import jobs
 from worker.ledger.progress import JobProgress, job_progress

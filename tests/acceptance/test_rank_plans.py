@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import delete, func, select, text
 
 from shopvision.catalogue import delete_plans, upsert_plans
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, ItemImage, ModelRole, ModelVersion, PlanRanking, PlanRankingState
+from shopvision.index.tables import Embedding
+from shopvision.models.tables import ModelRole, ModelVersion
+from shopvision.selection.tables import PlanRanking, PlanRankingState
 from tests.acceptance.shop import Shop, eventually
 from tests.unit.selection.tiny_clik import arguments, save_tiny
 from worker.ledger import jobs

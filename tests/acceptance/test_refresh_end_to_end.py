@@ -20,9 +20,12 @@ from celery import Celery
 from PIL import Image, ImageOps
 from sqlalchemy import select
 
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, ItemImage, ModelVersion
-from shopvision.index import IndexReader, compact
+from shopvision.index.reader import IndexReader
+from shopvision.index.tables import Embedding
+from shopvision.index.upkeep import compact
+from shopvision.models.tables import ModelVersion
 from shopvision.search import search_item
 from shopvision.settings import get_settings
 from shopvision.storage import open_store

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
+from shopvision.catalogue.tables import Item
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemVector, ModelRole, PairScore
 from shopvision.matching.fitting.data import items_from_catalogue
 from shopvision.matching.scoring.predict import PairScorer
+from shopvision.matching.tables import ItemVector, PairScore
 from shopvision.models.registry import activate, import_model
+from shopvision.models.tables import ModelRole
 from tests.acceptance.shop import Shop
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
 from worker.ledger.progress import failure_counts, list_failures

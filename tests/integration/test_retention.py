@@ -8,18 +8,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, insert, select, text
 
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import (
-    Embedding,
-    IndexChange,
-    Item,
-    ItemImage,
-    ItemVector,
-    MatchingState,
-    ModelRole,
-    ModelVersion,
-    PairScore,
-)
+from shopvision.index.tables import Embedding, IndexChange
+from shopvision.matching.tables import ItemVector, MatchingState, PairScore
+from shopvision.models.tables import ModelRole, ModelVersion
 from worker.ledger.tables import Chunk, ItemFailure, Job, OutboxMessage
 from worker.retention import prune
 

@@ -14,8 +14,8 @@ from sqlalchemy import delete, select
 from shopvision.catalogue.addresses import PictureRoot
 from shopvision.catalogue.files import Source, open_source
 from shopvision.catalogue.importing import PLANS_KIND, Importer, items_kind
+from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.images.preprocessing import prepare
 from shopvision.selection.clik.predict import PlanRanker
 from shopvision.selection.clik.train import train_clik

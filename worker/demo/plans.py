@@ -11,8 +11,8 @@ from sqlalchemy import exists, select
 
 from shopvision.catalogue.files import Source
 from shopvision.catalogue.importing import PLANS_KIND, Importer
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemImage
 
 if TYPE_CHECKING:
     from shopvision.selection.clik.config import ClikConfig

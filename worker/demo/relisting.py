@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import exists, select
 
+from shopvision.catalogue.tables import Item as ItemRow
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Item as ItemRow
-from shopvision.database.tables import ItemImage
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from shopvision.database.tables import Item as ItemTable
+from shopvision.catalogue.tables import Item as ItemTable
+from shopvision.database import snapshot
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.matching.blocking.inverted import KeyIndex, Keys, KeySpool
@@ -21,7 +22,7 @@ from shopvision.matching.blocking.options import BlockingOptions, CandidatePair,
 from shopvision.matching.blocking.rows import ItemRows, Rows
 
 if TYPE_CHECKING:
-    from shopvision.index import IndexReader
+    from shopvision.index.reader import IndexReader
     from shopvision.models import ModelVersionRef
 
 READ_ITEMS = 2_000
@@ -95,7 +96,6 @@ def pairs_of_items(
 def _catalogue_finders(
     options: BlockingOptions, folder: Path, index_reader: IndexReader | None, blocker: ModelVersionRef | None
 ) -> tuple[ItemRows, list[Finder]]:
-    from shopvision.index.source import snapshot
     from shopvision.matching.blocking.pictures import CataloguePictures, shared_pictures
     from shopvision.matching.blocking.vectors import VectorIndex, read_text_vectors
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from shopvision.database.tables import ItemVector
 from shopvision.errors import JobError
 from shopvision.index.build import ADD_ROWS, EXACT_UP_TO, available_memory, exact_index
 from shopvision.index.faiss_library import faiss
 from shopvision.matching.blocking.inverted import Found, firsts, strongest
 from shopvision.matching.blocking.options import BlockingOptions, Source
 from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
+from shopvision.matching.tables import ItemVector
 
 TRAINING_PER_CELL = 64
 PROBED_CELLS = 16  # where all of them may be answered; more where categories leave few

@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Select, Text, and_, cast, func, select
 
+from shopvision.catalogue.tables import Item
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemGroup, ItemGroupMember, ModelVersion, PairReview, PairScore
 from shopvision.errors import UserError
+from shopvision.matching.tables import ItemGroup, ItemGroupMember, PairReview, PairScore
+from shopvision.models.tables import ModelVersion
 from shopvision.reports.row_writer import Kind, record_writer
 
 Verdict = Literal["same", "different", "review"]

@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import func, select
 
 from shopvision.database import connect
-from shopvision.database.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import items_from_catalogue
 from shopvision.matching.fitting.error_page import Field, compare
 from shopvision.matching.groups.reviews import pairs_to_review
+from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
 from shopvision.reports import Thumbnails, render_page
 from shopvision.settings import get_settings
 

@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Float, Text, any_, bindparam, cast, func, select
+import numpy as np
+from sqlalchemy import Connection, Float, Text, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.tables import Item
 from shopvision.database import connect, copy_upsert
-from shopvision.database.tables import Item, PairReview, PairScore
 from shopvision.errors import ItemError, UserError
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import pair_key
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.tables import PairReview, PairScore
 from shopvision.reports.row_writer import replacing
 
 VERDICTS = ("same", "different")
@@ -111,6 +115,20 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
     _write(_consistent(decisions, report), report)
     report.refused.sort()
     return report
+
+
+def reviewed_pairs(connection: Connection) -> PairTable:
+    """What people decided about pairs, by ids, with the items as they are in the catalogue now."""
+    query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
+    reviews = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
+    items = items_from_catalogue(connection, [item_id for review in reviews for item_id in review[:2]])
+    row = {item_id: number for number, item_id in enumerate(items)}
+    return PairTable(
+        tuple(items.values()),
+        np.array([row[review.left_item_id] for review in reviews], np.int32),
+        np.array([row[review.right_item_id] for review in reviews], np.int32),
+        np.array([review.verdict == "same" for review in reviews], np.int8),
+    )
 
 
 def pairs_to_review(model_version_id: int, *, decision: float = 0.5, limit: int = 200) -> list[PairToReview]:

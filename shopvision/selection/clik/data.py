@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.catalogue.addresses import PictureRoot
 from shopvision.catalogue.seen import SeenKeys
-from shopvision.database.tables import Item, ItemImage, Plan, PlanItem
+from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibition_table import (
     DATE_CHARACTERS,

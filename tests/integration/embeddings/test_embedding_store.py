@@ -6,10 +6,12 @@ import pytest
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.exc import OperationalError
 
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, Item, ItemImage, ModelVersion
 from shopvision.embeddings.store import select_tasks, write_outcomes
 from shopvision.images.outcome import Embedded, Failed, ImageTask, Touched, Unchanged
+from shopvision.index.tables import Embedding
+from shopvision.models.tables import ModelVersion
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import insert, text
 
 from shopvision.database import connect, copy_rows
-from shopvision.database.tables import ModelVersion
+from shopvision.models.tables import ModelVersion
 from shopvision.storage import ObjectStat, ObjectStore
 
 CATEGORIES = ("Men/Tops/Tanks", "Men/Tops/Jackets", "Men/Bottoms", "Women/Tops", "Women/Topsy")
@@ -58,7 +58,7 @@ def add_items(first: int, count: int) -> None:
 def embed(model: Any, numbers: Iterable[int], vectors: NDArray[np.float16]) -> None:
     """Upsert vectors of pictures, as the refresh does."""
     from shopvision.database import copy_upsert
-    from shopvision.database.tables import Embedding
+    from shopvision.index.tables import Embedding
 
     rows = [
         (model.model_version_id, int(number), b"sha", "mark", vector.astype("<f2").tobytes())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shopvision.index import IndexReader
+from shopvision.index.reader import IndexReader
 from shopvision.storage import ObjectStore, open_store
 
 

@@ -14,8 +14,10 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import JobError, ShopvisionError, TransientError
-from shopvision.index import IndexReader, collect_garbage, ledger, list_generations, publish, rollback, verify
-from shopvision.index.reader import read_current
+from shopvision.index import ledger
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader, read_current
+from shopvision.index.upkeep import collect_garbage, list_generations, rollback, verify
 from shopvision.storage import ObjectStore, PreconditionFailed
 from tests.integration.index.catalogue import WrappedStore, clustered, embed, notes, toy
 

@@ -6,8 +6,11 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
-from shopvision.index import GenerationRefused, IndexReader, build, drafts, list_generations, publish
-from shopvision.index.reader import read_current, read_manifest
+from shopvision.index import build, drafts
+from shopvision.index.gate import GenerationRefused
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader, read_current, read_manifest
+from shopvision.index.upkeep import list_generations
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import (
     WrappedStore,

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
-from shopvision.index import IndexReader, collect_garbage, compact, list_generations, publish, rollback, verify
-from shopvision.index.reader import read_current
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader, read_current
+from shopvision.index.upkeep import collect_garbage, compact, list_generations, rollback, verify
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import clustered, embed, notes, remove_items, toy
 from worker.cli.index import app

@@ -12,9 +12,10 @@ from sqlalchemy import insert
 
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
-from shopvision.database.tables import ModelRole, ModelVersion, PairScore
 from shopvision.matching.groups.group_update import update_groups
+from shopvision.matching.tables import PairScore
 from shopvision.models.card import Architecture, ModelCard
+from shopvision.models.tables import ModelRole, ModelVersion
 from worker.ledger.tables import Job
 
 JOB = uuid.UUID("11111111-0000-0000-0000-000000000000")

@@ -14,12 +14,13 @@ from sqlalchemy import func, insert, select
 
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
-from shopvision.database.tables import ModelVersion, PairScore
 from shopvision.errors import ItemError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.items.item import Item
 from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
+from shopvision.matching.tables import PairScore
 from shopvision.models.card import Architecture, ModelCard
+from shopvision.models.tables import ModelVersion
 from tests.integration.ledger.conftest import RememberingBroker
 from worker.ledger import jobs
 from worker.ledger.outbox import relay

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, text
 
+from shopvision.catalogue.tables import Item as ItemTable
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect, copy_rows
-from shopvision.database.tables import Item as ItemTable
-from shopvision.database.tables import ItemImage, ItemVector, ModelRole
 from shopvision.errors import JobError, UserError
-from shopvision.index import IndexReader, publish
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions, CandidatePair, candidate_pairs, pairs_of_items
+from shopvision.matching.tables import ItemVector
+from shopvision.models.tables import ModelRole
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
 

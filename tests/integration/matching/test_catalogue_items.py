@@ -13,7 +13,6 @@ from sqlalchemy import insert
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.importing import Importer, items_kind
 from shopvision.database import connect
-from shopvision.database.tables import PairReview
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import (
     items_from_catalogue,
@@ -22,6 +21,7 @@ from shopvision.matching.fitting.data import (
     reviewed_pairs,
     split_by_component,
 )
+from shopvision.matching.tables import PairReview
 
 ITEMS: list[dict[str, Any]] = [
     {

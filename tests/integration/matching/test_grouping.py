@@ -11,18 +11,12 @@ import pytest
 from sqlalchemy import delete, event, func, insert, select, text
 
 from shopvision.catalogue import delete_items
+from shopvision.catalogue.tables import Item
 from shopvision.database import connect, get_engine
-from shopvision.database.tables import (
-    GroupConflict,
-    Item,
-    ItemGroup,
-    ItemGroupMember,
-    ModelVersion,
-    PairReview,
-    PairScore,
-)
 from shopvision.matching.groups import group_update
 from shopvision.matching.groups.components import DifferentEdges, GroupOptions, group_items
+from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
+from shopvision.models.tables import ModelVersion
 
 JOB, LATER = uuid.UUID(int=1), uuid.UUID(int=2)
 

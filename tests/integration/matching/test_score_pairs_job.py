@@ -12,20 +12,15 @@ from PIL import Image
 from sqlalchemy import func, insert, select, text, update
 
 from shopvision.catalogue import delete_items
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import (
-    Embedding,
-    ItemGroupMember,
-    ItemImage,
-    ItemVector,
-    MatchingState,
-    ModelRole,
-    PairScore,
-)
-from shopvision.index import publish
+from shopvision.index.publish import publish
+from shopvision.index.tables import Embedding
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching import store
+from shopvision.matching.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
 from shopvision.models.registry import activate
+from shopvision.models.tables import ModelRole
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
 from tests.integration.matching.scoring_shop import (

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from shopvision.database.tables import (
-    MatchingState,
-)
 from shopvision.errors import UserError
+from shopvision.matching.tables import MatchingState
 from tests.integration.matching.scoring_shop import (
     ScoringShop,
     add_scorer,

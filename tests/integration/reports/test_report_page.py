@@ -12,8 +12,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Item, ItemImage
 from shopvision.errors import UserError
 from shopvision.search.report import Neighbour, ReportItem, Row, _items, write_report
 

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from shopvision.database import connect
 from shopvision.errors import ItemError, UserError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.index import IndexReader, publish
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader
 from shopvision.search import CatalogueSearch, search_item
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import add_items, embed, make_model

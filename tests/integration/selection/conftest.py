@@ -14,13 +14,16 @@ from PIL import Image
 from sqlalchemy import insert, select
 
 from shopvision.catalogue import upsert_items, upsert_plans
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.database.tables import Embedding, ItemImage, ModelVersion, PlanRanking, PlanRankingState
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
+from shopvision.index.tables import Embedding
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.registry import activate
+from shopvision.models.tables import ModelVersion
 from shopvision.selection import job as rank
+from shopvision.selection.tables import PlanRanking, PlanRankingState
 from shopvision.selection.topic import Topic
 from tests.integration.ledger.conftest import RememberingBroker
 from worker.ledger import jobs

@@ -11,23 +11,16 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shopvision.catalogue import delete_items, delete_plans
+from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.database import connect
-from shopvision.database.tables import (
-    Embedding,
-    IndexChange,
-    Item,
-    ItemImage,
-    ModelRole,
-    Plan,
-    PlanItem,
-    PlanRanking,
-    PlanRankingState,
-)
 from shopvision.images.outcome import Failed
+from shopvision.index.tables import Embedding, IndexChange
 from shopvision.models.registry import activate
+from shopvision.models.tables import ModelRole
 from shopvision.selection import job as rank
 from shopvision.selection import results, store
 from shopvision.selection.store import Scope
+from shopvision.selection.tables import PlanRanking, PlanRankingState
 from tests.integration.selection.conftest import RankingShop, add_model, unit
 from worker.ledger.progress import list_failures
 from worker.ledger.running_step import RunningStep

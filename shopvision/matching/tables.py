@@ -1,0 +1,118 @@
+"""Which items are the same product: scores, what people decided, and the groups that follow."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import REAL, CheckConstraint, ForeignKey, Integer, LargeBinary, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shopvision.catalogue.tables import Item
+from shopvision.database.base import Base
+from shopvision.models.tables import ModelVersion
+
+
+class ItemVector(Base):
+    """What one pair scorer keeps of one item: the vector of its two-tower, or its picture's features."""
+
+    __tablename__ = "item_vectors"
+
+    model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True)
+    input_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of what the vector was made from")
+    vector: Mapped[bytes] = mapped_column(LargeBinary, comment="little-endian float16")
+    computed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class MatchingState(Base):
+    """As which content an item was last matched against the catalogue under one model version.
+
+    A job notes what it is about to look at as pending, and makes it the content once every pair is scored.
+    """
+
+    __tablename__ = "matching_states"
+
+    item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
+    content_hash: Mapped[bytes | None] = mapped_column(LargeBinary, comment="null: never matched to the end")
+    pending_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    pending_job_id: Mapped[uuid.UUID | None] = mapped_column(index=True)
+
+
+class PairScore(Base):
+    """How sure one model version is that two items are the same product. Ids are in code point order."""
+
+    __tablename__ = "pair_scores"
+    __table_args__ = (
+        CheckConstraint('left_item_id COLLATE "C" < right_item_id COLLATE "C"', name="ordered"),
+        CheckConstraint("verdict IN ('same', 'different', 'review')", name="verdict"),
+    )
+
+    left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
+    right_item_id: Mapped[str] = mapped_column(
+        ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
+    probability: Mapped[float] = mapped_column(REAL, comment="calibrated, of being the same product")
+    verdict: Mapped[str] = mapped_column(comment="same, different, review; what people decided stands in pair_reviews")
+    input_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of both items: equal means unchanged")
+    job_id: Mapped[uuid.UUID] = mapped_column(index=True)
+    scored_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class PairReview(Base):
+    """What a person decided about two items. It overrides every model's verdict."""
+
+    __tablename__ = "pair_reviews"
+    __table_args__ = (
+        CheckConstraint('left_item_id COLLATE "C" < right_item_id COLLATE "C"', name="ordered"),
+        CheckConstraint("verdict IN ('same', 'different')", name="verdict"),
+    )
+
+    left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
+    right_item_id: Mapped[str] = mapped_column(
+        ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    verdict: Mapped[str]
+    reviewer: Mapped[str | None]
+    note: Mapped[str | None]
+    reviewed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ItemGroup(Base):
+    """Items that are one product. A group keeps its id while items join and leave."""
+
+    __tablename__ = "item_groups"
+
+    group_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id))
+    size: Mapped[int] = mapped_column(Integer)
+    job_id: Mapped[uuid.UUID] = mapped_column(index=True, comment="that changed it last")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ItemGroupMember(Base):
+    """An item is in one group at most; one that has no equal is in none."""
+
+    __tablename__ = "item_group_members"
+
+    item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
+    group_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("item_groups.group_id", ondelete="CASCADE"), index=True)
+    joined_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GroupConflict(Base):
+    """Two items that a model or a person calls the same, and that grouping kept apart."""
+
+    __tablename__ = "group_conflicts"
+    __table_args__ = (CheckConstraint("reason IN ('different', 'size')", name="reason"),)
+
+    left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
+    right_item_id: Mapped[str] = mapped_column(
+        ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    reason: Mapped[str] = mapped_column(comment="different: members of the two groups differ; size: too many items")
+    probability: Mapped[float] = mapped_column(REAL)
+    job_id: Mapped[uuid.UUID]
