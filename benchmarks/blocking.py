@@ -26,7 +26,7 @@ from benchmarks.common import Deployment, Table, peak_mib, progress
 if TYPE_CHECKING:
     from shopvision.encoders.image_encoder import ImageEncoder
     from shopvision.items.item import Item
-    from shopvision.matching.blocking import BlockingOptions
+    from shopvision.matching.options import BlockingOptions
 
 OFFERS = {
     "abt_buy": ("train", "valid", "test"),
@@ -71,7 +71,7 @@ def run(*, quick: bool) -> list[Table]:
 
 def offers_found(name: str, splits: Iterable[str]) -> list[dict[str, Any]]:
     """Each text source alone, then together, for 10 and for 20 neighbours."""
-    from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions
+    from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
     from tests.conftest import DATA
     from tests.unit.matching.product_offers import offers
 
@@ -86,7 +86,7 @@ def offers_found(name: str, splits: Iterable[str]) -> list[dict[str, Any]]:
 def photos_found(encoder: ImageEncoder, limit: int | None) -> list[dict[str, Any]]:
     """Photos of one article among all photos of a shop, by their looks, by the article's words and by both."""
     from shopvision.items.item import Item
-    from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions
+    from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 
     listings, positives = [], []
     for record in _luma():
@@ -141,7 +141,7 @@ CHANGES: dict[str, tuple[Callable[[Image.Image], Image.Image], str, int]] = {
 
 def copies_found(encoder: ImageEncoder, count: int) -> Table:
     """Changed copies of leading photos against all leading photos of the shop."""
-    from shopvision.matching.blocking import BlockingOptions
+    from shopvision.matching.options import BlockingOptions
 
     options = BlockingOptions()
     records = _luma()
@@ -183,7 +183,8 @@ def _changed(path: Path, change: Callable[[Image.Image], Image.Image], form: str
 
 def by_size(count: int) -> list[dict[str, Any]]:
     """All items due, then one in a hundred."""
-    from shopvision.matching.blocking import BlockingOptions, blocking_recall, candidate_pairs
+    from shopvision.matching.blocking import blocking_recall, candidate_pairs
+    from shopvision.matching.options import BlockingOptions
     from tests.integration.index.catalogue import make_model
 
     blocker = make_model("blocker", "1")

@@ -16,9 +16,9 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,7 +68,7 @@ class StepContext(Protocol):
 
 @dataclass(frozen=True)
 class ItemFailed:
-    """An item that could not be processed: its key, a reason code, one line for a person."""
+    """An item that could not be processed: its key (or name, see ``JobKind.name_of``), a reason code, one line."""
 
     key: str
     code: str
@@ -86,6 +86,7 @@ class ChunkResult:
         remaining: keys not looked at because the chunk was asked to stop.
         counters: numbers the kind wants summed over the job; read after ``write``, which may set some.
         write: stores the results; may be called again with a new connection if the commit was in doubt.
+        model_seconds: time that ``model_items`` items spent in models, for the metrics.
     """
 
     done: int = 0
@@ -94,6 +95,8 @@ class ChunkResult:
     remaining: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     write: Callable[[Connection], None] | None = None
+    model_seconds: float = 0.0
+    model_items: int = 0
 
 
 class JobKind(ABC, Generic[P]):
@@ -121,6 +124,14 @@ class JobKind(ABC, Generic[P]):
         A kind with several ``rounds`` is asked again once every chunk of a round is done, so that its next keys may
         depend on what they made; ``context.round`` counts from 1.
         """
+
+    def split_again(self, params: P, failed: Iterable[str], context: StepContext) -> Iterable[str]:  # noqa: ARG002 - for those that need it
+        """Every item key of a job for what failed in another one, by the names of its failures, streamed."""
+        return failed
+
+    def name_of(self, job_id: uuid.UUID, key: str) -> str:  # noqa: ARG002 - for those that need it
+        """What an item is called where it fails, by its key. A kind whose keys are no names of items says it."""
+        return key
 
     @abstractmethod
     def run(self, params: P, keys: list[str], context: StepContext) -> ChunkResult:
@@ -172,7 +183,18 @@ def parse_params(kind: JobKind[P], raw: dict[str, Any]) -> P:
     try:
         return kind.params.model_validate(raw)  # type: ignore[return-value] # ClassVar cannot carry the type variable
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "parameters"
-        takes = ", ".join(kind.params.model_fields) or "no parameters"
-        raise UserError(f"{kind.name}: {where}: {first['msg']}. It takes: {takes}.") from None
+        # Of the types that one parameter may have, the one that came nearest says what is wrong.
+        nearest = max(error.errors(), key=lambda one: len(one["loc"]))
+        where = ".".join(str(part) for part in nearest["loc"]) or "parameters"
+        takes = ", ".join(_names(kind.params, nearest["loc"])) or "no parameters"
+        raise UserError(f"{kind.name}: {where}: {nearest['msg']}. It takes: {takes}.") from None
+
+
+def _names(params: type[JobParams], where: tuple[int | str, ...]) -> list[str]:
+    """The names that stand beside a wrong one: of parameters, or of the fields of one parameter."""
+    if len(where) > 1 and where[0] in params.model_fields:
+        annotation = params.model_fields[str(where[0])].annotation
+        for option in (annotation, *get_args(annotation)):
+            if is_dataclass(option):
+                return [one.name for one in fields(option)]
+    return list(params.model_fields)

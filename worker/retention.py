@@ -10,6 +10,7 @@ from sqlalchemy import Delete, delete, func, or_, select, text
 
 from shopvision.database import connect
 from shopvision.index.tables import Embedding, IndexChange, IndexGeneration
+from shopvision.matching import requests
 from shopvision.matching.tables import ItemVector
 from shopvision.models.tables import ModelRole, ModelVersion
 from shopvision.selection.tables import PlanRankingState
@@ -61,10 +62,19 @@ def prune() -> dict[str, int]:
         "jobs": _in_batches(delete(Job).where(Job.job_id.in_(old_jobs))),
         "chunks": _in_batches(delete(Chunk).where(Chunk.chunk_id.in_(done_chunks))),
         "outbox": _in_batches(delete(OutboxMessage).where(OutboxMessage.message_id.in_(sent))),
+        "matching_requests": _prune_requests(),
         **_prune_superseded(settings.keep_superseded_days),
     }
     log.info("pruned", **deleted)
     return deleted
+
+
+def _prune_requests() -> int:
+    """Rows of jobs that can neither go on nor be resumed; one that came to its end has dropped its own."""
+    with_rows = requests.jobs_with_rows()  # before the jobs are looked at: a job is there before it has rows
+    with connect() as connection:
+        open_jobs = set(connection.scalars(select(Job.job_id).where(Job.state != JobState.SUCCEEDED)))
+    return sum(requests.forget(job_id) for job_id in with_rows if job_id not in open_jobs)
 
 
 def _prune_superseded(keep_days: float) -> dict[str, int]:

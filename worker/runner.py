@@ -48,6 +48,7 @@ def run_step(chunk_id: int, hostname: str) -> None:
             metrics.observe_chunk(
                 lease.kind, lease.phase, seconds, done=result.done, failed=len(result.failures), skipped=result.skipped
             )
+            metrics.observe_model_seconds(lease.kind, result.model_seconds, result.model_items)
             log.info(
                 "step_done",
                 seconds=round(seconds, 3),
@@ -80,7 +81,10 @@ def _attempt(lease: Lease) -> ChunkResult | None:
 def _split(lease: Lease, context: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     params = kind.pin(parse_params(kind, lease.params))
-    keys = kind.split(params, context) if lease.retry_of is None else jobs.failed_keys(lease.retry_of)
+    if lease.retry_of is None:
+        keys = kind.split(params, context)
+    else:
+        keys = kind.split_again(params, jobs.failed_keys(lease.retry_of), context)
     commit_split(lease, params.model_dump(mode="json", exclude_defaults=True), keys, kind.chunk_size, kind.queue)
     return ChunkResult()
 

@@ -1,231 +1,202 @@
-"""One chunk of pairs scored by a pair model: what ``tasks.score_pairs`` asks for.
+"""A matching job from its start to its end: what ``tasks.score_pairs`` asks for.
 
-Items are read once, their texts tokenised once, and vectors kept from former chunks are used again. Pairs of which
-neither item changed since the same model scored them in the same way are left alone.
+The pairs are those of a file, or those that blocking finds for items. Blocking compares vectors of the whole catalogue,
+and splitting has neither a GPU nor much time; so such a job has two rounds, and the vectors that are missing are made
+by the chunks of the first one, with all that chunks have: several workers, leases, item failures, progress.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from shopvision import models
-from shopvision.errors import ItemError
-from shopvision.evaluation.calibration import verdicts
-from shopvision.matching import store
-from shopvision.matching.scoring.cascade import Cascade
-from shopvision.matching.scoring.ensemble import load_scorer
-from shopvision.matching.scoring.item_vectors import ItemVectors, item_vectors
-from shopvision.matching.store import CatalogueItems, PairIds, ScoredPair
+from shopvision.matching import requested_pairs, requests, store
+from shopvision.matching.chunk import score_pairs, vectors_of
+from shopvision.matching.groups.group_update import update_groups
+from shopvision.matching.options import MatchingParams
+from shopvision.matching.pinning import SCORER_ROLE, blocker_of, pin, resolve, setup_of
+from shopvision.matching.requests import name_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from shopvision.matching.scoring.predict import BaseScorer
-    from shopvision.matching.scoring.scoring_setup import Setup
-    from shopvision.models import ModelVersionRef
+__all__ = ["LEFT_ALONE", "PASSING", "ROUNDS", "MatchingChunk", "finish", "keys", "keys_again", "name_of", "pin", "work"]
+
+ROUNDS = 2  # vectors, then pairs
+PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
+LEFT_ALONE = timedelta(days=30)  # how long an unchanged item that could have no vector is left out
+UNASKED = {
+    "pairs": 0,
+    "reason": "No model serves the role pair_scorer, so no pair was scored: "
+    "`shopvision models activate pair_scorer NAME:TAG` sets one.",
+}
+
+
+def keys(
+    params: MatchingParams, job_id: uuid.UUID, round_number: int, recently_failed: Callable[[], Collection[str]]
+) -> Iterator[str]:
+    """Keys of the rows that the chunks of one round work on; see ``requests``.
+
+    Args:
+        params: pinned.
+        job_id: the job's.
+        round_number: from 1 to ``ROUNDS``.
+        recently_failed: names of what failed in the last days for a reason that does not pass by itself.
+
+    Raises:
+        UserError: an item is unknown, or the file cannot be read.
+    """
+    if params.model is None:
+        return
+    last = round_number == ROUNDS
+    if params.pairs_file is not None:
+        # In the last round, so that each kind of request passes through the same steps.
+        if last:
+            yield from requested_pairs.pairs_of_file(job_id, params.pairs_file)
+        return
+    blocker, everything = blocker_of(params), params.scope == "all"
+    if last:
+        yield from requested_pairs.blocked_pairs(job_id, params.blocking, blocker, everything=everything)
+        return
+    version = resolve(params.model, SCORER_ROLE).model_version_id
+    store.mark_due(version, job_id, everything=everything, item_ids=params.item_ids)
+    if blocker is not None:
+        # An item that can have no vector would otherwise fail again every night.
+        hopeless = recently_failed()
+        found = store.items_without_vector(blocker.model_version_id, version, job_id)
+        wanted = (item_id for item_id, due in found if due or requests.item_name(item_id) not in hopeless)
+        yield from requested_pairs.items_to_read(job_id, wanted)
+
+
+def keys_again(params: MatchingParams, job_id: uuid.UUID, failed: Iterable[str]) -> Iterator[str]:
+    """Keys of the rows for what failed in another job: its items and pairs, and its file's rows as they are now."""
+    yield from requested_pairs.what_failed(job_id, failed, params.pairs_file)
 
 
 @dataclass
-class ScoreReport:
-    """What one chunk came to. ``write`` stores scores and vectors; the caller decides in which transaction.
+class MatchingChunk:
+    """What one chunk came to. ``write`` stores it and completes the counters; the caller decides in which transaction.
 
     Attributes:
-        scores: pairs with a verdict.
-        unchanged: pairs left alone.
-        failed: (pair, code, message).
-        remaining: pairs not scored because the chunk was asked to stop.
-        counters: pairs (that were settled), unchanged, vectors (made), passed_on (by a cascade's first model to the
-            second), and, once written, same, different, review and changed_meanwhile.
-        model_seconds: time that items and pairs spent in models.
+        done: items with a vector and pairs with a score, the ``unchanged`` ones included.
+        failed: (name, code, message).
+        remaining: keys not looked at because the chunk was asked to stop.
+        counters: see ``chunk.ScoreReport``.
+        model_items: items and pairs that went through models, for ``model_seconds``.
     """
 
-    setup: Setup
-    job_id: uuid.UUID
-    read: CatalogueItems
-    scores: list[ScoredPair] = field(default_factory=list)
+    done: int = 0
     unchanged: int = 0
-    failed: list[tuple[PairIds, str, str]] = field(default_factory=list)
-    remaining: list[PairIds] = field(default_factory=list)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     model_seconds: float = 0.0
-    vectors: list[ItemVectors] = field(default_factory=list)
+    model_items: int = 0
+    writes: list[Callable[[Connection], None]] = field(default_factory=list)
 
     def write(self, connection: Connection) -> None:
-        """Store the scores and count the verdicts."""
-        for vectors in self.vectors:
-            vectors.write(connection)
-        written = store.write_scores(connection, self.setup.ref.model_version_id, self.job_id, self.read, self.scores)
-        for verdict in ("same", "different", "review"):
-            self.counters[verdict] = sum(score.verdict == verdict for score in written)
-        self.counters["changed_meanwhile"] = len(self.scores) - len(written)
+        """Store vectors and scores."""
+        for write in self.writes:
+            write(connection)
 
 
-@lru_cache(maxsize=3)
-def _scorer(spec: str) -> BaseScorer:
-    """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
-    return load_scorer(models.local_copy(models.find(spec)))
-
-
-def _combined(setup: Setup) -> BaseScorer:
-    scorer = _scorer(setup.ref.spec)
-    if setup.first is None:
-        return scorer
-    zone = {"different": setup.thresholds.different, "same": setup.thresholds.same}
-    return Cascade(_scorer(setup.first.ref.spec), scorer, setup.first.low, setup.first.high, thresholds=zone)
-
-
-def vectors_of(
-    ref: ModelVersionRef, item_ids: Sequence[str], *, since: datetime | None, should_stop: Callable[[], bool]
-) -> ItemVectors:
-    """The vectors of some items, by which blocking finds their neighbours; items that left the catalogue are dropped.
+def work(
+    params: MatchingParams,
+    chunk_keys: Sequence[str],
+    job_id: uuid.UUID,
+    since: datetime,
+    should_stop: Callable[[], bool],
+) -> MatchingChunk:
+    """Make one chunk's vectors, or score its pairs.
 
     Args:
-        ref: a two-tower.
-        since: make those anew that are older.
-        should_stop: asked after every batch of items.
+        params: pinned.
+        chunk_keys: from ``keys``.
+        job_id: the job's.
+        since: when the job began.
+        should_stop: asked after every batch.
     """
-    read = store.read_items(item_ids)
-    return item_vectors(_scorer(ref.spec), ref.model_version_id, read, read.items, since=since, should_stop=should_stop)
+    rows = requests.read(job_id, chunk_keys)
+    result = MatchingChunk(failed=list(rows.broken))
+    fresh_from = since if params.scope == "all" else None
+    if rows.items:
+        _make_vectors(result, params, rows.items, since=fresh_from, should_stop=should_stop)
+    if rows.pairs and result.remaining:
+        result.remaining += rows.pairs.values()
+    elif rows.pairs:
+        _score(result, params, rows.pairs, job_id=job_id, since=fresh_from, should_stop=should_stop)
+    return result
 
 
-def score_pairs(
-    setup: Setup,
-    pairs: Sequence[PairIds],
+def _make_vectors(
+    result: MatchingChunk,
+    params: MatchingParams,
+    rows: Mapping[str, str],
+    *,
+    since: datetime | None,
+    should_stop: Callable[[], bool],
+) -> None:
+    blocker = blocker_of(params)
+    if blocker is None:
+        return
+    found = vectors_of(blocker, list(rows), since=since, should_stop=should_stop)
+    result.done += len(found.vectors)
+    result.unchanged += len(found.vectors) - len(found.made)
+    result.failed += [(requests.item_name(item_id), *failed) for item_id, failed in found.failed.items()]
+    result.remaining += [rows[item_id] for item_id in found.remaining]
+    result.counters["vectors"] = len(found.made)
+    result.model_seconds += found.model_seconds
+    result.model_items += len(found.made)
+    result.writes.append(lambda connection: found.write(connection, confirm=True))
+
+
+def _score(
+    result: MatchingChunk,
+    params: MatchingParams,
+    rows: Mapping[store.PairIds, str],
     *,
     job_id: uuid.UUID,
     since: datetime | None,
     should_stop: Callable[[], bool],
-) -> ScoreReport:
-    """Score some pairs. No database connection is held while a model computes.
+) -> None:
+    report = score_pairs(setup_of(params), list(rows), job_id=job_id, since=since, should_stop=should_stop)
+    result.done += len(report.scores) + report.unchanged
+    result.unchanged += report.unchanged
+    result.failed += [(requests.pair_name(pair), code, message) for pair, code, message in report.failed]
+    result.remaining += [rows[pair] for pair in report.remaining]
+    result.model_seconds += report.model_seconds
+    result.model_items += len(report.scores)
+
+    def write(connection: Connection) -> None:
+        report.write(connection)
+        result.counters.update(report.counters)
+
+    result.writes.append(write)
+
+
+def finish(
+    params: MatchingParams, job_id: uuid.UUID, again: Iterable[str], counters: Mapping[str, int]
+) -> dict[str, Any]:
+    """What was taken up counts as matched; the groups follow the scores. Safe to repeat.
 
     Args:
-        setup: the models, and what their probabilities mean.
-        pairs: ids in code point order, no pair twice. Those of items that left the catalogue are dropped.
-        job_id: noted with each score.
-        since: score every pair, and make vectors anew that are older; None leaves alone what is unchanged.
-        should_stop: asked after every batch of items or pairs.
+        params: pinned.
+        job_id: the job's.
+        again: names of what failed for a reason that passes; its items are due again.
+        counters: of all chunks.
     """
-    read = store.read_items(item_id for pair in pairs for item_id in pair)
-    report = ScoreReport(setup, job_id, read)
-    waiting = _without_unchanged(report, pairs, everything=since is not None)
-    scorer = _combined(setup)
-    waiting = _without(report, waiting, _refused(scorer, read, _ids(waiting)))
-    for ref in setup.models:
-        if _scorer(ref.spec).vector_dimension is not None and waiting:
-            waiting = _with_vectors(report, ref, waiting, since, should_stop)
-    if waiting:
-        _score(report, scorer, waiting, should_stop)
-    report.counters["vectors"] = sum(len(found.made) for found in report.vectors)
-    report.counters["unchanged"] = report.unchanged
-    report.counters["pairs"] = report.unchanged + len(report.scores) + len(report.failed)
-    return report
-
-
-def _without_unchanged(report: ScoreReport, pairs: Sequence[PairIds], *, everything: bool) -> list[PairIds]:
-    items = report.read.items
-    live = [pair for pair in pairs if pair[0] in items and pair[1] in items]
-    if everything:
-        return live
-    before = store.scored_before(report.setup.ref.model_version_id, live)
-    changed = [pair for pair in live if before.get(pair) != _input_hash(report, pair)]
-    report.unchanged = len(live) - len(changed)
-    return changed
-
-
-def _input_hash(report: ScoreReport, pair: PairIds) -> bytes:
-    hashes = report.read.hashes
-    return hashlib.sha256(hashes[pair[0]] + hashes[pair[1]] + report.setup.options).digest()
-
-
-def _with_vectors(
-    report: ScoreReport,
-    ref: ModelVersionRef,
-    pairs: Sequence[PairIds],
-    since: datetime | None,
-    should_stop: Callable[[], bool],
-) -> list[PairIds]:
-    """The pairs of which both items have a vector of one model; the others fail, or are left over."""
-    found = item_vectors(
-        _scorer(ref.spec), ref.model_version_id, report.read, _ids(pairs), since=since, should_stop=should_stop
-    )
-    report.vectors.append(found)
-    report.model_seconds += found.model_seconds
-    if found.remaining:
-        report.remaining += pairs
-        return []
-    return _without(report, pairs, found.failed)
-
-
-def _score(report: ScoreReport, scorer: BaseScorer, pairs: Sequence[PairIds], should_stop: Callable[[], bool]) -> None:
-    items = _ids(pairs)
-    place = {item_id: number for number, item_id in enumerate(items)}
-    left, right = (np.array([place[pair[side]] for pair in pairs], np.int64) for side in (0, 1))
-    vectors = None
-    if report.vectors:
-        rows = [b"".join(found.vectors[item_id] for found in report.vectors) for item_id in items]
-        vectors = np.frombuffer(b"".join(rows), "<f2").reshape(len(items), -1).astype(np.float32)
-    stop = _Remembered(should_stop)
-    started = time.perf_counter()
-    scores = scorer.score([report.read.items[item] for item in items], left, right, vectors, should_stop=stop)
-    report.model_seconds += time.perf_counter() - started
-    if isinstance(scorer, Cascade):
-        report.counters["passed_on"] = scorer.passed_on
-    zone = report.setup.thresholds
-    decided = verdicts(scores, same=zone.same, different=zone.different).tolist()
-    for pair, probability, verdict in zip(pairs, scores.tolist(), decided, strict=True):
-        if math.isfinite(probability):
-            report.scores.append(ScoredPair(pair, probability, verdict, _input_hash(report, pair)))
-        elif stop.said:
-            report.remaining.append(pair)
-        else:
-            message = f"The model gives {pair[0]!r} and {pair[1]!r} no finite score: try another version of it."
-            report.failed.append((pair, "bad_score", message))
-
-
-class _Remembered:
-    """Whether it was ever asked to stop: pairs without a score were not reached then, else the model failed them."""
-
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
-        self.said = False
-
-    def __call__(self) -> bool:
-        self.said = self.said or self._should_stop()
-        return self.said
-
-
-def _without(report: ScoreReport, pairs: Sequence[PairIds], failed: Mapping[str, tuple[str, str]]) -> list[PairIds]:
-    """The pairs of which neither item failed; the others fail for the reason of the first that did."""
-    rest = []
-    for pair in pairs:
-        culprit = next((item_id for item_id in pair if item_id in failed), None)
-        if culprit is None:
-            rest.append(pair)
-        else:
-            report.failed.append((pair, *failed[culprit]))
-    return rest
-
-
-def _refused(scorer: BaseScorer, read: CatalogueItems, item_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Items that give the model nothing to read."""
-    refused = {}
-    for item_id in item_ids:
-        try:
-            scorer.check(read.items[item_id])
-        except ItemError as error:
-            refused[item_id] = (error.code, error.message)
-    return refused
-
-
-def _ids(pairs: Iterable[PairIds]) -> list[str]:
-    return list(dict.fromkeys(item_id for pair in pairs for item_id in pair))
+    if params.model is None:
+        return dict(UNASKED)
+    failed = (requests.parse_name(name) for name in again)
+    store.complete(job_id, sorted({item_id for ids in failed if not isinstance(ids, int) for item_id in ids}))
+    requests.forget(job_id)
+    names = ("pairs", "same", "different", "review", "unchanged")
+    result: dict[str, Any] = {"model": params.model, "blocker": params.blocker}
+    result |= {name: counters.get(name, 0) for name in names}
+    if params.group:
+        version = resolve(params.model, SCORER_ROLE).model_version_id
+        result["groups"] = update_groups(version, job_id, params.grouping)
+    return result

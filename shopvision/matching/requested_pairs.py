@@ -1,14 +1,10 @@
-"""Which pairs a job is to score, in order of their ids: those that blocking found, or those of a file.
-
-They pass through a temporary table, so that however many there are, none is given twice and memory stays small.
-"""
+"""Which pairs a job is to score: those that blocking finds, those of a file, or those that failed in another job."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -17,62 +13,61 @@ from sqlalchemy import Connection, text
 
 from shopvision.catalogue.files import open_source
 from shopvision.catalogue.rows import RecordError
-from shopvision.database import connect, copy_rows
+from shopvision.database import connect
 from shopvision.errors import ItemError, UserError
 from shopvision.images.roots import allowed_image_roots
 from shopvision.items.item import pair_key
 from shopvision.items.pair_files import LEFT_KEYS, RIGHT_KEYS
 from shopvision.items.record_parsing import record_id
-from shopvision.matching import store
+from shopvision.matching import requests, store
+from shopvision.matching.options import BlockingOptions
+from shopvision.matching.requests import StagedRow
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
-    from shopvision.matching.blocking import BlockingOptions
+    from shopvision.index.reader import IndexReader
     from shopvision.models import ModelVersionRef
 
 log = structlog.get_logger(__name__)
 
 LONGEST_ID = 200  # characters, as the catalogue takes them
 
-_COLUMNS = (("row", "int8"), ("left_id", "text"), ("right_id", "text"), ("code", "text"), ("message", "text"))
-_TABLE = "CREATE TEMPORARY TABLE asked (row int8, left_id text, right_id text, code text, message text) ON COMMIT DROP"
-
 _UNKNOWN = """
-    UPDATE asked SET code = 'unknown_item', message = CASE WHEN EXISTS (
-        SELECT FROM items WHERE item_id = left_id) THEN right_id ELSE left_id END
-    WHERE code IS NULL AND NOT (EXISTS (SELECT FROM items WHERE item_id = left_id)
-                                AND EXISTS (SELECT FROM items WHERE item_id = right_id))
+    UPDATE staging SET code = 'unknown_item', message = concat(
+        'Row ', file_row, ' of ', CAST(:location AS text), ': item ''',
+        CASE WHEN EXISTS (SELECT FROM items WHERE item_id = left_id) THEN right_id ELSE left_id END,
+        ''' is not in the catalogue; import it, or leave the row out.')
+    WHERE code IS NULL AND file_row IS NOT NULL
+      AND NOT (EXISTS (SELECT FROM items WHERE item_id = left_id)
+               AND EXISTS (SELECT FROM items WHERE item_id = right_id))
     """
 
 # What a changed item was scored with before may not be among its candidates any more, and is wrong until scored anew.
 _SCORED = """
-    INSERT INTO asked (left_id, right_id)
+    INSERT INTO staging (left_id, right_id)
     SELECT scored.left_item_id, scored.right_item_id
     FROM matching_states AS due JOIN pair_scores AS scored
         ON scored.{side}_item_id = due.item_id AND scored.model_version_id = due.model_version_id
     WHERE due.pending_job_id = :job_id
     """
 
-_PAIRS = """
-    SELECT DISTINCT left_id COLLATE "C" AS left_id, right_id COLLATE "C" AS right_id FROM asked WHERE code IS NULL
-    ORDER BY 1, 2
-    """
-_BROKEN = "SELECT row, code, message FROM asked WHERE code IS NOT NULL ORDER BY row"
 
-
-@dataclass(frozen=True, slots=True)
-class BrokenRow:
-    """A row of a pairs file that names no pair: a reason code, and one line for a person."""
-
-    row: int
-    code: str
-    message: str
+def items_to_read(job_id: uuid.UUID, item_ids: Iterable[str]) -> Iterator[str]:
+    """Keys of items that need a vector."""
+    with connect() as connection:
+        requests.open_staging(connection)
+        requests.add_rows(connection, ((None, item_id, None, None, None) for item_id in item_ids))
+        yield from requests.keys_of_staged(connection, job_id)
 
 
 def blocked_pairs(
-    job_id: uuid.UUID, options: BlockingOptions, blocker: ModelVersionRef | None, *, everything: bool
-) -> Iterator[tuple[str, str]]:
-    """Pairs of the items that a job has taken up: candidates, and pairs that have a score already.
+    job_id: uuid.UUID,
+    options: BlockingOptions,
+    blocker: ModelVersionRef | None,
+    *,
+    everything: bool,
+) -> Iterator[str]:
+    """Keys of the pairs of items that a job has taken up: candidates, and pairs that have a score already.
 
     Args:
         blocker: whose item vectors say which items are near.
@@ -83,16 +78,16 @@ def blocked_pairs(
     due = None if everything else store.due_items(job_id)
     batches = candidate_pairs(due, options, index_reader=_index_reader(options), blocker=blocker)
     with connect() as connection:
-        connection.execute(text(_TABLE))
+        requests.open_staging(connection)
         rows = ((None, pair.left, pair.right, None, None) for batch in batches for pair in batch)
-        copy_rows(connection, "asked", _COLUMNS, rows)
+        requests.add_rows(connection, rows)
         for side in ("left", "right"):
             connection.execute(text(_SCORED.format(side=side)), {"job_id": job_id})
-        yield from _pairs(connection)
+        yield from requests.keys_of_staged(connection, job_id)
 
 
-def pairs_of_file(location: str) -> Iterator[tuple[str, str] | BrokenRow]:
-    """Pairs of a file (JSONL, CSV or Parquet, also .gz) by the ids of their items, then its rows that name none.
+def pairs_of_file(job_id: uuid.UUID, location: str) -> Iterator[str]:
+    """Keys of the pairs of a file (JSONL, CSV or Parquet, also .gz) by the ids of their items, and of its other rows.
 
     Args:
         location: ``s3://bucket/key``, ``file:///folder/file``, or a path; local files below an allowed folder.
@@ -101,18 +96,47 @@ def pairs_of_file(location: str) -> Iterator[tuple[str, str] | BrokenRow]:
         UserError: the file is missing, outside the allowed folders, of unknown format, or damaged.
     """
     with connect() as connection:
-        connection.execute(text(_TABLE))
-        with open_source(readable(location)) as source:
-            copy_rows(connection, "asked", _COLUMNS, (_row(number, record) for number, record in source.records))
-        connection.execute(text(_UNKNOWN))
-        total, broken = connection.execute(text("SELECT count(*), count(code) FROM asked")).one()
-        pairs = 0
-        for pair in _pairs(connection):
-            pairs += 1
-            yield pair
-        log.info("pairs_file_read", file=location, rows=total, pairs=pairs, broken=broken)
-        for row in connection.execution_options(yield_per=5000).execute(text(_BROKEN)):
-            yield BrokenRow(row.row, row.code, _message(location, row))
+        requests.open_staging(connection)
+        _stage_file(connection, location)
+        total, broken = connection.execute(text("SELECT count(*), count(code) FROM staging")).one()
+        log.info("pairs_file_read", file=location, rows=total, broken=broken)
+        yield from requests.keys_of_staged(connection, job_id)
+
+
+def what_failed(job_id: uuid.UUID, names: Iterable[str], location: str | None) -> Iterator[str]:
+    """Keys of what failed in another job.
+
+    Args:
+        names: of the failures.
+        location: the file whose rows failed; they are read again, as they are now.
+
+    Raises:
+        UserError: as ``pairs_of_file``.
+    """
+    with connect() as connection:
+        requests.open_staging(connection)
+        requests.add_rows(connection, map(_failed_row, names))
+        connection.execute(text("CREATE TEMPORARY TABLE wanted (file_row) ON COMMIT DROP AS"
+                                " SELECT file_row FROM staging WHERE file_row IS NOT NULL"))  # fmt: skip
+        connection.execute(text("DELETE FROM staging WHERE file_row IS NOT NULL"))
+        if location is not None and connection.scalar(text("SELECT EXISTS (SELECT FROM wanted)")):
+            _stage_file(connection, location)
+            connection.execute(text("DELETE FROM staging WHERE file_row IS NOT NULL AND NOT EXISTS"
+                                    " (SELECT FROM wanted WHERE wanted.file_row = staging.file_row)"))  # fmt: skip
+        yield from requests.keys_of_staged(connection, job_id)
+
+
+def _failed_row(name: str) -> StagedRow:
+    failed = requests.parse_name(name)
+    if isinstance(failed, int):
+        return (failed, None, None, None, None)
+    return (None, failed[0], failed[1] if len(failed) == 2 else None, None, None)
+
+
+def _stage_file(connection: Connection, location: str) -> None:
+    with open_source(readable(location)) as source:
+        requests.add_rows(connection, (_row(location, number, record) for number, record in source.records))
+    connection.execute(text(_UNKNOWN), {"location": location})
 
 
 def readable(location: str) -> str:
@@ -134,13 +158,17 @@ def readable(location: str) -> str:
     return path
 
 
-def _row(number: int, record: Mapping[str, Any] | RecordError) -> tuple[Any, ...]:
-    if isinstance(record, RecordError):
-        return (number, None, None, "broken_row", str(record))
+def _row(location: str, number: int, record: Mapping[str, Any] | RecordError) -> StagedRow:
     try:
-        return (number, *pair_key(_side(record, LEFT_KEYS), _side(record, RIGHT_KEYS)), None, None)
+        return (number, *_pair(record), None, None)
     except ItemError as error:
-        return (number, None, None, error.code, error.message)
+        return (number, None, None, error.code, f"Row {number} of {location}: {error.message}.")
+
+
+def _pair(record: Mapping[str, Any] | RecordError) -> tuple[str, str]:
+    if isinstance(record, RecordError):
+        raise ItemError("broken_row", str(record))
+    return pair_key(_side(record, LEFT_KEYS), _side(record, RIGHT_KEYS))
 
 
 def _side(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -152,20 +180,7 @@ def _side(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return item_id
 
 
-def _message(location: str, row: Any) -> str:
-    reason = row.message
-    if row.code == "unknown_item":
-        reason = f"item {row.message!r} is not in the catalogue; import it, or leave the row out"
-    return f"Row {row.row} of {location}: {reason}."
-
-
-def _pairs(connection: Connection) -> Iterable[tuple[str, str]]:
-    connection.execute(text("ANALYZE asked"))
-    for row in connection.execution_options(yield_per=5000).execute(text(_PAIRS)):
-        yield row.left_id, row.right_id
-
-
-def _index_reader(options: BlockingOptions) -> Any:
+def _index_reader(options: BlockingOptions) -> IndexReader | None:
     """The catalogue's picture index; None where nothing was published yet, or no source needs it."""
     if "picture" not in options.sources and "same_picture" not in options.sources:
         return None

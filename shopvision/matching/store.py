@@ -71,6 +71,7 @@ _SCORE_COLUMNS = (
 )  # fmt: skip
 
 PairIds = tuple[str, str]
+ROWS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,11 @@ def require_items(item_ids: Sequence[str]) -> list[str]:
 def due_items(job_id: uuid.UUID) -> Iterator[str]:
     """Ids of the items that a job has taken up, streamed."""
     query = text("SELECT item_id FROM matching_states WHERE pending_job_id = :job_id")
-    with connect() as connection:
-        yield from connection.execution_options(yield_per=5000).scalars(query, {"job_id": job_id})
+    with (
+        connect() as connection,
+        connection.execute(query, {"job_id": job_id}, execution_options={"yield_per": ROWS_AT_ONCE}) as result,
+    ):
+        yield from result.scalars()
 
 
 def items_without_vector(
@@ -154,8 +158,9 @@ def items_without_vector(
 ) -> Iterator[tuple[str, bool]]:
     """Items that have no vector of the blocker, or perhaps an old one, and whether the job has taken them up."""
     values = {"blocker": blocker_version_id, "version": model_version_id, "job_id": job_id}
-    with connect() as connection:
-        for row in connection.execution_options(yield_per=5000).execute(text(_WITHOUT_VECTOR), values):
+    query, options = text(_WITHOUT_VECTOR), {"yield_per": ROWS_AT_ONCE}
+    with connect() as connection, connection.execute(query, values, execution_options=options) as result:
+        for row in result:
             yield row.item_id, row.due
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import REAL, CheckConstraint, ForeignKey, Integer, LargeBinary, func
+from sqlalchemy import REAL, CheckConstraint, ForeignKey, Integer, LargeBinary, Sequence, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import Item
@@ -38,6 +38,32 @@ class MatchingState(Base):
     content_hash: Mapped[bytes | None] = mapped_column(LargeBinary, comment="null: never matched to the end")
     pending_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     pending_job_id: Mapped[uuid.UUID | None] = mapped_column(index=True)
+
+
+matching_request_ids = Sequence("matching_request_ids", metadata=Base.metadata)
+
+
+class MatchingRequest(Base):
+    """A row of what a matching job is to do: a pair to score, an item that needs a vector, or a file's broken row.
+
+    Kept until the job comes to its end. Its items may leave the catalogue meanwhile, so they are no foreign keys.
+    """
+
+    __tablename__ = "matching_requests"
+    __table_args__ = (
+        CheckConstraint("(left_item_id IS NULL) = (code IS NOT NULL)", name="item_or_reason"),
+        CheckConstraint("(code IS NULL) = (message IS NULL)", name="reason"),
+    )
+
+    request_id: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, comment="of the sequence matching_request_ids; chunks name it"
+    )
+    job_id: Mapped[uuid.UUID] = mapped_column(index=True)
+    left_item_id: Mapped[str | None] = mapped_column(comment="alone: the item needs a vector")
+    right_item_id: Mapped[str | None]
+    file_row: Mapped[int | None] = mapped_column(comment="of a row that names no pair, code and message say why")
+    code: Mapped[str | None]
+    message: Mapped[str | None]
 
 
 class PairScore(Base):

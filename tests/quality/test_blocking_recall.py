@@ -14,7 +14,8 @@ from PIL import Image
 from shopvision.encoders.image_encoder import load_image_encoder
 from shopvision.images.preprocessing import prepare
 from shopvision.items.item import Item
-from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions, measure, pairs_of_items
+from shopvision.matching.blocking import measure, pairs_of_items
+from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 from shopvision.models.card import CARD_FILE
 from shopvision.models.importers import fetch
 from tests.unit.matching.product_offers import offers

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from shopvision.database import connect
 from shopvision.settings import get_settings
-from worker.kinds import ItemFailed, Phase
+from worker.kinds import ItemFailed, Phase, get_kind
 from worker.ledger.failures import MAX_MESSAGE_LENGTH, record_failures
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
@@ -78,7 +78,9 @@ def _settle_death(connection: Connection, chunk: Any, state: ChunkState, error: 
         for new_id in new_ids:
             settle_ready(connection, new_id, chunk.job_id)
     elif state == ChunkState.DONE:
-        failure = ItemFailed(chunk.item_keys[0], "poison", f"Processing this item ended its worker each time: {error}")
+        kind = get_kind(connection.scalars(select(Job.kind).where(Job.job_id == chunk.job_id)).one())
+        name = kind.name_of(chunk.job_id, chunk.item_keys[0])
+        failure = ItemFailed(name, "poison", f"Processing this item ended its worker each time: {error}")
         record_failures(connection, chunk.job_id, [failure])
         connection.execute(add_counters(chunk.job_id, done=0, skipped=0, failed=1, counters={}))
         count_down(connection, chunk.job_id)

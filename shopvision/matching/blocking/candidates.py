@@ -17,9 +17,9 @@ from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.matching.blocking.inverted import KeyIndex, Keys, KeySpool
 from shopvision.matching.blocking.keys import attribute_keys, code_keys, title_keys
-from shopvision.matching.blocking.merging import Finder, stream_pairs
-from shopvision.matching.blocking.options import BlockingOptions, CandidatePair, Source
+from shopvision.matching.blocking.merging import CandidatePair, Finder, stream_pairs
 from shopvision.matching.blocking.rows import ItemRows, Rows
+from shopvision.matching.options import BlockingOptions, Source
 
 if TYPE_CHECKING:
     from shopvision.index.reader import IndexReader

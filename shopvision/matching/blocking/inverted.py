@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shopvision.matching.blocking.options import Source
 from shopvision.matching.blocking.rows import Categories, Rows, digest
+from shopvision.matching.options import Source
 
 PARTITION = 2**23  # keys that are sorted at once while frequencies are counted
 BLOCK = 2**21  # keys that are read from disk at once

@@ -7,6 +7,7 @@ the strongest of each item stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -16,13 +17,30 @@ from numpy.typing import NDArray
 
 from shopvision.items.item import pair_key
 from shopvision.matching.blocking.inverted import Found, firsts, ranks, strongest
-from shopvision.matching.blocking.options import SOURCES, BlockingOptions, CandidatePair, Source
 from shopvision.matching.blocking.rows import ItemRows, Rows
+from shopvision.matching.options import SOURCES, BlockingOptions, Source
 
 BATCH_ITEMS = 1_024
 RANK_OFFSET = 60  # as published: the first places of one source do not outvote two sources
 
 _BIT = {source: 1 << number for number, source in enumerate(SOURCES)}
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePair:
+    """Two items that may be the same product.
+
+    Attributes:
+        left: the id that comes first in code point order.
+        right: the other one.
+        sources: what brought them together, in the order of ``SOURCES``.
+        similarity: the greatest one that a source saw, 0 to 1.
+    """
+
+    left: str
+    right: str
+    sources: tuple[Source, ...]
+    similarity: float
 
 
 class Finder(Protocol):

@@ -13,9 +13,9 @@ from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.index.generation import Generation, Hit
 from shopvision.matching.blocking.inverted import Found
-from shopvision.matching.blocking.options import BlockingOptions
 from shopvision.matching.blocking.rows import ItemRows, Rows
 from shopvision.matching.blocking.vectors import neighbours
+from shopvision.matching.options import BlockingOptions
 
 _VERSION = "SELECT model_version_id FROM model_versions WHERE name || ':' || tag = :spec"
 

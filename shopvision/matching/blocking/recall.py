@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from shopvision.items.item import Item, pair_key
 from shopvision.matching.blocking.candidates import pairs_of_items
-from shopvision.matching.blocking.options import SOURCES, BlockingOptions, CandidatePair, Source
+from shopvision.matching.blocking.merging import CandidatePair
+from shopvision.matching.options import SOURCES, BlockingOptions, Source
 
 
 @dataclass(frozen=True)

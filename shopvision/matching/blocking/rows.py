@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
-from shopvision.matching.blocking.options import Within
+from shopvision.matching.options import Within
 
 Rows = NDArray[np.int32]
 _LOOKUP = 50_000

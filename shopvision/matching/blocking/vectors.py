@@ -19,8 +19,8 @@ from shopvision.errors import JobError
 from shopvision.index.build import ADD_ROWS, EXACT_UP_TO, available_memory, exact_index
 from shopvision.index.faiss_library import faiss
 from shopvision.matching.blocking.inverted import Found, firsts, strongest
-from shopvision.matching.blocking.options import BlockingOptions, Source
 from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
+from shopvision.matching.options import BlockingOptions, Source
 from shopvision.matching.tables import ItemVector
 
 TRAINING_PER_CELL = 64

@@ -14,35 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from shopvision.errors import UserError
-
 Numbers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 BLOCK = 1 << 16  # edges that are Python objects at one time
-
-
-@dataclass(frozen=True)
-class GroupOptions:
-    """How careful grouping is.
-
-    Attributes:
-        max_size: items of a group at most.
-        different_below: a pair with verdict "different" of at most this probability keeps its two items apart; one
-            with a higher probability is outvoted by the equal pairs around it.
-
-    Raises:
-        UserError: a value that makes no sense.
-    """
-
-    max_size: int = 50
-    different_below: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.max_size < 2:
-            raise UserError(f"max_size is {self.max_size}: a group has 2 items at least.")
-        if not 0 <= self.different_below <= 1:
-            raise UserError(f"different_below is {self.different_below}: a probability is between 0 and 1.")
 
 
 @dataclass(frozen=True)

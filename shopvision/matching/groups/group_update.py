@@ -18,13 +18,13 @@ from shopvision.database import connect, copy_rows
 from shopvision.matching.groups.components import (
     DifferentEdges,
     Grouping,
-    GroupOptions,
     Numbers,
     SameEdges,
     assign_ids,
     connected_items,
     group_items,
 )
+from shopvision.matching.options import GroupOptions
 
 # NOT EXISTS everywhere, never NOT IN: that compares each row with each as soon as the list outgrows work_mem.
 LOCK = 0x5C0F_0003  # of the transaction; other writers have other numbers

@@ -19,7 +19,8 @@ from shopvision.errors import JobError, UserError
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
 from shopvision.items.catalogue_items import items_from_catalogue
-from shopvision.matching.blocking import TEXT_SOURCES, BlockingOptions, CandidatePair, candidate_pairs, pairs_of_items
+from shopvision.matching.blocking import CandidatePair, candidate_pairs, pairs_of_items
+from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 from shopvision.matching.tables import ItemVector
 from shopvision.models.tables import ModelRole
 from shopvision.storage import open_store

@@ -14,7 +14,8 @@ from shopvision.catalogue import delete_items
 from shopvision.catalogue.tables import Item
 from shopvision.database import connect, get_engine
 from shopvision.matching.groups import group_update
-from shopvision.matching.groups.components import DifferentEdges, GroupOptions, group_items
+from shopvision.matching.groups.components import DifferentEdges, group_items
+from shopvision.matching.options import GroupOptions
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
 from shopvision.models.tables import ModelVersion
 

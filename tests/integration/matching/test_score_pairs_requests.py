@@ -16,8 +16,7 @@ from tests.integration.matching.scoring_shop import (
     count,
     expected,
 )
-from worker.ledger import jobs
-from worker.ledger.progress import job_progress, list_failures
+from worker.ledger.progress import list_failures
 
 
 def test_pairs_of_a_file_and_its_broken_rows(shop: ScoringShop) -> None:
@@ -55,10 +54,6 @@ def test_pairs_of_a_file_and_its_broken_rows(shop: ScoringShop) -> None:
     assert count(MatchingState) == 0
     again = shop.run(pairs_file=path.as_uri())
     assert (again.done, again.skipped) == (4, 4)
-    retry = jobs.retry_failed(job.job_id)
-    shop.work()
-    assert job_progress(retry).failed == 5
-    assert "mend it, and submit a job over the file" in str(job_progress(retry).error)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -94,15 +89,16 @@ def test_files_that_cannot_be_taken(shop: ScoringShop, name: str, reason: str) -
 
 def test_parameters_that_contradict_each_other_are_refused_at_once(shop: ScoringShop) -> None:
     for params, reason in [
+        ({"thresholds": {"same": 0.2, "different": 0.7}}, "give 0 <= different <= same <= 1"),
         ({"scope": "all", "item_ids": ["a"]}, "give one of scope=all, item_ids and pairs_file"),
         ({"item_ids": ["a"], "pairs_file": "a.csv"}, "give one of"),
         ({"item_ids": []}, "item_ids"),
-        ({"blocking": {"most": 3}}, "blocking has no 'most'; it takes max_per_item"),
-        ({"blocking": {"max_per_item": "many"}}, "blocking: max_per_item"),
+        ({"blocking": {"most": 3}}, r"blocking\.most: Unexpected keyword argument\. It takes: max_per_item, sources"),
+        ({"blocking": {"max_per_item": "many"}}, r"blocking\.max_per_item: Input should be a valid integer"),
         ({"blocking": {"max_per_item": 0}}, "max_per_item is 0"),
         ({"grouping": {"max_size": 1}}, "max_size is 1"),
         ({"thresholds": {"same": 0.9}}, "thresholds.different"),
-        ({"cascade": {"lo": 0.9}}, "lo"),
+        ({"cascade": {"lo": 0.9}}, r"cascade\.CascadeOptions\.lo: .* It takes: model, low, high"),
     ]:
         with pytest.raises(UserError, match=reason):
             shop.submit(**params)
@@ -111,7 +107,6 @@ def test_parameters_that_contradict_each_other_are_refused_at_once(shop: Scoring
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"thresholds": {"same": 0.2, "different": 0.7}}, "give 0 <= different <= same <= 1"),
         ({"model": "untrained:1"}, "untrained:1 has no calibrated thresholds"),
         ({"model": "nobody:1"}, "There is no model version nobody:1"),
         ({"blocker": "scorer:1"}, "scorer:1 has no item vectors"),

@@ -14,8 +14,6 @@ import pytest
 from shopvision.errors import ItemError, UserError
 from shopvision.items.item import Item
 from shopvision.matching.blocking import (
-    TEXT_SOURCES,
-    BlockingOptions,
     CandidatePair,
     blocking_recall,
     inverted,
@@ -24,6 +22,7 @@ from shopvision.matching.blocking import (
     pairs_of_items,
     vectors,
 )
+from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 
 ONLY_WORDS = BlockingOptions(sources=("words",), min_similarity=0)
 

@@ -12,12 +12,12 @@ from shopvision.errors import UserError
 from shopvision.matching.groups.components import (
     DifferentEdges,
     Grouping,
-    GroupOptions,
     SameEdges,
     assign_ids,
     connected_items,
     group_items,
 )
+from shopvision.matching.options import GroupOptions
 
 Row = tuple[int, int, float, bool]
 

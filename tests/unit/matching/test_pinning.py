@@ -1,22 +1,22 @@
-"""What decides a verdict, which file may be read, and what a chunk's keys look like."""
+"""What decides a verdict, which file may be read, and how failures are called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shopvision.catalogue.rows import RecordError
 from shopvision.errors import UserError
-from shopvision.matching import requested_pairs as asked
-from shopvision.matching.requested_pairs import BrokenRow, readable
-from shopvision.matching.scoring.scoring_setup import FirstStage, Setup, Thresholds, require_vectors, thresholds_of
+from shopvision.matching import requested_pairs
+from shopvision.matching.options import Thresholds
+from shopvision.matching.pinning import FirstStage, ScoringSetup, require_vectors, thresholds_of
+from shopvision.matching.requested_pairs import readable
+from shopvision.matching.requests import item_name, pair_name, parse_name, row_name
 from shopvision.models import ModelVersionRef
 from shopvision.models.card import Architecture, ModelCard
-from tasks import score_pairs
 from worker.kinds import get_kind, parse_params
 
 NO_ID = "no right_item_id; give the ids of two catalogue items"
@@ -44,20 +44,20 @@ def test_thresholds_come_from_the_card() -> None:
 
 def test_a_cascade_decides_nothing_that_is_for_review() -> None:
     thresholds = Thresholds(0.8, 0.2)
-    setup = Setup(version(), thresholds, FirstStage(version("first"), 0.2, 0.8))
+    setup = ScoringSetup(version(), thresholds, FirstStage(version("first"), 0.2, 0.8))
     assert [ref.name for ref in setup.models] == ["first", "m"]
     for low, high in [(0.3, 0.8), (0.2, 0.7)]:
         with pytest.raises(UserError, match=r"pairs from 0\.2 to 0\.8 are for review"):
-            Setup(version(), thresholds, FirstStage(version("first"), low, high))
+            ScoringSetup(version(), thresholds, FirstStage(version("first"), low, high))
 
 
 def test_scores_of_one_setup_do_not_count_for_another() -> None:
     first = FirstStage(version("first"), 0.1, 0.9)
     setups = [
-        Setup(version(), Thresholds(0.8, 0.2)), Setup(version(), Thresholds(0.8, 0.3)),
-        Setup(version(), Thresholds(0.8, 0.2), first),
-        Setup(version(), Thresholds(0.8, 0.2), FirstStage(version("other"), 0.1, 0.9)),
-        Setup(version(), Thresholds(0.8, 0.2), FirstStage(version("first"), 0.1, 0.95)),
+        ScoringSetup(version(), Thresholds(0.8, 0.2)), ScoringSetup(version(), Thresholds(0.8, 0.3)),
+        ScoringSetup(version(), Thresholds(0.8, 0.2), first),
+        ScoringSetup(version(), Thresholds(0.8, 0.2), FirstStage(version("other"), 0.1, 0.9)),
+        ScoringSetup(version(), Thresholds(0.8, 0.2), FirstStage(version("first"), 0.1, 0.95)),
     ]  # fmt: skip
     assert len({setup.options for setup in setups}) == len(setups)
     assert setups[0].options == b"0.8 0.2"
@@ -93,27 +93,25 @@ def test_files_below_the_allowed_folders(tmp_path: Path, set_environment: Callab
         ({"left_id": "b", "right_id": "a"}, ("a", "b", None, None)),
         ({"src_item_id": 10, "tgt_item_id": 9, "item_label": "1"}, ("10", "9", None, None)),
         ({"left_id": "Z", "right_id": "a"}, ("Z", "a", None, None)),  # by code point
-        ({"left_id": "a"}, (None, None, "broken_row", NO_ID)),
-        ({"left_id": "a", "right_id": {}}, (None, None, "broken_row", NO_ID)),
-        ({"left_id": "a", "right_id": "b" * 201}, (None, None, "broken_row", LONG_ID)),
-        (RecordError("not JSON; correct the line"), (None, None, "broken_row", "not JSON; correct the line")),
+        ({"left_id": "a"}, (None, None, "broken_row", f"Row 3 of f: {NO_ID}.")),
+        ({"left_id": "a", "right_id": {}}, (None, None, "broken_row", f"Row 3 of f: {NO_ID}.")),
+        ({"left_id": "a", "right_id": "b" * 201}, (None, None, "broken_row", f"Row 3 of f: {LONG_ID}.")),
+        (RecordError("not JSON; correct it"), (None, None, "broken_row", "Row 3 of f: not JSON; correct it.")),
     ],
 )  # fmt: skip
 def test_a_row_of_a_file(record: Any, expected: tuple[str | None, ...]) -> None:
-    assert asked._row(3, record) == (3, *expected)
+    assert requested_pairs._row("f", 3, record) == (3, *expected)
 
 
-def test_keys_are_read_as_they_were_written() -> None:
-    assert score_pairs._key(("a", 'b"中')) == '["a","b\\"中"]'
-    broken = score_pairs._key(BrokenRow(17, "same_item", "Row 17 of f: twice:\nyes."))
-    row = score_pairs._ROW_KEY.fullmatch(broken)
-    assert row is not None
-    failure = score_pairs._broken(SimpleNamespace(pairs_file="f"), row)
-    assert (failure.key, failure.code, failure.message) == ("row 17", "same_item", "Row 17 of f: twice:\nyes.")
-    again = score_pairs._ROW_KEY.fullmatch(failure.key)
-    assert again is not None
-    assert "submit a job over the file" in score_pairs._broken(SimpleNamespace(pairs_file="f"), again).message
-    assert score_pairs._ROW_KEY.fullmatch('["row 17"]') is None
+@pytest.mark.parametrize("item_id", ["a", 'b"中', "17", "row 17", "row x", "[1]", '["a","b"]', "[", "\\"])
+def test_names_of_failures_are_read_as_they_were_written(item_id: str) -> None:
+    assert parse_name(item_name(item_id)) == (item_id,)
+    assert parse_name(pair_name((item_id, "z"))) == (item_id, "z")
+
+
+def test_what_failures_are_called() -> None:
+    assert [item_name("a b"), pair_name(("a", 'b"中')), row_name(17)] == ["a b", '["a","b\\"中"]', "row 17"]
+    assert parse_name("row 17") == 17
 
 
 def test_parameters_come_back_from_json_as_they_were() -> None:
