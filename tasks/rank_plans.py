@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.registration import register
-
-if TYPE_CHECKING:
-    from shopvision.models import ModelVersionRef
-    from shopvision.selection.store import Scope
 
 MOST_URGENT_PLANS = 20  # so many named plans are taken for urgent: they are ranked in seconds
 
@@ -63,66 +59,41 @@ class RankPlans(JobKind[RankParams]):
         return params.plan_ids is not None and len(params.plan_ids) <= MOST_URGENT_PLANS
 
     def pin(self, params: RankParams) -> RankParams:
-        """Every chunk uses the model that was active when the job began.
+        """Every chunk uses the model that was active when the job began."""
+        from shopvision.selection import job
 
-        The routine run has nothing to do while no model serves the role; whoever asks for more gets an error.
-        """
-        from shopvision import models
-        from shopvision.selection import job as rank
-
-        routine = params.model is None and params.plan_ids is None and params.scope == "changed"
-        if routine and models.serves(rank.ROLE) is None:
-            return params
-        return params.model_copy(update={"model": rank.resolve_ranker(params.model).spec})
+        return params.model_copy(update=job.pin(params))
 
     def split(self, params: RankParams, context: StepContext) -> Iterable[str]:  # noqa: ARG002 - has one round
         """Ids of the plans to rank."""
-        from shopvision.selection import store
+        from shopvision.selection import job
 
-        if params.model is None:
-            return ()
-        if params.plan_ids is not None:
-            return store.require_plans(params.plan_ids)
-        return store.plans_to_rank(_model_and_scope(params)[1], only_changed=params.scope == "changed")
+        return job.plans_in_scope(params)
 
     def run(self, params: RankParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Rank one chunk's plans."""
-        from shopvision.selection import job as rank
-        from worker import metrics
+        from shopvision.selection import job
 
-        ref, scope = _model_and_scope(params)
-        report = rank.rank_plans(ref, keys, scope, job_id=context.job_id, should_stop=context.should_stop)
-        metrics.observe_model_seconds(self.name, report.model_seconds, report.model_items)
+        report = job.work(params, keys, job_id=context.job_id, should_stop=context.should_stop)
         return ChunkResult(
             done=report.ranked,
             failures=[ItemFailed(*failed) for failed in report.failed],
             remaining=report.remaining,
             counters=report.counters,
             write=report.write,
+            model_seconds=report.model_seconds,
+            model_items=report.model_items,
         )
 
     def finish(self, params: RankParams, context: StepContext) -> dict[str, Any]:
         """Say what came of it."""
+        from shopvision.selection import job
         from worker.ledger.progress import job_progress
 
         if params.model is None:
-            return {
-                "plans": 0,
-                "reason": "No model serves the role plan_ranker, so no plan was ranked: "
-                "`shopvision models activate plan_ranker NAME:TAG` sets one.",
-            }
+            return dict(job.UNASKED)
         progress = job_progress(context.job_id)
         return {"model": params.model, "plans": progress.done, "failed": progress.failed, **progress.counters}
-
-
-def _model_and_scope(params: RankParams) -> tuple[ModelVersionRef, Scope]:
-    from shopvision.selection.job import resolve_ranker
-    from shopvision.selection.store import Scope
-
-    ref = resolve_ranker(params.model)
-    return ref, Scope(
-        ref.model_version_id, params.pictures == "all", params.top_k, params.bottom_k, params.min_candidates
-    )
 
 
 rank_plans = register(RankPlans())

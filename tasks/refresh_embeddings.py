@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.registration import register
-
-LEFT_ALONE = timedelta(hours=24)  # how long a run without ``verify`` leaves out what failed
-PASSING = ("unavailable", "timeout")  # failures that may be over in an hour
 
 
 class RefreshParams(JobParams):
@@ -52,35 +48,25 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
 
     def pin(self, params: RefreshParams) -> RefreshParams:
         """Every chunk uses the model that was active when the job began, even if another is activated meanwhile."""
-        from shopvision.embeddings import job as refresh
+        from shopvision.embeddings import job
 
-        spec = refresh.resolve_model(params.model).spec
-        publish = spec == refresh.resolve_model(None).spec if params.publish is None else params.publish
-        return params.model_copy(update={"model": spec, "publish": publish})
+        return params.model_copy(update=job.pin(params))
 
     def split(self, params: RefreshParams, context: StepContext) -> Iterator[str]:  # noqa: ARG002 - has one round
         """Ids of the pictures to look at."""
-        from shopvision.embeddings import job as refresh
+        from shopvision.embeddings import job
         from worker.ledger.progress import recently_failed
 
-        only_unseen = params.scope == "changed" and not params.verify
-        # A picture that is broken for good would otherwise fail again every hour.
-        hopeless = recently_failed(self.name, within=LEFT_ALONE, but_not=PASSING) if only_unseen else set()
-        image_ids: Iterable[int] = refresh.images_in_scope(
-            refresh.resolve_model(params.model), item_ids=params.item_ids, only_unseen=only_unseen
-        )
-        return (key for key in map(str, image_ids) if key not in hopeless)
+        def hopeless() -> set[str]:
+            return recently_failed(self.name, within=job.LEFT_ALONE, but_not=job.PASSING)
+
+        return map(str, job.images_to_look_at(params, hopeless))
 
     def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Embed one chunk's pictures."""
-        from shopvision.embeddings import job as refresh
-        from worker import metrics
+        from shopvision.embeddings import job
 
-        ref = refresh.resolve_model(params.model)
-        report = refresh.embed_images(
-            ref, [int(key) for key in keys], everything=params.scope == "all", should_stop=context.should_stop
-        )
-        metrics.observe_model_seconds(self.name, report.model_seconds, report.embedded)
+        report = job.work(params, [int(key) for key in keys], context.should_stop)
         return ChunkResult(
             done=report.embedded + report.unchanged,
             skipped=report.unchanged,
@@ -88,16 +74,15 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
             remaining=[str(image_id) for image_id in report.remaining],
             counters={"embedded": report.embedded},
             write=report.write,
+            model_seconds=report.model_seconds,
+            model_items=report.embedded,
         )
 
     def finish(self, params: RefreshParams, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - nothing to stop here
         """Publish what changed."""
-        from shopvision.embeddings import job as refresh
-        from shopvision.settings import get_settings
+        from shopvision.embeddings import job
 
-        if not params.publish:
-            return {"published": False}
-        return refresh.publish_index(get_settings().index_name, refresh.resolve_model(params.model))
+        return job.finish(params)
 
 
 refresh_embeddings = register(RefreshEmbeddings())

@@ -1,11 +1,12 @@
-"""One chunk of an embedding refresh, and publishing at its end: what ``tasks.refresh_embeddings`` asks for."""
+"""Embedding pictures that are new or changed, and publishing at the end: what ``tasks.refresh_embeddings`` asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import Connection, func, select
 
@@ -20,7 +21,20 @@ if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
 
 ROLE = "catalogue_encoder"
+LEFT_ALONE = timedelta(hours=24)  # how long a run without ``verify`` leaves out what failed
+PASSING = ("unavailable", "timeout")  # failures that may be over in an hour
+ROWS_AT_ONCE = 10_000
 MAX_COVERAGE_LOSS = 0.02  # share of the served pictures that may be missing when search moves to another model
+
+
+class RefreshParams(Protocol):
+    """A refresh's parameters; ``tasks.refresh_embeddings.RefreshParams`` says what they mean."""
+
+    scope: Literal["changed", "all"]
+    item_ids: list[str] | None
+    verify: bool
+    model: str | None
+    publish: bool | None
 
 
 @dataclass
@@ -49,6 +63,46 @@ def resolve_model(spec: str | None) -> ModelVersionRef:
     return models.find(spec) if spec else models.active(ROLE)
 
 
+def pin(params: RefreshParams) -> dict[str, Any]:
+    """What of a job's parameters must not change while it runs, by name."""
+    spec = resolve_model(params.model).spec
+    return {
+        "model": spec,
+        "publish": spec == resolve_model(None).spec if params.publish is None else params.publish,
+    }
+
+
+def images_to_look_at(params: RefreshParams, recently_failed: Callable[[], Collection[str]]) -> Iterator[int]:
+    """Ids of the pictures of a job, by pinned parameters, streamed.
+
+    Args:
+        params: pinned.
+        recently_failed: ids, as text, of what failed within ``LEFT_ALONE`` for a reason that does not pass by itself.
+    """
+    only_unseen = params.scope == "changed" and not params.verify
+    # A picture that is broken for good would otherwise fail again every hour.
+    hopeless = set(map(int, recently_failed())) if only_unseen else set()
+    ref = resolve_model(params.model)
+    for image_id in images_in_scope(ref, item_ids=params.item_ids, only_unseen=only_unseen):
+        if image_id not in hopeless:
+            yield image_id
+
+
+def work(params: RefreshParams, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> RefreshReport:
+    """Embed one chunk's pictures, by pinned parameters; see ``embed_images``."""
+    ref = resolve_model(params.model)
+    return embed_images(ref, image_ids, everything=params.scope == "all", should_stop=should_stop)
+
+
+def finish(params: RefreshParams) -> dict[str, Any]:
+    """Publish what changed, where that was asked for."""
+    from shopvision.settings import get_settings
+
+    if not params.publish:
+        return {"published": False}
+    return publish_index(get_settings().index_name, resolve_model(params.model))
+
+
 def images_in_scope(
     ref: ModelVersionRef, *, item_ids: Sequence[str] | None = None, only_unseen: bool = False
 ) -> Iterator[int]:
@@ -71,8 +125,8 @@ def images_in_scope(
             Embedding.model_version_id == ref.model_version_id, Embedding.image_id == ItemImage.image_id
         )
         query = query.where(~seen.exists())
-    with connect() as connection:
-        yield from connection.execution_options(yield_per=10_000).scalars(query)
+    with connect() as connection, connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}) as result:
+        yield from result.scalars()
 
 
 def _require_items(item_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""One chunk of plans ranked by a CLIK model: what ``tasks.rank_plans`` asks for.
+"""Plans ranked by a CLIK model: what ``tasks.rank_plans`` asks for.
 
 Pictures that the model has not seen yet are embedded first and their vectors committed batch by batch, so what was
 done stays done whatever becomes of the chunk. Where no picture is new, only the plans' texts go through the model.
@@ -6,19 +6,18 @@ done stays done whatever becomes of the chunk. Where no picture is new, only the
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.selection import store
+from shopvision.selection.candidate_vectors import CandidateVectors
 from shopvision.selection.results import PlanOutcome, write_outcomes
 from shopvision.selection.store import PlanInput, Scope
 from shopvision.selection.topic import Topic
@@ -28,14 +27,31 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from shopvision.images.outcome import Failed
-    from shopvision.images.pipeline import EmbeddingPipeline
     from shopvision.models import ModelVersionRef
     from shopvision.selection.clik.predict import PlanRanker
 
 ROLE = "plan_ranker"
 KIND = "plan_ranker"
-BATCHES_AHEAD = 4  # between looks at what others have done
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
+
+
+UNASKED = {
+    "plans": 0,
+    "reason": "No model serves the role plan_ranker, so no plan was ranked: "
+    "`shopvision models activate plan_ranker NAME:TAG` sets one.",
+}
+
+
+class RankingParams(Protocol):
+    """A ranking job's parameters; ``tasks.rank_plans.RankParams`` says what they mean."""
+
+    scope: Literal["changed", "all"]
+    plan_ids: list[str] | None
+    top_k: int
+    bottom_k: int
+    min_candidates: int
+    pictures: Literal["leading", "all"]
+    model: str | None
 
 
 @dataclass
@@ -91,6 +107,45 @@ def _ranker(spec: str) -> PlanRanker:
     return PlanRanker(models.local_copy(models.find(spec)))
 
 
+def pin(params: RankingParams) -> dict[str, Any]:
+    """What of a job's parameters must not change while it runs, by name; nothing where it has nothing to do.
+
+    A routine job has nothing to do while no model serves the role; whoever asks for more gets an error.
+    """
+    from shopvision import models
+
+    routine = params.model is None and params.plan_ids is None and params.scope == "changed"
+    if routine and models.serves(ROLE) is None:
+        return {}
+    return {"model": resolve_ranker(params.model).spec}
+
+
+def plans_in_scope(params: RankingParams) -> Iterable[str]:
+    """Ids of the plans to rank, by pinned parameters.
+
+    Raises:
+        UserError: a plan that is named does not exist.
+    """
+    if params.model is None:
+        return ()
+    if params.plan_ids is not None:
+        return store.require_plans(params.plan_ids)
+    return store.plans_to_rank(_scope(params, resolve_ranker(params.model)), only_changed=params.scope == "changed")
+
+
+def work(
+    params: RankingParams, plan_ids: Sequence[str], *, job_id: uuid.UUID, should_stop: Callable[[], bool]
+) -> RankReport:
+    """Rank one chunk's plans, by pinned parameters; see ``rank_plans``."""
+    ref = resolve_ranker(params.model)
+    return rank_plans(ref, plan_ids, _scope(params, ref), job_id=job_id, should_stop=should_stop)
+
+
+def _scope(params: RankingParams, ref: ModelVersionRef) -> Scope:
+    everything = params.pictures == "all"
+    return Scope(ref.model_version_id, everything, params.top_k, params.bottom_k, params.min_candidates)
+
+
 def rank_plans(
     ref: ModelVersionRef, plan_ids: Sequence[str], scope: Scope, *, job_id: uuid.UUID, should_stop: Callable[[], bool]
 ) -> RankReport:
@@ -111,7 +166,7 @@ def rank_plans(
     groups = store.in_groups(scope, plan_ids)
     with PictureDoor(get_settings()) as door:
         ranker = _ranker(ref.spec)
-        vectors = _Vectors(EmbeddingPipeline(ranker.image_encoder, door), report)
+        vectors = CandidateVectors(EmbeddingPipeline(ranker.image_encoder, door), report)
         for done, group in enumerate(groups):
             if not vectors.bring_up_to_date(group, should_stop):
                 report.remaining += [plan_id for later in groups[done:] for plan_id in later]
@@ -123,64 +178,6 @@ def rank_plans(
         report.model_seconds += vectors.pipeline.model_seconds
     report.model_items += report.counters["embedded"]
     return report
-
-
-class _Vectors:
-    """Sees to it that every candidate has a vector of what it looks like now."""
-
-    def __init__(self, pipeline: EmbeddingPipeline, report: RankReport) -> None:
-        self.pipeline = pipeline
-        self.failed: dict[int, Failed] = {}
-        self._report = report
-        self._looked_at: set[int] = set()
-
-    def bring_up_to_date(self, plan_ids: Sequence[str], should_stop: Callable[[], bool]) -> bool:
-        """Embed what is new or changed among the plans' candidates; False where it was asked to stop before the end."""
-        for only_one_of_equal in (True, False):
-            stale = self._stale(plan_ids)
-            # Of pictures with the same bytes one is embedded, and the next round shares its vector.
-            chosen = {(sha256 if only_one_of_equal and sha256 else image_id): image_id for image_id, sha256 in stale}
-            if not chosen:
-                break
-            if not self._embed(list(chosen.values()), should_stop):
-                return False
-        return True
-
-    def _stale(self, plan_ids: Sequence[str]) -> list[tuple[int, bytes | None]]:
-        """Candidates to embed, after those were served for whose bytes there is a vector."""
-        scope = self._report.scope
-        stale = store.stale_pictures(scope, plan_ids)
-        known = [image_id for image_id, sha256 in stale.items() if sha256 is not None]
-        if known and (shared := store.share_vectors(scope, known)):
-            self._report.counters["shared"] += shared
-            stale = store.stale_pictures(scope, plan_ids)
-        return [pair for pair in stale.items() if pair[0] not in self._looked_at]
-
-    def _embed(self, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> bool:
-        from shopvision.embeddings.store import select_tasks
-        from shopvision.embeddings.store import write_outcomes as write_vectors
-        from shopvision.images.outcome import Embedded, Failed
-
-        scope = self._report.scope
-        self._looked_at.update(image_ids)
-        # Other processes rank plans with the same pictures at the same time. Each begins at another one, and leaves out
-        # what has been done meanwhile.
-        start = random.randrange(len(image_ids))  # noqa: S311 - no secret
-        turned = [*image_ids[start:], *image_ids[:start]]
-        step = BATCHES_AHEAD * self.pipeline.batch_size
-        for first in range(0, len(turned), step):
-            open_ids = store.still_stale(scope, turned[first : first + step])
-            with connect() as connection:
-                tasks = select_tasks(connection, scope.model_version_id, open_ids)
-            for batch in self.pipeline.stream(tasks):
-                if batch:
-                    with connect() as connection:
-                        write_vectors(connection, scope.model_version_id, batch)
-                self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
-                self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
-                if should_stop():
-                    return False
-        return True
 
 
 def _rank_group(ranker: PlanRanker, plan_ids: Sequence[str], failed: dict[int, Failed], report: RankReport) -> None:

@@ -148,9 +148,12 @@ class PlanInput:
 def plans_to_rank(scope: Scope, *, only_changed: bool) -> Iterator[str]:
     """Ids of every plan, or of those whose inputs differ from what was last ranked; streamed."""
     query = _DUE_PLANS if only_changed else "SELECT plan_id FROM plans ORDER BY plan_id"
-    with connect() as connection:
-        values = scope.sql() if only_changed else {}
-        yield from connection.execution_options(yield_per=5000).scalars(text(query), values)
+    values = scope.sql() if only_changed else {}
+    with (
+        connect() as connection,
+        connection.execute(text(query), values, execution_options={"yield_per": 5000}) as rows,
+    ):
+        yield from rows.scalars()
 
 
 def require_plans(plan_ids: Sequence[str]) -> list[str]:

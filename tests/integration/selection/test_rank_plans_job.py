@@ -17,8 +17,8 @@ from shopvision.images.outcome import Failed
 from shopvision.index.tables import Embedding, IndexChange
 from shopvision.models.registry import activate
 from shopvision.models.tables import ModelRole
+from shopvision.selection import candidate_vectors, results, store
 from shopvision.selection import job as rank
-from shopvision.selection import results, store
 from shopvision.selection.store import Scope
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from tests.integration.selection.conftest import RankingShop, add_model, unit
@@ -307,7 +307,9 @@ def test_what_another_process_embeds_meanwhile_is_left_out(shop: RankingShop, mo
     monkeypatch.setattr(RunningStep, "should_stop", meanwhile)
     job = shop.run()
     assert (job.state, job.counters["candidates"], len(shop.ranking("p"))) == ("succeeded", 40, 40)
-    assert shop.seen == job.counters["embedded"] == rank.BATCHES_AHEAD * shop.ranker.image_encoder.batch_size
+    assert (
+        shop.seen == job.counters["embedded"] == candidate_vectors.BATCHES_AHEAD * shop.ranker.image_encoder.batch_size
+    )
 
 
 def test_ten_thousand_candidates(shop: RankingShop) -> None:
