@@ -103,9 +103,9 @@ def write_file(path: Path, count: int, edition: str) -> Path:
 
 def child(path: str) -> None:
     """One import, measured in its own process."""
-    from shopvision.catalogue.addresses import PictureRoot
-    from shopvision.catalogue.files import open_source
     from shopvision.catalogue.importing import Importer, items_kind
+    from shopvision.catalogue.picture_addresses import PictureRoot
+    from shopvision.catalogue.source_files import open_source
 
     before = peak_mib()
     with open_source(path) as source:

@@ -241,9 +241,9 @@ def write_catalogue(path: Path, pictures: Sequence[Path], group: str) -> Path:
 
 def import_catalogue(path: Path, root: Path) -> None:
     """Import a catalogue file in this process; workers may read pictures below ``root``."""
-    from shopvision.catalogue.addresses import PictureRoot
-    from shopvision.catalogue.files import open_source
     from shopvision.catalogue.importing import Importer, items_kind
+    from shopvision.catalogue.picture_addresses import PictureRoot
+    from shopvision.catalogue.source_files import open_source
     from shopvision.images import allow_image_root
     from shopvision.settings import get_settings
 

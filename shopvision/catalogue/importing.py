@@ -20,13 +20,13 @@ import psycopg
 import sqlalchemy.exc
 from sqlalchemy import Connection, text
 
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.checking import BATCH_ROWS, Batch, Checker, Refusal, Row
-from shopvision.catalogue.files import Source
-from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.rows import item_row, plan_row
-from shopvision.catalogue.seen import SeenKeys
-from shopvision.catalogue.write import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
+from shopvision.catalogue.batch_checking import BATCH_ROWS, Batch, Checker, Refusal, Row
+from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.row_conversion import item_row, plan_row
+from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
+from shopvision.catalogue.seen_keys import SeenKeys
+from shopvision.catalogue.source_files import Source
 from shopvision.database import connect, get_engine
 from shopvision.errors import TransientError
 

@@ -1,4 +1,4 @@
-"""Attribute strings of the reference's item files: ``key#:#value#;#key#:#value`` (reference 1.1)."""
+"""Attribute strings of the CCKS 2022 item files: ``key#:#value#;#key#:#value``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MIN_COUNT = 2
 
 @dataclass(frozen=True)
 class CategoryStatistics:
-    """Of each category and attribute key, how many items have it (reference 1.3, without its rates).
+    """Of each category and attribute key, how many items have it.
 
     Fit them on training items only: what they know of others would not be known when new items come. Keys that fewer
     than ``MIN_COUNT`` items have are dropped at once, so that statistics read from a card order as the fitted ones did.

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.source_files import open_source
 from shopvision.errors import ItemError, UserError
 from shopvision.items.item import Item
 from shopvision.items.pair_table import OnFailure

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.source_files import open_source
 from shopvision.errors import ItemError, UserError
 from shopvision.items.item import Item, pair_key
 from shopvision.items.pair_table import UNKNOWN, OnFailure, PairCollector, PairTable

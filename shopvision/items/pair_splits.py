@@ -83,7 +83,7 @@ def seen_categories(train: PairTable) -> frozenset[str]:
 
 
 def is_unseen(table: PairTable, seen: frozenset[str]) -> NDArray[np.bool_]:
-    """(n,) whether an item of the pair is of a category that training never saw (reference 4.4)."""
+    """(n,) whether an item of the pair is of a category that training never saw."""
     unseen = np.array([item.category not in seen for item in table.items], bool)
     either: NDArray[np.bool_] = unseen[table.left] | unseen[table.right]
     return either

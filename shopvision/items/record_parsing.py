@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shopvision.catalogue.addresses import PictureRoot, picture_uri
+from shopvision.catalogue.picture_addresses import PictureRoot, picture_uri
 from shopvision.errors import ItemError
 from shopvision.items.attribute_strings import BETWEEN_KEY_AND_VALUE, merge_attributes, parse_attributes
 from shopvision.items.item import Item

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 import structlog
 from sqlalchemy import Connection, text
 
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
 from shopvision.errors import ItemError, UserError
 from shopvision.images.roots import allowed_image_roots

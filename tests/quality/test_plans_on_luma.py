@@ -11,9 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sqlalchemy import delete, select
 
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.files import Source, open_source
 from shopvision.catalogue.importing import PLANS_KIND, Importer, items_kind
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.source_files import Source, open_source
 from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.database import connect
 from shopvision.images.preprocessing import prepare

@@ -14,8 +14,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.records import Item
+from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.record_schema import Item
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.selection.clik.config import ClikConfig

@@ -18,7 +18,7 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.catalogue.importing import ImportReport, Kind
-    from shopvision.catalogue.records import Item, Plan
+    from shopvision.catalogue.record_schema import Item, Plan
 
 app = typer.Typer(no_args_is_help=True, help="Import items and look at them.")
 
@@ -56,9 +56,9 @@ def import_items(
     as_json: JsonFlag = False,
 ) -> None:
     """Import items; safe to repeat. Good rows go in; exit status 1 tells that some were refused."""
-    from shopvision.catalogue.addresses import PictureRoot
     from shopvision.catalogue.importing import items_kind
-    from shopvision.catalogue.records import Item
+    from shopvision.catalogue.picture_addresses import PictureRoot
+    from shopvision.catalogue.record_schema import Item
 
     beside = file.rpartition("/")[0] if file.startswith("s3://") else str(Path(file).parent)
     root = PictureRoot.parse(images or beside)
@@ -93,9 +93,9 @@ def run_import(
     as_json: bool,
 ) -> ImportReport:
     """Import ``file`` under a progress bar."""
-    from shopvision.catalogue.files import open_source
+    from shopvision.catalogue.column_mapping import Mapping
     from shopvision.catalogue.importing import Importer
-    from shopvision.catalogue.mapping import Mapping
+    from shopvision.catalogue.source_files import open_source
 
     mapping = Mapping.load(map_file, model) if map_file else None
     with ExitStack() as stack:

@@ -87,9 +87,9 @@ def _sample() -> Path:
 
 
 def _import(folder: Path) -> None:
-    from shopvision.catalogue.addresses import PictureRoot
-    from shopvision.catalogue.files import Source, open_source
     from shopvision.catalogue.importing import Importer, items_kind
+    from shopvision.catalogue.picture_addresses import PictureRoot
+    from shopvision.catalogue.source_files import Source, open_source
     from shopvision.images import allow_image_root
     from shopvision.settings import get_settings
 
@@ -186,7 +186,7 @@ def _show_neighbours(output: Path, job_id: uuid.UUID) -> None:
 
 def _train_ranker(folder: Path) -> bool:
     """Train a small CLIK and let it rank plans; False where there is nothing to learn from."""
-    from shopvision.catalogue.files import Source, open_source
+    from shopvision.catalogue.source_files import Source, open_source
     from shopvision.models import registry
     from shopvision.selection.clik.train import train_clik
     from shopvision.training.distributed import joined
@@ -240,9 +240,9 @@ def _show_plans(output: Path, job_id: uuid.UUID) -> None:
 
 def _list_again(home: Path) -> list[str]:
     """List some products a second time, and train a matcher on the others; ids of the second listings."""
-    from shopvision.catalogue.addresses import PictureRoot
-    from shopvision.catalogue.files import Source
     from shopvision.catalogue.importing import Importer, items_kind
+    from shopvision.catalogue.picture_addresses import PictureRoot
+    from shopvision.catalogue.source_files import Source
     from shopvision.images import PictureDoor, allow_image_root
     from shopvision.matching.fitting.train import train_matcher
     from shopvision.models import registry

@@ -38,7 +38,7 @@ def import_plans(
 ) -> None:
     """Import promotion plans; safe to repeat. Good rows go in; exit status 1 tells that some were refused."""
     from shopvision.catalogue.importing import PLANS_KIND
-    from shopvision.catalogue.records import Plan
+    from shopvision.catalogue.record_schema import Plan
 
     report = run_import(
         PLANS_KIND,

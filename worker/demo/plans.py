@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, select
 
-from shopvision.catalogue.files import Source
 from shopvision.catalogue.importing import PLANS_KIND, Importer
+from shopvision.catalogue.source_files import Source
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
 

@@ -13,7 +13,7 @@ from torch import nn
 from shopvision.encoders.text_backbone import Pooling, build_text
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.items.texts import BuilderName, Segmenter
+from shopvision.items.item_texts import BuilderName, Segmenter
 from shopvision.matching.families.axes import Axes, Interaction
 from shopvision.matching.families.heads import AdditiveHead, InteractionHead, MetricHead, PairHead, PictureComparingHead
 from shopvision.matching.families.towers import LayerPooling, OneTower, TwoTower

@@ -16,7 +16,7 @@ from shopvision.errors import UserError
 from shopvision.evaluation.calibration import check_thresholds
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.items.category_statistics import CategoryStatistics
-from shopvision.items.texts import TextBuilder
+from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families._family import (
     FAMILIES,
     MatcherArguments,

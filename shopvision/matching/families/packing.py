@@ -29,7 +29,7 @@ from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import UserError
 from shopvision.items import code_agreement
 from shopvision.items.item import Item
-from shopvision.items.texts import ItemText, TextBuilder
+from shopvision.items.item_texts import ItemText, TextBuilder
 from shopvision.matching.families.item_tokens import ItemTokens, Rows, TokenizedItem, offsets
 
 if TYPE_CHECKING:

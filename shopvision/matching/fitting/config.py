@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shopvision.errors import UserError
-from shopvision.items.texts import BuilderName, Segmenter
+from shopvision.items.item_texts import BuilderName, Segmenter
 from shopvision.matching.families._family import Family, find_family
 from shopvision.matching.families.axes import Axes, Head, Interaction, Loss, Similarity
 from shopvision.matching.families.towers import LayerPooling
@@ -69,7 +69,7 @@ class TextConfig(BaseModel):
     """Section ``[text]``: how an item becomes text.
 
     Attributes:
-        builder: see ``shopvision.items.texts``.
+        builder: see ``shopvision.items.item_texts``.
         segmenter: ``jieba`` puts blanks between Chinese words.
         compare_codes: let a pair begin with what the items' model codes say: same, similar or other model. For one
             tower; a shop whose titles name no codes loses nothing by it.

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Float, Text, any_, bindparam, cast, func, sel
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.source_files import open_source
 from shopvision.catalogue.tables import Item
 from shopvision.database import connect, copy_upsert
 from shopvision.errors import ItemError, UserError

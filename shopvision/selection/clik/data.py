@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.seen import SeenKeys
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.seen_keys import SeenKeys
 from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibition_table import (

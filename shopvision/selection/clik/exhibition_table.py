@@ -38,7 +38,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from pydantic import create_model
 
-from shopvision.catalogue.mapping import Mapping as ColumnMapping
+from shopvision.catalogue.column_mapping import Mapping as ColumnMapping
 from shopvision.errors import UserError
 
 EXHIBITION_SLOTS = {

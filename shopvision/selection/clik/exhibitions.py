@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shopvision.catalogue.addresses import PictureRoot, picture_uri
+from shopvision.catalogue.picture_addresses import PictureRoot, picture_uri
 from shopvision.errors import UserError
 from shopvision.selection.topic import SLOTS, Topic
 

@@ -15,10 +15,10 @@ import pytest
 from pydantic_core import from_json
 from sqlalchemy import text
 
-from shopvision.catalogue import checking, delete_items, delete_plans, importing, upsert_items, upsert_plans
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.files import open_source
+from shopvision.catalogue import batch_checking, delete_items, delete_plans, importing, upsert_items, upsert_plans
 from shopvision.catalogue.importing import PLANS_KIND, Importer, ImportReport, Kind, items_kind
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect, get_engine
 from shopvision.errors import TransientError, UserError
 
@@ -117,7 +117,7 @@ def test_bad_rows_are_named_and_good_rows_go_in(tmp_path: Path) -> None:
 
 
 def test_repeated_ids_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "BATCH_ROWS", 2)
+    monkeypatch.setattr(batch_checking, "BATCH_ROWS", 2)
     report = run(tmp_path / "items.jsonl", [item("1"), item("2"), item("3"), item("2"), item("4"), item("4")])
     assert [(error.line, error.message[:36]) for error in report.errors] == [
         (4, "item_id: '2' stands on line 2 alread"),
@@ -132,7 +132,7 @@ def test_a_large_file_is_imported_as_a_small_one_is(tmp_path: Path, monkeypatch:
     records = [item(str(number), price=number) for number in range(6_000)]
     records[5_500] = item("17", title="again")
     records[5_600] = item("5600", price=-1)
-    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(batch_checking, "LARGE_FILE_BYTES", 0)
     progress: list[tuple[int, float]] = []
     path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     log = io.StringIO()
@@ -153,7 +153,7 @@ def test_a_large_file_is_imported_as_a_small_one_is(tmp_path: Path, monkeypatch:
 
 
 def test_a_failing_import_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(batch_checking, "LARGE_FILE_BYTES", 0)
     before = psutil.Process().children()
 
     def broken(*_: Any, **__: Any) -> None:
@@ -232,7 +232,7 @@ def test_a_plan_follows_its_members(tmp_path: Path) -> None:
 
 
 def test_two_imports_at_once_end_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "BATCH_ROWS", 20)
+    monkeypatch.setattr(batch_checking, "BATCH_ROWS", 20)
     one = [item(str(number), f"s3://shop/{number}", "s3://shop/one", title="one") for number in range(200)]
     two = [item(str(number), f"s3://shop/{number}", "s3://shop/two", title="two") for number in reversed(range(200))]
     reports: list[ImportReport] = []

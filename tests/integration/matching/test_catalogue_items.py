@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from shopvision.catalogue.files import open_source
 from shopvision.catalogue.importing import Importer, items_kind
+from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import (

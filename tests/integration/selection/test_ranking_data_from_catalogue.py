@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.files import open_source
 from shopvision.catalogue.importing import PLANS_KIND, Importer, items_kind
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.selection.clik.data import RankingData, from_catalogue

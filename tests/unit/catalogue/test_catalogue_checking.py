@@ -19,12 +19,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from shopvision.catalogue import checking
-from shopvision.catalogue.addresses import PictureRoot
-from shopvision.catalogue.checking import BATCH_ROWS, Batch, Checker
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.rows import ItemRow, item_row
+from shopvision.catalogue import batch_checking
+from shopvision.catalogue.batch_checking import BATCH_ROWS, Batch, Checker
+from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.picture_addresses import PictureRoot
+from shopvision.catalogue.row_conversion import ItemRow, item_row
+from shopvision.catalogue.source_files import open_source
 from shopvision.errors import TransientError, UserError
 
 ROWS = 2 * BATCH_ROWS + 1
@@ -34,12 +34,12 @@ CHECKER = Checker(partial(item_row, root=PictureRoot("s3://shop/")), "item_id")
 @pytest.fixture(params=["here", "apart"])
 def each_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checking in this process, then in another."""
-    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0 if request.param == "apart" else 2**40)
+    monkeypatch.setattr(batch_checking, "LARGE_FILE_BYTES", 0 if request.param == "apart" else 2**40)
 
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(batch_checking, "LARGE_FILE_BYTES", 0)
 
 
 def record(number: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def read(path: Path, checker: Checker = CHECKER) -> list[Batch]:
 
 
 def helpers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "checking" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "batch_checking" in " ".join(child.cmdline())]
 
 
 def test_every_row_comes_once_in_order(tmp_path: Path, each_process: None) -> None:
@@ -114,7 +114,7 @@ def test_damage_is_told_in_the_same_words(tmp_path: Path, each_process: None) ->
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, apart: None) -> None:
     with pytest.raises(TypeError) as raised:
         read(write(tmp_path / "a.jsonl", 10), Checker(partial(item_row, unknown=1), "item_id"))
-    assert "checking.py" in raised.value.__notes__[0]
+    assert "batch_checking.py" in raised.value.__notes__[0]
 
 
 def noisy(record: dict[str, Any]) -> ItemRow:
@@ -170,11 +170,11 @@ def test_leaving_early_ends_the_process_at_once(tmp_path: Path, apart: None, err
 SCRIPT = """
 import sys, time, psutil
 from functools import partial
-from shopvision.catalogue import checking
-from shopvision.catalogue.files import open_source
-from shopvision.catalogue.rows import item_row
-checking.LARGE_FILE_BYTES = 0
-with open_source(sys.argv[1]) as source, checking.Checker(item_row, "item_id").batches(source) as batches:
+from shopvision.catalogue import batch_checking
+from shopvision.catalogue.source_files import open_source
+from shopvision.catalogue.row_conversion import item_row
+batch_checking.LARGE_FILE_BYTES = 0
+with open_source(sys.argv[1]) as source, batch_checking.Checker(item_row, "item_id").batches(source) as batches:
     next(batches)
     print(psutil.Process().children()[0].pid, flush=True)
     time.sleep(60)

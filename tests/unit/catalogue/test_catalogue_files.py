@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from shopvision.catalogue.files import MAX_LINE_BYTES, open_source
-from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.records import Item
-from shopvision.catalogue.rows import RecordError
-from shopvision.catalogue.seen import SeenKeys
+from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.record_schema import Item
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.seen_keys import SeenKeys
+from shopvision.catalogue.source_files import MAX_LINE_BYTES, open_source
 from shopvision.catalogue.vendure import read_vendure
 from shopvision.errors import UserError
 

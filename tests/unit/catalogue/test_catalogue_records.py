@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from shopvision.catalogue.addresses import MAX_URI_BYTES, PictureRoot
-from shopvision.catalogue.rows import ItemRow, RecordError, item_row, normalised, plan_row
+from shopvision.catalogue.picture_addresses import MAX_URI_BYTES, PictureRoot
+from shopvision.catalogue.record_texts import RecordError, normalised
+from shopvision.catalogue.row_conversion import ItemRow, item_row, plan_row
 from shopvision.errors import UserError
 
 ROOT = PictureRoot("file:///shop/")

@@ -7,7 +7,7 @@ import pytest
 
 from shopvision.items.code_agreement import WORDS, agreement, item_codes
 from shopvision.items.item import Item
-from shopvision.items.texts import TextBuilder
+from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families.packing import Packer
 from tests.unit.matching.tiny_matcher import unigram_tokenizer
 

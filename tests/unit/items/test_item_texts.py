@@ -12,8 +12,8 @@ import pytest
 from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.item import Item
+from shopvision.items.item_texts import MAX_PIECES_CHARACTERS, BuilderName, ItemText, Segmenter, TextBuilder
 from shopvision.items.text_normalisation import MAX_TEXT_CHARACTERS, normalise
-from shopvision.items.texts import MAX_PIECES_CHARACTERS, BuilderName, ItemText, Segmenter, TextBuilder
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ PRINT_TEXTS = """
 from shopvision.items.attribute_strings import merge_attributes, parse_attributes
 from shopvision.items.item import Item
 from shopvision.items.category_statistics import CategoryStatistics
-from shopvision.items.texts import TextBuilder
+from shopvision.items.item_texts import TextBuilder
 strings = ["#;#".join(f"k{i % m}#:#v{(i * 7) % 13}" for i in range(m, 40)) for m in (3, 5, 11)]
 items = [Item(str(n), category="c", attributes=merge_attributes(parse_attributes(s))) for n, s in enumerate(strings)]
 statistics = CategoryStatistics.fit(items)

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 
 from shopvision.errors import UserError
 from shopvision.items.item import Item
-from shopvision.items.texts import TextBuilder
+from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families._family import MatcherArguments, build_frozen_image, build_matcher, image_dimension
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.packing import PackedBatch, Packer

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.item import Item
-from shopvision.items.texts import BuilderName, TextBuilder
+from shopvision.items.item_texts import BuilderName, TextBuilder
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packed, Packer
 from tests.unit.matching.tiny_matcher import WORDS, tiny_tokenizer, unigram_tokenizer

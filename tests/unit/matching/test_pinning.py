@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shopvision.catalogue.rows import RecordError
+from shopvision.catalogue.record_texts import RecordError
 from shopvision.errors import UserError
 from shopvision.matching import requested_pairs
 from shopvision.matching.options import Thresholds

@@ -5,7 +5,6 @@ This runs once for every row of a catalogue, so it is written for speed: about 2
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -14,15 +13,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from shopvision.catalogue.addresses import PictureRoot, picture_uri
-from shopvision.catalogue.records import Attribute, Item, Picture, Plan
+from shopvision.catalogue.picture_addresses import PictureRoot, picture_uri
+from shopvision.catalogue.record_schema import Attribute, Item, Picture, Plan
+from shopvision.catalogue.record_texts import RecordError
 
 MAX_EXTRA_BYTES = 256 * 2**10
-AS_BYTES = frozenset({"images"})  # names of files and objects: normalising would point to another one
-
-
-class RecordError(ValueError):
-    """A record that cannot be taken in; the message names the field and the mend."""
 
 
 class ItemRow(NamedTuple):
@@ -58,44 +53,6 @@ class PlanRow(NamedTuple):
     keywords: list[str]
     extra: str
     members: tuple[str, ...]  # item ids in order
-
-
-def normalised(record: dict[str, Any]) -> dict[str, Any]:
-    """``record`` with every text in it, at any depth, in Unicode's composed form (NFC).
-
-    Raises:
-        RecordError: a text holds NUL, which Postgres cannot store, or is not valid UTF-8.
-    """
-    try:
-        plain = to_json(record).decode()
-    except (PydanticSerializationError, UnicodeError):
-        plain = ""
-    if plain and "\\u0000" not in plain and (plain.isascii() or unicodedata.is_normalized("NFC", plain)):
-        return record
-    result = {}
-    for key, value in record.items():
-        try:
-            clean = _composed(value)
-            result[_composed(key)] = value if key in AS_BYTES else clean
-        except RecordError as error:
-            raise RecordError(f"{key.encode(errors='replace').decode()}: {error}") from None
-    return result
-
-
-def _composed(value: Any) -> Any:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise RecordError("a NUL character; remove it from the text")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise RecordError("not valid UTF-8; save the file as UTF-8") from None
-        return unicodedata.normalize("NFC", value)
-    if isinstance(value, dict):
-        return {_composed(key): _composed(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_composed(inner) for inner in value]
-    return value
 
 
 def item_row(record: Mapping[str, Any], root: PictureRoot | None = None) -> ItemRow:

@@ -22,9 +22,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from shopvision.catalogue.files import CatalogueFile, Source
-from shopvision.catalogue.mapping import Mapping
-from shopvision.catalogue.rows import ItemRow, PlanRow, RecordError
+from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.row_conversion import ItemRow, PlanRow
+from shopvision.catalogue.source_files import CatalogueFile, Source
 from shopvision.errors import ShopvisionError, TransientError
 
 BATCH_ROWS = 5_000
@@ -120,7 +121,7 @@ def _readable(key: Any) -> str | None:
 def _apart(checker: Checker, file: CatalogueFile) -> Iterator[Iterator[Batch]]:
     """Batches from another process, which ends with the ``with`` block whatever happens in it."""
     child = subprocess.Popen(
-        [sys.executable, "-P", "-c", "from shopvision.catalogue.checking import serve; serve()"],
+        [sys.executable, "-P", "-c", "from shopvision.catalogue.batch_checking import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # it unpickles what this process can import

@@ -19,7 +19,7 @@ from unicodedata import is_normalized
 
 from pydantic_core import from_json
 
-from shopvision.catalogue.rows import RecordError, normalised
+from shopvision.catalogue.record_texts import RecordError, normalised
 from shopvision.errors import UserError
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}

@@ -7,13 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from shopvision.catalogue.rows import ItemRow, PlanRow, RecordError, item_row, normalised, plan_row
-from shopvision.catalogue.write import ITEMS, PLANS, Counts, delete_rows, write_rows
+from shopvision.catalogue.record_texts import RecordError, normalised
+from shopvision.catalogue.row_conversion import ItemRow, PlanRow, item_row, plan_row
+from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, delete_rows, write_rows
 from shopvision.errors import UserError
 
 
 def upsert_items(connection: Connection, records: Sequence[dict[str, Any]]) -> Counts:
-    """Insert or update items as :mod:`shopvision.catalogue.records` describes them; pictures by full ``uri``.
+    """Insert or update items as :mod:`shopvision.catalogue.record_schema` describes them; pictures by full ``uri``.
 
     Other callers that write items wait until the transaction ends, so commit soon.
 

@@ -7,7 +7,7 @@ builder                pieces
 ``title_attributes``   brand, the attributes in the item's own order, price, description
 ``frequency``          brand, the attributes by how many items of the category have them, price, description
 ``aligned``            like ``frequency``, but in a pair the keys that both items have come first, in one order for
-                       both (reference 1.4; equal frequencies are ordered by key, so the two sides do line up)
+                       both (equal frequencies are ordered by key, so that the two sides do line up)
 =====================  ===============================================================================================
 
 A piece is ``key:value1,value2;``. Its values are sorted, so that an item has one text whatever its source's order.

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shopvision.catalogue.rows import ItemRow, PlanRow
+from shopvision.catalogue.row_conversion import ItemRow, PlanRow
 from shopvision.database import copy_rows
 
 
