@@ -50,12 +50,10 @@ def delete_plans(task: Task[..., None], /, plan_ids: list[str]) -> None:
 
 def _carry_out(task: Task[..., None], operation: str, records: Sequence[Any]) -> None:
     """Call ``shopvision.catalogue.<operation>``; a database that is away is waited for, a wrong record is not."""
-    import psycopg
-    import sqlalchemy.exc
     import structlog
 
     from shopvision import catalogue
-    from shopvision.database import connect
+    from shopvision.database import connect, explain, is_passing
 
     log = structlog.get_logger(__name__)
     try:
@@ -65,7 +63,10 @@ def _carry_out(task: Task[..., None], operation: str, records: Sequence[Any]) ->
     except UserError as error:
         log.warning("catalogue_call_refused", operation=operation, error=str(error))
         raise
-    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+    except Exception as error:
+        if not is_passing(error):
+            raise
+        log.warning("catalogue_call_postponed", operation=operation, error=explain(error))
         raise task.retry(exc=error, countdown=2**task.request.retries) from error
     log.info("catalogue_changed", operation=operation, outcome=str(outcome))
 

@@ -10,9 +10,8 @@ import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.app.task import Task
 from celery.signals import celeryd_init, task_failure, worker_process_init, worker_shutting_down
-from sqlalchemy.exc import OperationalError
 
-from shopvision.database import dispose_engine
+from shopvision.database import dispose_engine, explain, fault_of
 from worker.app import app
 from worker.dispatcher import DispatcherStep
 from worker.health import HealthStep
@@ -74,8 +73,10 @@ def _note_lost_process(sender: Task[..., None], exception: BaseException, args: 
         return
     try:
         record_death(int(args[0]), str(exception), worker=_this_worker.get("name"))
-    except OperationalError as error:
-        log.warning("death_not_recorded", chunk_id=args[0], error=str(error))  # the reaper will find the lease expired
+    except Exception as error:
+        if fault_of(error) is None:
+            raise
+        log.warning("death_not_recorded", chunk_id=args[0], error=explain(error))  # the reaper finds the lease expired
 
 
 app.steps["worker"].update({DispatcherStep, HealthStep})

@@ -153,7 +153,7 @@ class LedgerCollector(Collector):
         from sqlalchemy import text
         from sqlalchemy.exc import SQLAlchemyError
 
-        from shopvision.database import connect
+        from shopvision.database import Fault, connect, fault_of
 
         up = GaugeMetricFamily("shopvision_database_up", "1 while Postgres answers")
         families = []
@@ -165,8 +165,9 @@ class LedgerCollector(Collector):
                     for *label_values, value in connection.execute(text(query)):
                         family.add_metric([str(label) for label in label_values], float(value))
                     families.append(family)
-        except SQLAlchemyError:
-            up.add_metric([], 0)
+        except SQLAlchemyError as error:
+            # A server that cancels a slow query is up.
+            up.add_metric([], int(fault_of(error) in {Fault.SERVER, Fault.REQUEST}))
             yield up
             return
         up.add_metric([], 1)

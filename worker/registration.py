@@ -30,9 +30,8 @@ def register(kind: JobKind[Any]) -> Task[..., None]:
     @app.task(name=f"tasks.{kind.name}", bind=True, max_retries=SUBMIT_RETRIES, throws=(UserError,))
     def submit_job(task: Task[..., None], /, key: str | None = None, **params: Any) -> None:
         import structlog
-        from sqlalchemy.exc import OperationalError
 
-        from shopvision.database import connect
+        from shopvision.database import connect, explain, is_passing
         from worker.ledger.jobs import submit
 
         log = structlog.get_logger(__name__)
@@ -42,7 +41,10 @@ def register(kind: JobKind[Any]) -> Task[..., None]:
         except UserError as error:
             log.warning("submission_refused", kind=kind.name, key=key, error=str(error))
             raise
-        except OperationalError as error:
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("submission_postponed", kind=kind.name, key=key, error=explain(error))
             raise task.retry(exc=error, countdown=SUBMIT_RETRY_SECONDS * 2**task.request.retries) from error
         log.info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import stamina
 import structlog
-from sqlalchemy.exc import OperationalError
 
+from shopvision.database import Fault, explain, fault_of, is_passing
 from shopvision.errors import JobError, TransientError, UserError
 from worker import metrics
 from worker.kinds import ChunkResult, Phase, get_kind, parse_params
@@ -32,8 +32,10 @@ def run_step(chunk_id: int, hostname: str) -> None:
     """Claim a chunk and do what its phase asks. Whatever happens is in the ledger when this returns."""
     try:
         lease = claim(chunk_id, f"{hostname}/{os.getpid()}")
-    except OperationalError as error:
-        log.warning("claim_failed", chunk_id=chunk_id, error=str(error.orig))
+    except Exception as error:
+        if fault_of(error) is None:
+            raise
+        log.warning("claim_failed", chunk_id=chunk_id, error=explain(error))
         return  # the reaper sends the chunk again
     if lease is None:
         log.info("chunk_not_available", chunk_id=chunk_id)
@@ -66,15 +68,20 @@ def _attempt(lease: Lease) -> ChunkResult | None:
             return _STEPS[lease.phase](lease, context)
     except LeaseLostError as error:
         log.warning("lease_lost", error=str(error))
-    except (TransientError, OperationalError) as error:
-        _wait_and_retry(lease, error)
     except (JobError, UserError) as error:
-        log.error("job_failed", error=str(error))  # noqa: TRY400 - a mistake of the user's: no traceback
-        _settle(commits.fail_job, lease, str(error))
+        _fail(lease, str(error))
+    except TransientError as error:
+        _wait_and_retry(lease, str(error))
     except Exception as error:
-        log.exception("step_crashed")
-        description = f"{type(error).__name__}: {error}"
-        _settle(record_death, lease.chunk_id, description, attempt=lease.attempt)
+        fault = fault_of(error)
+        if fault is Fault.PASSING:
+            _wait_and_retry(lease, explain(error))
+        elif fault is Fault.SERVER:
+            _fail(lease, explain(error))
+        else:
+            log.exception("step_crashed")
+            description = explain(error) if fault else f"{type(error).__name__}: {error}"
+            _note(record_death, lease.chunk_id, description, attempt=lease.attempt)
     return None
 
 
@@ -115,23 +122,33 @@ def _settle(change: Callable[..., None], *args: Any, **kwargs: Any) -> None:
 
     Trying again is safe: where the first try did commit, the fence refuses the second.
     """
-    for attempt in stamina.retry_context(
-        on=OperationalError, attempts=None, timeout=COMMIT_PATIENCE_SECONDS, wait_max=5.0
-    ):
+    for attempt in stamina.retry_context(on=is_passing, attempts=None, timeout=COMMIT_PATIENCE_SECONDS, wait_max=5.0):
         with attempt:
             change(*args, **kwargs)
 
 
-def _wait_and_retry(lease: Lease, error: Exception) -> None:
-    message = str(error.orig) if isinstance(error, OperationalError) else str(error)
+def _note(change: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Write how an attempt without a result ended. If that cannot be done, its lease runs out and the reaper does."""
+    try:
+        _settle(change, *args, **kwargs)
+    except LeaseLostError as error:
+        log.warning("lease_lost", error=str(error))
+    except Exception as error:
+        if fault_of(error) is None:
+            raise
+        log.warning("ending_not_noted", error=explain(error))
+
+
+def _fail(lease: Lease, message: str) -> None:
+    log.error("job_failed", error=message)
+    _note(commits.fail_job, lease, message)
+
+
+def _wait_and_retry(lease: Lease, message: str) -> None:
     attempts = lease.postponed + 1
     if attempts >= MAX_TRANSIENT_ATTEMPTS:
-        log.error("job_failed", error=message)
-        _settle(commits.fail_job, lease, f"Given up after {attempts} attempts: {message}")
+        _fail(lease, f"Given up after {attempts} attempts: {message}")
         return
     delay = min(MAX_DELAY_SECONDS, 2.0 * 2.0 ** min(attempts, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     log.warning("step_postponed", error=message, delay_seconds=round(delay, 1))
-    try:
-        _settle(commits.give_back, lease, message, delay)
-    except (LeaseLostError, OperationalError) as lost:
-        log.warning("lease_lost", error=str(lost))
+    _note(commits.give_back, lease, message, delay)

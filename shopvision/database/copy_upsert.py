@@ -12,6 +12,17 @@ from psycopg import sql
 from sqlalchemy import Connection, Table
 
 
+class _RowsFailedError(Exception):
+    """Ends a COPY in the place of the true error, whose message the driver would send to the server.
+
+    The server cuts the connection at a message of 10,000 bytes, and then it is the database that seems to be away.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
 def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
@@ -19,14 +30,26 @@ def _driver(connection: Connection) -> Any:
 def copy_rows(
     connection: Connection, table: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Binary-COPY ``rows`` into ``table``; ``columns`` are (name, Postgres type name) in the order of each row."""
+    """Binary-COPY ``rows`` into ``table``; ``columns`` are (name, Postgres type name) in the order of each row.
+
+    What ``rows`` raises is raised, and the transaction can only be rolled back.
+    """
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table), sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
     )
-    with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types([type_name for _, type_name in columns])
-        for row in rows:
-            copy.write_row(row)
+    try:
+        with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([type_name for _, type_name in columns])
+            try:
+                for row in rows:
+                    copy.write_row(row)
+            except Exception as error:
+                raise _RowsFailedError(error) from error
+    except _RowsFailedError as ended:
+        failed = ended.error
+    else:
+        return
+    raise failed
 
 
 def copy_upsert(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from sqlalchemy import Connection, func, select
 
 from shopvision.catalogue.tables import Item, ItemImage
-from shopvision.database import connect
+from shopvision.database import among, connect
 from shopvision.errors import UserError
 from shopvision.index.tables import Embedding, IndexGeneration
 
@@ -119,7 +119,7 @@ def images_in_scope(
     query = select(ItemImage.image_id).order_by(ItemImage.image_id)
     if item_ids is not None:
         _require_items(item_ids)
-        query = query.where(ItemImage.item_id.in_(item_ids))
+        query = query.where(among(ItemImage.item_id, item_ids))
     if only_unseen:
         seen = select(Embedding.image_id).where(
             Embedding.model_version_id == ref.model_version_id, Embedding.image_id == ItemImage.image_id
@@ -131,7 +131,7 @@ def images_in_scope(
 
 def _require_items(item_ids: Sequence[str]) -> None:
     with connect() as connection:
-        known = set(connection.scalars(select(Item.item_id).where(Item.item_id.in_(item_ids))))
+        known = set(connection.scalars(select(Item.item_id).where(among(Item.item_id, item_ids))))
     unknown = [item_id for item_id in item_ids if item_id not in known]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

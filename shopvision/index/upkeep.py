@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select, text, update
 
-from shopvision.database import connect, snapshot, transaction
+from shopvision.database import among, connect, snapshot, transaction
 from shopvision.errors import JobError, UserError
 from shopvision.index import ledger
 from shopvision.index.cache import sha256_of_file
@@ -260,7 +260,7 @@ def _mark_collected(name: str, keep: int, protected: set[Any], superseded_before
         ]
         connection.execute(
             update(IndexGeneration)
-            .where(IndexGeneration.name == name, IndexGeneration.path.in_(given_up))
+            .where(IndexGeneration.name == name, among(IndexGeneration.path, given_up))
             .values(state="collected")
         )
     return given_up

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shopvision.catalogue.tables import ItemImage, Plan
-from shopvision.database import copy_rows
+from shopvision.database import among, copy_rows
 from shopvision.selection.store import Scope
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 
@@ -52,7 +52,7 @@ def write_outcomes(connection: Connection, scope: Scope, job_id: uuid.UUID, outc
     written = _write_states(connection, scope, job_id, live)
     connection.execute(
         delete(PlanRanking).where(
-            PlanRanking.model_version_id == scope.model_version_id, PlanRanking.plan_id.in_(list(written))
+            PlanRanking.model_version_id == scope.model_version_id, among(PlanRanking.plan_id, written)
         )
     )
     rows = (
@@ -74,8 +74,8 @@ def _lock(connection: Connection, outcomes: Sequence[PlanOutcome]) -> tuple[set[
     """The plans and pictures of ``outcomes`` that exist, and will until the commit; in order, against deadlocks."""
     plan_ids = [one.plan_id for one in outcomes]
     image_ids = {image_id for one in outcomes for image_id, _, _ in one.ranking}
-    plans = select(Plan.plan_id).where(Plan.plan_id.in_(plan_ids)).order_by(Plan.plan_id)
-    images = select(ItemImage.image_id).where(ItemImage.image_id.in_(image_ids)).order_by(ItemImage.image_id)
+    plans = select(Plan.plan_id).where(among(Plan.plan_id, plan_ids)).order_by(Plan.plan_id)
+    images = select(ItemImage.image_id).where(among(ItemImage.image_id, image_ids)).order_by(ItemImage.image_id)
     return (
         set(connection.scalars(plans.with_for_update(read=True, key_share=True))),
         set(connection.scalars(images.with_for_update(read=True, key_share=True))),

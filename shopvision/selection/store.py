@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import select, text
 
 from shopvision.catalogue.tables import Plan
-from shopvision.database import connect
+from shopvision.database import among, connect
 from shopvision.errors import UserError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def require_plans(plan_ids: Sequence[str]) -> list[str]:
     """
     wanted = list(dict.fromkeys(plan_ids))
     with connect() as connection:
-        known = set(connection.scalars(select(Plan.plan_id).where(Plan.plan_id.in_(wanted))))
+        known = set(connection.scalars(select(Plan.plan_id).where(among(Plan.plan_id, wanted))))
     unknown = [plan_id for plan_id in wanted if plan_id not in known]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

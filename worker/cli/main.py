@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -27,19 +28,18 @@ def main() -> None:
     try:
         app()
     except ShopvisionError as error:
-        error_console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+        _end(str(error))
     except Exception as error:
-        from sqlalchemy.exc import OperationalError  # loaded by whoever raised it, if at all
+        from shopvision.database import Fault, explain, fault_of  # loaded by whoever raised it, if at all
 
-        if not isinstance(error, OperationalError):
+        fault = fault_of(error)
+        if fault not in {Fault.PASSING, Fault.SERVER}:
             raise
-        reason = str(error.orig).strip().splitlines()[0]
-        error_console.print(
-            f"[red]error:[/red] The database does not answer ({escape(reason)}). "
-            "Check SHOPVISION_DATABASE_URL, or start a local stack with `shopvision stack up`.",
-            highlight=False,
-        )
-        sys.exit(1)
+        _end(explain(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end(message: str) -> NoReturn:
+    error_console.print(f"[red]error:[/red] {escape(message)}", highlight=False)
+    sys.exit(1)

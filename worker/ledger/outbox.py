@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from shopvision.database import connect
+from shopvision.database import among, connect
 from worker.ledger.tables import Chunk, ChunkState, Job, OutboxMessage
 
 log = structlog.get_logger(__name__)
@@ -99,16 +99,16 @@ def _relay_queue(broker: Broker, queue: str, depth_limit: int, *, urgent: bool) 
         if due:
             connection.execute(
                 update(OutboxMessage)
-                .where(OutboxMessage.message_id.in_([message.message_id for message in due]))
+                .where(among(OutboxMessage.message_id, [message.message_id for message in due]))
                 .values(sent_at=func.now())
             )
             connection.execute(
                 update(Chunk)
-                .where(Chunk.chunk_id.in_([message.chunk_id for message in due]))
+                .where(among(Chunk.chunk_id, [message.chunk_id for message in due]))
                 .values(sent_at=func.now())
             )
         if moot:
-            connection.execute(delete(OutboxMessage).where(OutboxMessage.message_id.in_(moot)))
+            connection.execute(delete(OutboxMessage).where(among(OutboxMessage.message_id, moot)))
     if due:
         log.debug("outbox_relayed", queue=queue, messages=len(due))
     return len(messages) == room

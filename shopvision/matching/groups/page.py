@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from shopvision.database import connect
+from shopvision.database import among, connect
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import items_from_catalogue
@@ -111,7 +111,7 @@ def matching_page(
         members: dict[uuid.UUID, list[str]] = {row.group_id: [] for row in groups}
         for row in connection.execute(
             select(ItemGroupMember.group_id, ItemGroupMember.item_id)
-            .where(ItemGroupMember.group_id.in_(list(members)))
+            .where(among(ItemGroupMember.group_id, members))
             .order_by(ItemGroupMember.item_id)
         ):
             members[row.group_id].append(row.item_id)
