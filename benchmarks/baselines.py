@@ -25,8 +25,8 @@ Way = Callable[[Sequence[Path], Path, int], Iterator[int]]
 
 
 def _card_and_network(folder: Path):
+    from shopvision.encoders.image_networks import load_network
     from shopvision.models.card import CARD_FILE, ModelCard
-    from shopvision.models.weights import load_network
 
     card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder))
     return card, load_network(folder, card)

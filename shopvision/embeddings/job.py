@@ -57,10 +57,10 @@ class RefreshReport:
 
 
 def resolve_model(spec: str | None) -> ModelVersionRef:
-    """The model version called ``spec`` (``name:tag``), or the one active for the role ``catalogue_encoder``."""
+    """The model version called ``spec`` (``name:tag``), or the one active for the role; see ``models.resolve``."""
     from shopvision import models
 
-    return models.find(spec) if spec else models.active(ROLE)
+    return models.resolve(spec, ROLE)
 
 
 def pin(params: RefreshParams) -> dict[str, Any]:

@@ -17,17 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from shopvision.encoders._fast.folding import fold_batch_norm
+from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import JobError, UserError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.models.card import CARD_FILE, ModelCard
-from shopvision.models.weights import load_network
+from shopvision.models.version_folder import read_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shopvision.models.kinds import Precision
+
 log = structlog.get_logger(__name__)
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CompileMode = Literal["auto", "never", "always"]
 
 # Measured: compiling takes 8 s (EfficientNet-Lite0) to 70 s (Swin-B) on a CPU and saves a fifth of the model's time. A
@@ -254,9 +255,9 @@ def load_image_encoder(
         UserError: the card is of another kind, or the device does not exist.
         JobError: the weights do not fit the architecture exactly.
     """
-    card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE))
-    if card.kind != "image_encoder" or card.preprocessing is None or card.dimension is None:
-        raise UserError(f"{card.spec} is a {card.kind}, not an image_encoder: activate another model.")
+    card = read_card(folder, KIND)
+    if card.preprocessing is None or card.dimension is None:
+        raise UserError(f"{card.spec} has no preprocessing or no dimension in its card: write the card anew.")
     place = choose_device(device)
     dtype = best_precision(place) if precision == "auto" else getattr(torch, precision)
     network = load_network(folder, card)

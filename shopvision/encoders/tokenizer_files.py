@@ -11,15 +11,21 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
+    from shopvision.models.version_folder import FileWriter
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write ``TOKENIZER_FILES`` into ``folder``; equal tokenizers give equal files."""
-    # The tokenizer keeps the padding and length of its last use.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+def tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> FileWriter:
+    """Writes ``TOKENIZER_FILES`` of a model version; equal tokenizers give equal files."""
+
+    def write(folder: Path) -> None:
+        # The tokenizer keeps the padding and length of its last use.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.save_pretrained(folder)
+
+    return write
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

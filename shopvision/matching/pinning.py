@@ -11,7 +11,6 @@ from shopvision.matching.options import CascadeOptions, MatchingParams, Threshol
 if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
 
-KIND = "pair_scorer"
 SCORER_ROLE = "pair_scorer"
 BLOCKER_ROLE = "pair_blocker"
 NONE = "none"  # of a blocker: no vectors are compared
@@ -131,7 +130,7 @@ def resolve(spec: str | None, role: str) -> ModelVersionRef:
     """The pair model called ``spec`` (``name:tag``), or the one active for ``role``; see ``models.resolve``."""
     from shopvision import models
 
-    return models.resolve(spec, role, KIND)
+    return models.resolve(spec, role)
 
 
 def thresholds_of(ref: ModelVersionRef) -> Thresholds:

@@ -64,6 +64,20 @@ class ModelCard(BaseModel):
         content = self.model_dump(mode="json", exclude={"tag"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
+    def renamed(self, name: str | None, tag: str | None) -> ModelCard:
+        """The same version under another name or tag; a tag that was made from the content is made anew.
+
+        Raises:
+            UserError: name or tag cannot be the name of a folder.
+        """
+        for what, given in (("name", name), ("tag", tag)):
+            if given is not None and not re.fullmatch(_FOLDER_NAME, given):
+                raise UserError(f"{what} '{given}': use letters, digits, '.', '_' and '-'.")
+        renamed = self.model_copy(update={"name": name or self.name, "tag": tag or self.tag})
+        if tag is None and self.tag == self.content_tag():
+            return renamed.model_copy(update={"tag": renamed.content_tag()})
+        return renamed
+
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> ModelCard:
         """Read a card.
@@ -77,6 +91,11 @@ class ModelCard(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "text"
             raise UserError(f"{where} is not a model card: {field}: {first['msg']}.") from None
+
+
+def as_folder_name(text: str) -> str:
+    """``text`` with what a model's name may not hold replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:128] or "model"
 
 
 def split_spec(spec: str) -> tuple[str, str]:

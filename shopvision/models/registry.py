@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
-from shopvision.models.card import CARD_FILE, ModelCard, sha256_of, split_spec
+from shopvision.models.card import CARD_FILE, ModelCard, split_spec
+from shopvision.models.importers import fetch
+from shopvision.models.kinds import all_roles, find_kind
 from shopvision.models.tables import ModelRole, ModelVersion
+from shopvision.models.version_folder import naming_full_disk, wrong_file
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 
-ROLES = (
-    "catalogue_encoder", "plan_ranker", "image_recall", "image_ranker", "pair_scorer", "pair_blocker",
-    "fashion_detector", "thumbnail_classifier",
-)  # fmt: skip
-KIND_OF_ROLE = {
-    "catalogue_encoder": "image_encoder", "plan_ranker": "plan_ranker", "pair_scorer": "pair_scorer",
-    # A pair scorer with item vectors: the text vectors that candidates are found by.
-    "pair_blocker": "pair_scorer",
-}  # fmt: skip
 DEFAULT_ENCODER = "wheel:efficientnet-lite0"
 
 
@@ -69,19 +64,14 @@ def _ref(row: Row[int, str, str, dict[str, Any]]) -> ModelVersionRef:
 
 
 def require_role(role: str) -> str:
-    """The role itself. Raises ``UserError`` where there is no such role."""
-    if role not in ROLES:
-        raise UserError(f"Role '{role}' is unknown: use one of {', '.join(ROLES)}.")
+    """The role itself. Raises ``UserError`` where no kind of model can serve it."""
+    if role not in all_roles():
+        raise UserError(f"Role '{role}' is unknown: use one of {', '.join(all_roles())}.")
     return role
 
 
 def import_model(
-    source: str,
-    *,
-    name: str | None = None,
-    tag: str | None = None,
-    text: str | None = None,
-    image: str | None = None,
+    source: str, *, name: str | None = None, tag: str | None = None, options: Mapping[str, str] | None = None
 ) -> ModelVersionRef:
     """Bring a model into object storage and the registry. The same content again changes nothing.
 
@@ -89,19 +79,16 @@ def import_model(
         source: see ``shopvision.models.importers.fetch``.
         name: folder name; by default the source's own.
         tag: by default made from the content.
-        text: see ``fetch``.
-        image: see ``fetch``.
+        options: see ``fetch``.
 
     Raises:
         UserError: see ``fetch``; or ``name:tag`` exists with other content.
     """
-    from shopvision.models.importers import fetch
-
     cache = get_settings().cache_dir
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="import-", dir=cache) as folder:
-        draft = fetch(source, Path(folder), text=text, image=image)
-        return _publish(draft.card(Path(folder), name, tag), Path(folder))
+    with tempfile.TemporaryDirectory(prefix="import-", dir=cache) as temporary:
+        folder = Path(temporary, "model")
+        return _publish(fetch(source, folder, options).renamed(name, tag), folder)
 
 
 def _publish(card: ModelCard, folder: Path) -> ModelVersionRef:
@@ -183,10 +170,10 @@ def activate(role: str, spec: str) -> ModelVersionRef:
     Raises:
         UserError: unknown role or version, or a model of the wrong kind.
     """
+    require_role(role)
     ref = find(spec)
-    needed = KIND_OF_ROLE.get(require_role(role))
-    if needed and ref.card.kind != needed:
-        raise UserError(f"{spec} is a {ref.card.kind}; role {role} needs a {needed}.")
+    _require_kind(ref, role)
+    find_kind(ref.card.kind).require_fit(ref.card, role)
     statement = insert(ModelRole).values(role=role, model_version_id=ref.model_version_id)
     with connect() as connection:
         connection.execute(
@@ -236,17 +223,25 @@ def active(role: str) -> ModelVersionRef:
     return found
 
 
-def resolve(spec: str | None, role: str, kind: str) -> ModelVersionRef:
-    """The model version called ``spec`` (``name:tag``), or the one active for ``role``; of one kind.
+def resolve(spec: str | None, role: str) -> ModelVersionRef:
+    """The model version called ``spec`` (``name:tag``), or the one active for ``role``; of a kind that can serve it.
 
     Raises:
         UserError: there is no such version, or it is of another kind.
         JobError: no model serves the role.
     """
     ref = find(spec) if spec else active(role)
-    if ref.card.kind != kind:
-        raise UserError(f"{ref.spec} is a {ref.card.kind}, not a {kind}: `shopvision models list` shows what there is.")
+    _require_kind(ref, role)
     return ref
+
+
+def _require_kind(ref: ModelVersionRef, role: str) -> None:
+    kinds = all_roles()[role]
+    if ref.card.kind not in kinds:
+        raise UserError(
+            f"{ref.spec} is of the kind {ref.card.kind}, not {' or '.join(kinds)}, as a {role} is: `shopvision models "
+            "list` shows what there is."
+        )
 
 
 def serves(role: str) -> str | None:
@@ -287,22 +282,16 @@ def local_copy(ref: ModelVersionRef, store: ObjectStore | None = None) -> Path:
         TransientError: object storage is away for the moment.
     """
     target = get_settings().cache_dir / "models" / ref.name / ref.tag
-    if _wrong_file(target, ref.card) is None:
+    if wrong_file(target, ref.card) is None:
         return target
     store = store or open_store()
-    try:
+    with naming_full_disk(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{ref.tag}-", dir=target.parent) as temporary:
             folder = Path(temporary, "new")
             folder.mkdir()
             _download(ref, store, folder)
             _move_into_place(folder, target, ref.card, Path(temporary, "damaged"))
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise JobError(
-            f"The disk of {target.parent} is full: free space, or set SHOPVISION_HOME to another disk."
-        ) from None
     return target
 
 
@@ -316,19 +305,10 @@ def _download(ref: ModelVersionRef, store: ObjectStore, folder: Path) -> None:
                 f"{store.url}/{ref.prefix}/{file} is missing: import {ref.spec} again from {ref.card.source}."
             ) from None
     (folder / CARD_FILE).write_bytes(ref.card.to_bytes())
-    if wrong := _wrong_file(folder, ref.card):
+    if wrong := wrong_file(folder, ref.card):
         raise JobError(
             f"{store.url}/{ref.prefix}/{wrong} is damaged (sha256 differs from the card): restore the object."
         )
-
-
-def _wrong_file(folder: Path, card: ModelCard) -> str | None:
-    """The first file that is missing or not the card's; None where all are right."""
-    for name, digest in card.files.items():
-        path = folder / name
-        if not path.is_file() or sha256_of(path) != digest:
-            return name
-    return None if (folder / CARD_FILE).is_file() else CARD_FILE
 
 
 def _move_into_place(folder: Path, target: Path, card: ModelCard, aside: Path) -> None:
@@ -339,7 +319,7 @@ def _move_into_place(folder: Path, target: Path, card: ModelCard, aside: Path) -
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-            if _wrong_file(target, card) is None:
+            if wrong_file(target, card) is None:
                 return
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)

@@ -1,13 +1,12 @@
-"""Building networks and filling them with weights, strictly: nothing is ever left at its random initial value."""
+"""Weights in files and networks, strictly: nothing is ever left at its random initial value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from shopvision.errors import JobError, UserError
-from shopvision.models.card import WEIGHTS_FILE, Architecture, ModelCard
+from shopvision.errors import JobError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,26 +36,7 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], where: str)
     network.load_state_dict(tensors)
 
 
-def build_timm(architecture: Architecture) -> nn.Module:
-    """The network of a timm architecture, in evaluation mode, weights still random.
-
-    Raises:
-        UserError: timm has no such architecture, or refuses the arguments.
-    """
-    import timm
-
-    if architecture.library != "timm" or not timm.is_model(architecture.name):
-        raise UserError(
-            f"'{architecture.name}' is not a timm architecture of this installation. Check the card, or update timm."
-        )
-    try:
-        network: nn.Module = timm.create_model(architecture.name, pretrained=False, **architecture.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"timm cannot build '{architecture.name}' with {architecture.arguments}: {error}.") from None
-    return network.eval()
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file.
 
     Raises:
@@ -71,13 +51,16 @@ def read_tensors(path: Path) -> dict[str, Any]:
         raise JobError(f"{path} cannot be read as safetensors: {error}.") from None
 
 
-def load_network(folder: Path, card: ModelCard) -> nn.Module:
-    """The network of a model version with its weights, float32 on CPU, in evaluation mode.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as ``.safetensors``; floating point as float32."""
+    from safetensors.torch import save_file
 
-    Raises:
-        UserError: unknown architecture.
-        JobError: the weights do not fit it exactly.
-    """
-    network = build_timm(card.architecture)
-    load_strictly(network, read_tensors(folder / WEIGHTS_FILE), f"{card.spec}, {WEIGHTS_FILE}")
-    return network
+    detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    save_file(
+        # Copies: networks share tensors among their layers, files do not.
+        {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).clone().contiguous()
+            for name, tensor in detached.items()
+        },
+        path,
+    )

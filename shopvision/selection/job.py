@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from shopvision.selection.clik.predict import PlanRanker
 
 ROLE = "plan_ranker"
-KIND = "plan_ranker"
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
 
 
@@ -95,7 +94,7 @@ def resolve_ranker(spec: str | None) -> ModelVersionRef:
     """The ranker called ``spec`` (``name:tag``), or the one active for the role; see ``models.resolve``."""
     from shopvision import models
 
-    return models.resolve(spec, ROLE, KIND)
+    return models.resolve(spec, ROLE)
 
 
 @lru_cache(maxsize=2)

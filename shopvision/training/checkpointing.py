@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from shopvision.errors import UserError
-from shopvision.models.weights import read_tensors
+from shopvision.models.weights import read_tensors, save_tensors
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.pt"
@@ -50,7 +49,7 @@ class Checkpoints:
         unfinished = self.folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        _write(tensors, unfinished / MODEL_FILE)
+        save_tensors(tensors, unfinished / MODEL_FILE)
         torch.save(dict(state), unfinished / STATE_FILE)
         for file in unfinished.iterdir():
             _sync(file)
@@ -68,7 +67,7 @@ class Checkpoints:
         """Replace the best epoch's tensors."""
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / "best.unfinished"
-        _write(tensors, new)
+        save_tensors(tensors, new)
         _sync(new)
         new.replace(self.best)
 
@@ -85,10 +84,6 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError):
         raise UserError(f"{folder / STATE_FILE} is damaged: start again with another --output.") from None
     return read_tensors(folder / MODEL_FILE), state
-
-
-def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
 
 
 def _sync(path: Path) -> None:

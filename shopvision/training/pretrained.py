@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from shopvision.encoders.image_encoder import ImageEncoder, best_precision
+from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import UserError
 from shopvision.models.card import WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
-from shopvision.models.weights import load_network
 from shopvision.training.features import Features, FeatureStore, digest, picture_features
 from shopvision.training.pixels import unreadable_pictures
 
@@ -46,10 +46,10 @@ def fetch_image(source: str) -> PretrainedImage:
         UserError: it cannot be had, or is no image encoder.
     """
     with tempfile.TemporaryDirectory(prefix="shopvision-train-") as temporary:
-        folder = Path(temporary)
-        card = fetch(source, folder).card(folder, None, None)
-        if card.kind != "image_encoder" or card.preprocessing is None or card.dimension is None:
-            raise UserError(f"model.image: {source} is a {card.kind}, not an image_encoder.")
+        folder = Path(temporary, "model")
+        card = fetch(source, folder)
+        if card.kind != KIND or card.preprocessing is None or card.dimension is None:
+            raise UserError(f"model.image: {source} is of the kind {card.kind}, not {KIND}: name an image encoder.")
         return PretrainedImage(card, card.preprocessing, card.dimension, load_network(folder, card))
 
 

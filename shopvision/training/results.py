@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,14 +41,3 @@ def write_unreadable(output: Path, reasons: Mapping[str, str]) -> None:
     if reasons:
         lines = [json.dumps({"picture": uri, "reason": reason}) for uri, reason in reasons.items()]
         (output / UNREADABLE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A path to make a folder at, which takes the place of ``folder`` at the end; after an error that is as it was."""
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=folder.parent) as temporary:
-        new = Path(temporary, "new")
-        yield new
-        if folder.exists():
-            folder.replace(Path(temporary, "former"))
-        new.replace(folder)

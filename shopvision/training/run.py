@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shopvision.settings import get_settings
 from shopvision.training.distributed import Process
-from shopvision.training.results import MODEL_FOLDER, replacing_folder, write_unreadable
+from shopvision.training.results import MODEL_FOLDER, write_unreadable
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
@@ -61,7 +61,6 @@ class TrainingRun:
         return lambda done, total: self.on_stage(name, done, total)
 
     def save(self, write: Callable[[Path], ModelCard], unreadable: Mapping[str, str]) -> ModelCard:
-        """Let ``write`` make the model version's folder, complete or as it was, and name the pictures done without."""
+        """Let ``write`` make the model version's folder, and name the pictures done without."""
         write_unreadable(self.output, unreadable)
-        with replacing_folder(self.model_folder) as folder:
-            return write(folder)
+        return write(self.model_folder)

@@ -17,7 +17,6 @@ from shopvision.encoders.text_backbone import pool
 from shopvision.images import PictureDoor
 from shopvision.images.outcome import Embedded, ImageTask
 from shopvision.images.pipeline import EmbeddingPipeline
-from shopvision.models.card import CARD_FILE
 from shopvision.models.importers import fetch
 from shopvision.selection.clik.card import LoadedClik
 from shopvision.selection.topic import Topic
@@ -37,8 +36,7 @@ def door_to(folder: Path) -> Iterator[PictureDoor]:
 
 def picture_features(paths: list[Path], model_folder: Path) -> Tensor:
     """(n, d) unit vectors of the frozen image encoder, which is put into ``model_folder``."""
-    card = fetch(IMAGE, model_folder).card(model_folder, None, None)
-    (model_folder / CARD_FILE).write_bytes(card.to_bytes())
+    fetch(IMAGE, model_folder)
     encoder = load_image_encoder(model_folder, device="cpu", compile_mode="never")
     features = torch.zeros(len(paths), encoder.dimension)
     with door_to(paths[0].parent) as door:

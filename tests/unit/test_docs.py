@@ -18,6 +18,7 @@ from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_schema import Item
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.models.kinds import all_roles, all_schemes
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.settings import Settings
 from shopvision.training.config import load_config
@@ -137,3 +138,24 @@ def test_metrics_exist() -> None:
     source = (ROOT / "worker" / "metrics.py").read_text()
     assert named
     assert all(f'"{name.removesuffix("_total")}"' in source for name in named)
+
+
+def test_every_role_and_import_scheme_stands_and_exists() -> None:
+    page = TEXTS["docs/adding-a-model.md"]
+    roles = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in table_rows(page.split("## Roles")[1])}
+    assert roles == {role: set(kinds) for role, kinds in all_roles().items()}
+    sources = [row[0].strip("`").partition(":")[0] for row in table_rows(page.split("## The card")[0])]
+    assert sorted(sources) == sorted(all_schemes())
+
+
+def test_the_example_of_a_kind_of_model_works(tmp_path: Path) -> None:
+    from torch import nn, save
+
+    (code,) = (code for code in blocks(TEXTS["docs/adding-a-model.md"], "python") if "KINDS" in code)
+    space: dict[str, Any] = {"__name__": "example"}
+    exec(code, space)
+    (kind,) = space["KINDS"]
+    save(nn.Linear(1280, 3).state_dict(), tmp_path / "colours.pt")
+    kind.schemes[0].fetch(str(tmp_path / "colours.pt"), tmp_path / "model", classes="3")
+    kind.validate(tmp_path / "model")
+    assert kind.load(tmp_path / "model").out_features == 3

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shopvision.errors import UserError
 from worker.cli.output import JsonFlag, emit, table
 
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
@@ -41,25 +42,46 @@ def list_(as_json: JsonFlag = False) -> None:
     )
 
 
+@app.command("sources")
+def sources(as_json: JsonFlag = False) -> None:
+    """Show where models can be imported from, and which roles they can then serve."""
+    from shopvision.models.kinds import all_kinds
+
+    rows = [
+        {
+            "source": str(scheme),
+            "kind": kind.name,
+            "about": scheme.about,
+            "roles": list(kind.roles),
+            "options": dict(scheme.options),
+        }
+        for kind in all_kinds().values()
+        for scheme in kind.schemes
+    ]
+    emit(
+        rows,
+        as_json,
+        lambda: table(
+            ("source", "kind", "what it is", "can serve", "options"),
+            [
+                [", ".join(cell) or None if isinstance(cell, list | dict) else cell for cell in row.values()]
+                for row in rows
+            ],
+        ),
+    )
+
+
 @app.command("import")
 def import_(
     source: Annotated[
-        str,
-        typer.Argument(
-            help="wheel:efficientnet-lite0, timm:NAME, hf-hub:ORG/NAME, local-dir:/path, clik:FILE or "
-            "item-encoder:wheel:e5-small"
-        ),
+        str, typer.Argument(help="wheel:efficientnet-lite0, timm:NAME, ...; `shopvision models sources` lists them.")
     ],
     *,
-    name: Annotated[str | None, typer.Option(help="By default the source's own name.")] = None,
+    name: Annotated[str | None, typer.Option(help="By default the source's own.")] = None,
     tag: Annotated[str | None, typer.Option(help="By default made from the content.")] = None,
     activate: Annotated[str | None, typer.Option(metavar="ROLE", help="Let it serve this role at once.")] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(metavar="SOURCE", help="For clik: text encoder, e.g. hf-hub:ORG/NAME, where the file is silent."),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For clik: timm image encoder, where the file is silent.")
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What the source does not say itself.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,11 +90,21 @@ def import_(
 
     if activate is not None:
         registry.require_role(activate)
-    ref = registry.import_model(source, name=name, tag=tag, text=text, image=image)
+    ref = registry.import_model(source, name=name, tag=tag, options=_options(option or []))
     if activate is not None:
         registry.activate(activate, ref.spec)
     serves = f", active for {activate}" if activate else ""
     emit({"spec": ref.spec, "activated": activate}, as_json, lambda: f"{ref.spec}{serves}")
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    options = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not (name and separator):
+            raise UserError(f"--option {text}: give NAME=VALUE, such as text=wheel:e5-small.")
+        options[name] = value
+    return options
 
 
 @app.command("activate")

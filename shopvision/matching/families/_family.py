@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from shopvision.encoders.image_networks import build_timm
 from shopvision.encoders.text_backbone import Pooling, build_text
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
@@ -18,7 +19,6 @@ from shopvision.matching.families.axes import Axes, Interaction
 from shopvision.matching.families.heads import AdditiveHead, InteractionHead, MetricHead, PairHead, PictureComparingHead
 from shopvision.matching.families.towers import LayerPooling, OneTower, TwoTower
 from shopvision.models.card import Architecture
-from shopvision.models.weights import build_timm
 
 LARGEST_VECTOR = 1024
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 
 from shopvision.encoders.text_backbone import fetch_text
-from shopvision.encoders.tokenizer_files import TOKENIZER_FILES, read_tokenizer, save_tokenizer
+from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import check_thresholds
 from shopvision.images.preprocessing import Preprocessing
@@ -28,7 +27,9 @@ from shopvision.matching.families._family import (
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.towers import OneTower, TwoTower
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, sha256_of
+from shopvision.models import version_folder
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard
+from shopvision.models.version_folder import read_arguments, weights_file, write_version
 from shopvision.models.weights import load_strictly, read_tensors
 
 if TYPE_CHECKING:
@@ -133,8 +134,6 @@ def save_matcher(
         UserError: the family needs a tokenizer, preprocessing or image encoder that is not given, or has none; or the
             thresholds are out of order.
     """
-    from safetensors.torch import save_file
-
     family = find_family(arguments.family)
     for needed, given, what in (
         (family.reads_text, tokenizer, "tokenizer"),
@@ -144,27 +143,17 @@ def save_matcher(
         if needed != (given is not None):
             raise UserError(f"A model of the family {arguments.family} {'needs a' if needed else 'has no'} {what}.")
     check_thresholds(thresholds)
-    folder.mkdir(parents=True, exist_ok=True)
     state = dict(network.state_dict())
     dimension = network.dimension if isinstance(network, TwoTower) else None
     if image_encoder is not None:
         state |= {_FROZEN + key: tensor for key, tensor in image_encoder.state_dict().items()}
         dimension = image_dimension(image_encoder)
-    tensors = {key: tensor.detach().cpu() for key, tensor in state.items()}
-    save_file(
-        {
-            key: (tensor.float() if tensor.is_floating_point() else tensor).clone().contiguous()
-            for key, tensor in tensors.items()
-        },
-        folder / WEIGHTS_FILE,
-    )
-    if tokenizer is not None:
-        save_tokenizer(tokenizer, folder)
-    files = (WEIGHTS_FILE, *(TOKENIZER_FILES if tokenizer is not None else ()))
     arguments = arguments.model_copy(update={"calibration": calibration})
-    card = ModelCard(
+    return write_version(
+        folder,
+        [weights_file(state), *([tokenizer_files(tokenizer)] if tokenizer is not None else [])],
         name=name,
-        tag=tag or "content",
+        tag=tag,
         kind=KIND,
         architecture=Architecture(
             library="shopvision", name=arguments.family, arguments=arguments.model_dump(mode="json")
@@ -173,12 +162,8 @@ def save_matcher(
         dimension=dimension,
         source=source,
         thresholds=thresholds,
-        files={file: sha256_of(folder / file) for file in files},
         **card_fields,
     )
-    card = card if tag else card.model_copy(update={"tag": card.content_tag()})
-    (folder / CARD_FILE).write_bytes(card.to_bytes())
-    return card
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -187,12 +172,7 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         UserError: no card, one of another kind, or one with thresholds out of order.
     """
-    path = folder / CARD_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {CARD_FILE}: name the folder of a model version.")
-    card = ModelCard.from_bytes(path.read_bytes(), str(path))
-    if card.kind != KIND:
-        raise UserError(f"{card.spec} is a {card.kind} ({card.architecture.name}), not a {KIND}.")
+    card = version_folder.read_card(folder, KIND)
     check_thresholds(card.thresholds)
     return card
 
@@ -208,18 +188,14 @@ def load_matcher(folder: Path) -> LoadedMatcher:
         JobError: the weights do not fit the architecture exactly, or a file is missing or damaged.
     """
     card = read_card(folder)
-    path = folder / CARD_FILE
     family = card.architecture.name
     if family not in FAMILIES:
         raise UserError(f"{card.spec} is a {KIND} of the family {family}, not of {', '.join(FAMILIES)}.")
-    try:
-        arguments = MatcherArguments.model_validate(card.architecture.arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: architecture.arguments.{field}: {first['msg']}.") from None
+    arguments = read_arguments(folder, card, MatcherArguments)
     if arguments.family != family:
-        raise UserError(f"{path}: the architecture is {family}, its arguments are those of {arguments.family}.")
+        raise UserError(
+            f"{folder / CARD_FILE}: the architecture is {family}, its arguments are those of {arguments.family}."
+        )
     network = build_matcher(arguments, card.preprocessing)
     image_encoder = build_frozen_image(arguments)
     tensors = read_tensors(folder / WEIGHTS_FILE)

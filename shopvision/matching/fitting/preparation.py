@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from shopvision.encoders.image_encoder import ImageEncoder, best_precision
 from shopvision.encoders.text_backbone import TextSource, fetch_text
@@ -27,12 +25,12 @@ from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.inputs import FeaturePictures, Pictures, PixelPictures
-from shopvision.models.card import WEIGHTS_FILE, ModelCard
-from shopvision.models.importers import fetch
-from shopvision.models.weights import load_network, load_strictly
+from shopvision.models.card import WEIGHTS_FILE
+from shopvision.models.weights import load_strictly
 from shopvision.training.distributed import Process
 from shopvision.training.features import FeatureStore, digest, picture_features
 from shopvision.training.pixels import PixelReader, unreadable_pictures
+from shopvision.training.pretrained import PretrainedImage, fetch_image
 
 if TYPE_CHECKING:
     from shopvision.images.preprocessing import Preprocessing
@@ -43,22 +41,13 @@ PICTURES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class ImageSource:
-    """A pretrained image encoder: its card, and the network with its weights, without classifier."""
-
-    card: ModelCard
-    preprocessing: Preprocessing
-    network: nn.Module
-
-
-@dataclass(frozen=True)
 class Untrained:
     """Pretrained encoders in a pair model whose other weights are drawn from the seed, and what goes with it."""
 
     network: OneTower | TwoTower
     arguments: MatcherArguments
     text: TextSource | None
-    image: ImageSource | None
+    image: PretrainedImage | None
     packer: Packer | None
 
 
@@ -70,7 +59,7 @@ def fetch_model(config: MatcherConfig, train: PairTable) -> Untrained:
     """
     family, model = config.family, config.model
     text = fetch_text(model.text) if family.reads_text else None
-    image = _fetch_image(model.image) if family.reads_pictures else None
+    image = fetch_image(model.image) if family.reads_pictures else None
     arguments = _arguments(config, text, image, train)
     torch.manual_seed(config.train.seed)
     network = build_matcher(arguments, image.preprocessing if image else None)
@@ -86,17 +75,8 @@ def fetch_model(config: MatcherConfig, train: PairTable) -> Untrained:
     return Untrained(network, arguments, text, image, packer)
 
 
-def _fetch_image(source: str) -> ImageSource:
-    with tempfile.TemporaryDirectory(prefix="shopvision-train-") as temporary:
-        folder = Path(temporary)
-        card = fetch(source, folder).card(folder, None, None)
-        if card.kind != "image_encoder" or card.preprocessing is None:
-            raise UserError(f"model.image: {source} is a {card.kind}, not an image_encoder.")
-        return ImageSource(card, card.preprocessing, load_network(folder, card))
-
-
 def _arguments(
-    config: MatcherConfig, text: TextSource | None, image: ImageSource | None, train: PairTable
+    config: MatcherConfig, text: TextSource | None, image: PretrainedImage | None, train: PairTable
 ) -> MatcherArguments:
     model, texts = config.model, config.texts
     reading: dict[str, object] = {}
@@ -194,7 +174,7 @@ class PicturePreparation:
         if self._process.total(broken).item():
             raise UserError(f"A picture cannot be read ({reason}): repair it, or leave the item out.")
 
-    def _features_of_encoder(self, items: Sequence[Item], image: ImageSource) -> FeaturePictures:
+    def _features_of_encoder(self, items: Sequence[Item], image: PretrainedImage) -> FeaturePictures:
         """Unit features, kept on disk; zeros where an item has no picture, or one that cannot be read."""
         with_picture = [number for number, item in enumerate(items) if item.picture]
         uris = [items[number].picture for number in with_picture]

@@ -30,7 +30,7 @@ from shopvision.settings import get_settings
 from shopvision.training.checkpointing import Checkpoints, require_fresh
 from shopvision.training.distributed import Process
 from shopvision.training.loop import LOWER_IS_BETTER, fit
-from shopvision.training.results import TrainingReport, replacing_folder, write_unreadable
+from shopvision.training.results import TrainingReport, write_unreadable
 from shopvision.training.run import TrainingRun
 
 
@@ -221,23 +221,22 @@ def _save(
     training_data: str,
     metrics: dict[str, float],
 ) -> ModelCard:
-    """Write the model version; the folder is complete or as it was."""
+    """Write the model version."""
     text, image = untrained.text, untrained.image
     encoders = {"text": text, "image": image.card if image else None}
     used = {name: encoder for name, encoder in encoders.items() if encoder is not None}
-    with replacing_folder(folder) as new:
-        return save_matcher(
-            new,
-            untrained.network,
-            untrained.arguments,
-            text.tokenizer if text else None,
-            image.preprocessing if image else None,
-            name=config.model.name,
-            source=f"train matcher: {' + '.join(encoder.source for encoder in used.values())}",
-            calibration=calibration,
-            thresholds=thresholds,
-            image_encoder=image.network if image and config.family.frozen_image else None,
-            licence=", ".join(f"{name} encoder {encoder.licence}" for name, encoder in used.items()),
-            training_data=training_data,
-            metrics={name: round(value, 6) for name, value in metrics.items()},
-        )
+    return save_matcher(
+        folder,
+        untrained.network,
+        untrained.arguments,
+        text.tokenizer if text else None,
+        image.preprocessing if image else None,
+        name=config.model.name,
+        source=f"train matcher: {' + '.join(encoder.source for encoder in used.values())}",
+        calibration=calibration,
+        thresholds=thresholds,
+        image_encoder=image.network if image and config.family.frozen_image else None,
+        licence=", ".join(f"{name} encoder {encoder.licence}" for name, encoder in used.items()),
+        training_data=training_data,
+        metrics={name: round(value, 6) for name, value in metrics.items()},
+    )

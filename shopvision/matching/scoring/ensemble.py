@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,15 +20,16 @@ from shopvision.matching.families.card import KIND, read_card
 from shopvision.matching.scoring.combined_scorer import CompositeScorer
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, f1_vote, group_thresholds, threshold_margin
 from shopvision.matching.scoring.predict import PairScorer
-from shopvision.models.card import CARD_FILE, Architecture, ModelCard, sha256_of
+from shopvision.models.card import CARD_FILE, Architecture, ModelCard
+from shopvision.models.version_folder import member_folder, write_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shopvision.encoders.image_encoder import Precision
     from shopvision.items.item import Item
     from shopvision.matching.scoring.batching import ShouldStop
     from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
+    from shopvision.models.kinds import Precision
 
 FAMILY = "ensemble"
 
@@ -128,28 +128,21 @@ def save_ensemble(
         UserError: a member is no pair scorer, or itself an ensemble; thresholds out of order.
     """
     check_thresholds(thresholds)
-    files: dict[str, str] = {}
-    for source, place in zip(members, arguments.members, strict=True):
-        card = read_card(source)
+    for member in members:
+        card = read_card(member)
         if card.architecture.name == FAMILY:
             raise UserError(f"{card.spec} is itself an ensemble: name its members instead.")
-        (folder / place).mkdir(parents=True)
-        for file in (CARD_FILE, *card.files):
-            shutil.copyfile(source / file, folder / place / file)
-            files[f"{place}/{file}"] = sha256_of(folder / place / file)
-    card = ModelCard(
+    return write_version(
+        folder,
+        [member_folder(source, place) for source, place in zip(members, arguments.members, strict=True)],
         name=name,
-        tag=tag or "content",
+        tag=tag,
         kind=KIND,
         architecture=Architecture(library="shopvision", name=FAMILY, arguments=arguments.model_dump(mode="json")),
         source=f"{FAMILY} of {', '.join(arguments.specs)}",
         thresholds=thresholds,
-        files=files,
         **card_fields,
     )
-    card = card if tag else card.model_copy(update={"tag": card.content_tag()})
-    (folder / CARD_FILE).write_bytes(card.to_bytes())
-    return card
 
 
 def ensemble_arguments(members: Sequence[Path], method: str, **fields: Any) -> EnsembleArguments:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shopvision.encoders.image_encoder import ImageEncoder, Precision, best_precision, choose_device
+from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
 from shopvision.errors import ItemError, UserError
 from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.calibration import verdicts as verdicts_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.scoring.batching import ShouldStop
     from shopvision.models.card import ModelCard
+    from shopvision.models.kinds import Precision
 
 Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.integer[Any]]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from shopvision.encoders.image_networks import build_timm
 from shopvision.encoders.text_backbone import Pooling, build_text
-from shopvision.encoders.tokenizer_files import TOKENIZER_FILES, read_tokenizer, save_tokenizer
+from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, sha256_of
-from shopvision.models.weights import build_timm, load_strictly, read_tensors
+from shopvision.models.card import Architecture, ModelCard
+from shopvision.models.version_folder import load_weights, read_arguments, read_card, weights_file, write_version
 from shopvision.selection.clik.losses import TEMPERATURE
 from shopvision.selection.clik.model import Clik, ImageTower, Query, TextTower
 from shopvision.selection.clik.topic_tokens import SeasonLanguage, TopicTokenizer
@@ -119,28 +120,18 @@ def save_clik(
         tag: by default made from the content.
         card_fields: further fields of ``ModelCard``: licence, training_data, metrics, thresholds.
     """
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: tensor.detach().float().cpu().clone().contiguous() for key, tensor in clik.state_dict().items()},
-        folder / WEIGHTS_FILE,
-    )
-    save_tokenizer(tokenizer, folder)
-    card = ModelCard(
+    return write_version(
+        folder,
+        [weights_file(clik.state_dict()), tokenizer_files(tokenizer)],
         name=name,
-        tag=tag or "content",
+        tag=tag,
         kind=KIND,
         architecture=Architecture(library="shopvision", name="clik", arguments=arguments.model_dump(mode="json")),
         preprocessing=preprocessing,
         dimension=arguments.feature_dim,
         source=source,
-        files={file: sha256_of(folder / file) for file in (WEIGHTS_FILE, *TOKENIZER_FILES)},
         **card_fields,
     )
-    card = card if tag else card.model_copy(update={"tag": card.content_tag()})
-    (folder / CARD_FILE).write_bytes(card.to_bytes())
-    return card
 
 
 def load_clik(folder: Path) -> LoadedClik:
@@ -153,19 +144,11 @@ def load_clik(folder: Path) -> LoadedClik:
         UserError: no card, one of another kind, or one whose arguments build nothing.
         JobError: the weights do not fit the architecture exactly, or a file is missing or damaged.
     """
-    path = folder / CARD_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {CARD_FILE}: name the folder of a model version.")
-    card = ModelCard.from_bytes(path.read_bytes(), str(path))
-    if card.kind != KIND or card.architecture.name != "clik" or card.preprocessing is None:
-        raise UserError(f"{card.spec} is a {card.kind} ({card.architecture.name}), not a CLIK {KIND}.")
-    try:
-        arguments = ClikArguments.model_validate(card.architecture.arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: architecture.arguments.{field}: {first['msg']}.") from None
+    card = read_card(folder, KIND)
+    if card.architecture.name != "clik" or card.preprocessing is None:
+        raise UserError(f"{card.spec} is a {KIND} of the architecture {card.architecture.name}, not clik.")
+    arguments = read_arguments(folder, card, ClikArguments)
     clik = build_clik(arguments)
-    load_strictly(clik, read_tensors(folder / WEIGHTS_FILE), f"{card.spec}, {WEIGHTS_FILE}")
+    load_weights(clik, folder, card)
     tokenizer = make_topic_tokenizer(arguments, read_tokenizer(folder))
     return LoadedClik(clik, card, arguments, card.preprocessing, tokenizer)

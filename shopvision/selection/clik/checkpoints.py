@@ -122,7 +122,10 @@ def import_checkpoint(path: Path, folder: Path, *, text: str | None = None, imag
     image = image or said.backbone_img
     text = text or (f"hf-hub:{said.backbone_txt}" if said.backbone_txt else None)
     if text is None or image is None:
-        raise UserError(f"{path} does not say which encoders it was trained with: give --text SOURCE and --image NAME.")
+        raise UserError(
+            f"{path} does not say which encoders it was trained with: give `--option text=SOURCE` and `--option "
+            "image=NAME`."
+        )
     encoder = fetch_text(text)
     arguments = ClikArguments(
         text_config=encoder.config | {"add_pooling_layer": True},

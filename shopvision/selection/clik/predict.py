@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from shopvision.encoders.image_encoder import ImageEncoder, Precision, best_precision, choose_device
+from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
 from shopvision.errors import ItemError, UserError
 from shopvision.images.door import PictureDoor
 from shopvision.images.preprocessing import prepare
 from shopvision.images.transfer import check_length
+from shopvision.models.kinds import Precision
 from shopvision.selection.clik.card import load_clik
 from shopvision.selection.topic import Topic
 from shopvision.settings import Settings, get_settings

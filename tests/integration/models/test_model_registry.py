@@ -180,18 +180,18 @@ def test_roles(saved: Callable[[int], str]) -> None:
 @pytest.mark.usefixtures("file_store")
 def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path) -> None:
     made = registry.local_copy(registry.import_model(saved(1), name="tiny", tag="v1"))
-    detector = tmp_path / "detector"
-    detector.mkdir()
-    card = json.loads((made / CARD_FILE).read_text()) | {"kind": "fashion_detector", "name": "detector"}
-    (detector / CARD_FILE).write_text(json.dumps(card))
-    (detector / WEIGHTS_FILE).write_bytes((made / WEIGHTS_FILE).read_bytes())
-    assert registry.import_model(f"local-dir:{detector}").spec == "detector:v1"
-    with pytest.raises(UserError, match="detector:v1 is a fashion_detector; role catalogue_encoder needs a image_enc"):
-        registry.activate(ROLE, "detector:v1")
+    taster = tmp_path / "taster"
+    taster.mkdir()
+    card = json.loads((made / CARD_FILE).read_text()) | {"kind": "taster"}
+    (taster / CARD_FILE).write_text(json.dumps(card))
+    (taster / WEIGHTS_FILE).write_bytes((made / WEIGHTS_FILE).read_bytes())
+    with pytest.raises(UserError, match="There is no kind of model 'taster', only image_encoder, pair_scorer, plan_ra"):
+        registry.import_model(f"local-dir:{taster}")
     for role in ("pair_scorer", "pair_blocker"):
-        with pytest.raises(UserError, match=f"tiny:v1 is a image_encoder; role {role} needs a pair_scorer"):
+        with pytest.raises(UserError, match=f"tiny:v1 is of the kind image_encoder, not pair_scorer, as a {role} is"):
             registry.activate(role, "tiny:v1")
-    registry.activate("fashion_detector", "detector:v1")
+    with pytest.raises(UserError, match="Role 'taster' is unknown: use one of catalogue_encoder, pair_scorer, pair_bl"):
+        registry.activate("taster", "tiny:v1")
 
 
 @pytest.mark.usefixtures("file_store")

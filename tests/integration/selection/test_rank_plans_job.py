@@ -447,7 +447,7 @@ def test_without_a_ranker_the_nightly_job_has_nothing_to_do_and_others_are_told(
     ("params", "words"),
     [
         ({"plan_ids": ["p", "nope", "neither"]}, "Plan 'nope' and 1 more is not in the catalogue"),
-        ({"model": "encoder:1"}, "encoder:1 is a image_encoder, not a plan_ranker"),
+        ({"model": "encoder:1"}, "encoder:1 is of the kind image_encoder, not plan_ranker"),
         ({"model": "ranker:9"}, "There is no model version ranker:9"),
     ],
 )

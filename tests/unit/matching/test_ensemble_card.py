@@ -114,9 +114,7 @@ def test_it_comes_through_the_importer_whole(tmp_path: Path, members: list[Path]
     assert scorer.card.kind == "pair_scorer"
     assert "members/1/card.json" in scorer.card.files
     assert scorer.arguments.specs[1] == "tiny:second"
-    (tmp_path / "copy").mkdir()
-    draft = fetch(f"local-dir:{tmp_path / 'e'}", tmp_path / "copy")
-    assert draft.card(tmp_path / "copy", None, None) == scorer.card
+    assert fetch(f"local-dir:{tmp_path / 'e'}", tmp_path / "copy") == scorer.card
     again = load_scorer(tmp_path / "copy", precision="float32")
     np.testing.assert_array_equal(again.score(ITEMS, LEFT, RIGHT), found)
     (tmp_path / "e" / "members" / "0" / "model.safetensors").write_bytes(b"broken")

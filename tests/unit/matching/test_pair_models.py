@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.items.item_texts import TextBuilder
@@ -19,7 +20,6 @@ from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.packing import PackedBatch, Packer
 from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.models.card import Architecture
-from shopvision.models.weights import build_timm
 from tests.unit.matching.tiny_matcher import BERT, COSINE, ONE, PREPROCESSING, arguments, tiny_network, tiny_tokenizer
 
 ITEMS = [

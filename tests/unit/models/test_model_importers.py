@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from shopvision.encoders.image_encoder import load_image_encoder
+from shopvision.encoders.image_networks import load_network
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
-from shopvision.models.weights import load_network, read_tensors
+from shopvision.models.weights import read_tensors
 
 
 def imported(source: str, folder: Path, name: str | None = None, tag: str | None = None) -> ModelCard:
-    folder.mkdir()
-    card = fetch(source, folder).card(folder, name, tag)
+    card = fetch(source, folder).renamed(name, tag)
     (folder / CARD_FILE).write_bytes(card.to_bytes())
     return card
 
@@ -129,7 +129,7 @@ def test_a_wrong_card_folder_is_refused(timm_folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("efficientnet", "Source 'efficientnet' is unknown: use wheel:"),
+        ("efficientnet", "Source 'efficientnet' is unknown: use one of wheel:NAME, timm:NAME"),
         ("ftp:somewhere", "Source 'ftp:somewhere' is unknown"),
         ("wheel:resnet", "no importer for the wheel 'resnet'"),
         ("timm:resnet9000", "timm has no model 'resnet9000'"),

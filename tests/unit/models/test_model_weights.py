@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from shopvision.encoders._fast.folding import fold_batch_norm
+from shopvision.encoders.image_networks import build_timm
+from shopvision.encoders.image_sources import rename_lite0_tensor
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import Architecture
-from shopvision.models.importers import rename_lite0_tensor
-from shopvision.models.weights import build_timm, load_strictly
+from shopvision.models.weights import load_strictly
 
 
 def network() -> nn.Module:

