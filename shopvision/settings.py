@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     image_timeout_seconds: float = Field(20.0, description="whole time for fetching one picture")
     image_allow_private_hosts: bool = Field(default=False, description="let https pictures come from private addresses")
 
+    loaded_models_bytes: int = Field(4 * 2**30, description="loaded models of one process, by their files' size")
+
     lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")
     deaths_before_split: int = Field(3, description="worker losses on one chunk before it is cut in half")
     resend_after_seconds: float = Field(30.0, description="a sent chunk that nobody claimed for so long is sent again")

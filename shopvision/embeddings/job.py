@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import Connection, func, select
@@ -138,15 +137,6 @@ def _require_items(item_ids: Sequence[str]) -> None:
         raise UserError(f"Item {unknown[0]!r}{more} is not in the catalogue: import it first, or leave it out.")
 
 
-@lru_cache(maxsize=2)
-def _encoder(spec: str) -> ImageEncoder:
-    """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
-    from shopvision import models
-    from shopvision.encoders.image_encoder import load_image_encoder
-
-    return load_image_encoder(models.local_copy(models.find(spec)))
-
-
 def embed_images(
     ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool, should_stop: Callable[[], bool]
 ) -> RefreshReport:
@@ -158,6 +148,7 @@ def embed_images(
         everything: embed unchanged ones too.
         should_stop: asked after every batch.
     """
+    from shopvision import models
     from shopvision.embeddings.store import select_tasks
     from shopvision.images import PictureDoor
     from shopvision.images.outcome import Embedded, Failed, ImageTask
@@ -170,8 +161,9 @@ def embed_images(
         tasks = [ImageTask(task.image_id, task.uri, None, None) for task in tasks]
     report = RefreshReport(ref.model_version_id)
     waiting = {task.image_id for task in tasks}
+    encoder: ImageEncoder = models.load(ref.spec)
     with PictureDoor(get_settings()) as door:
-        pipeline = EmbeddingPipeline(_encoder(ref.spec), door)
+        pipeline = EmbeddingPipeline(encoder, door)
         for batch in pipeline.stream(tasks):
             for outcome in batch:
                 waiting.discard(outcome.image_id)

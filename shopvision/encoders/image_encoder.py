@@ -6,6 +6,7 @@ device, inference mode. A process that computes for long compiles the network on
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,7 @@ class _PixelsToVectors(nn.Module):
 
 
 class ImageEncoder:
-    """A network with its preprocessing, on one device. Not thread-safe: one thread encodes.
+    """A network with its preprocessing, on one device. Threads take turns.
 
     Attributes:
         dimension: length of the vectors.
@@ -128,6 +129,7 @@ class ImageEncoder:
         self._largest_seen = 0
         self._largest_batch: int | None = None
         self._seconds_computed = 0.0
+        self._turn = threading.Lock()
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Vectors of prepared pictures.
@@ -148,6 +150,10 @@ class ImageEncoder:
             raise JobError(
                 f"The encoder wants uint8 pictures of {self.preprocessing.size}, not {batch.dtype} {batch.shape[1:]}."
             )
+        with self._turn:
+            return self._encode(batch)
+
+    def _encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._is_worth_compiling(len(batch)):
             self._compile(torch.from_numpy(batch))
         started = time.perf_counter()

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,6 @@ from shopvision.errors import ItemError
 from shopvision.evaluation.calibration import verdicts
 from shopvision.matching import store
 from shopvision.matching.scoring.cascade import Cascade
-from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.matching.scoring.item_vectors import ItemVectors, item_vectors
 from shopvision.matching.store import CatalogueItems, PairIds, ScoredPair
 
@@ -70,18 +68,17 @@ class ScoreReport:
         self.counters["changed_meanwhile"] = len(self.scores) - len(written)
 
 
-@lru_cache(maxsize=3)
-def _scorer(spec: str) -> BaseScorer:
-    """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
-    return load_scorer(models.local_copy(models.find(spec)))
+def _scorers(setup: ScoringSetup) -> dict[str, BaseScorer]:
+    """The models that are asked, by ``name:tag``."""
+    return {ref.spec: models.load(ref.spec) for ref in setup.models}
 
 
-def _combined(setup: ScoringSetup) -> BaseScorer:
-    scorer = _scorer(setup.ref.spec)
+def _combined(setup: ScoringSetup, scorers: dict[str, BaseScorer]) -> BaseScorer:
+    scorer = scorers[setup.ref.spec]
     if setup.first is None:
         return scorer
     zone = {"different": setup.thresholds.different, "same": setup.thresholds.same}
-    return Cascade(_scorer(setup.first.ref.spec), scorer, setup.first.low, setup.first.high, thresholds=zone)
+    return Cascade(scorers[setup.first.ref.spec], scorer, setup.first.low, setup.first.high, thresholds=zone)
 
 
 def vectors_of(
@@ -95,7 +92,8 @@ def vectors_of(
         should_stop: asked after every batch of items.
     """
     read = store.read_items(item_ids)
-    return item_vectors(_scorer(ref.spec), ref.model_version_id, read, read.items, since=since, should_stop=should_stop)
+    scorer: BaseScorer = models.load(ref.spec)
+    return item_vectors(scorer, ref.model_version_id, read, read.items, since=since, should_stop=should_stop)
 
 
 def score_pairs(
@@ -118,11 +116,12 @@ def score_pairs(
     read = store.read_items(item_id for pair in pairs for item_id in pair)
     report = ScoreReport(setup, job_id, read)
     waiting = _without_unchanged(report, pairs, everything=since is not None)
-    scorer = _combined(setup)
+    scorers = _scorers(setup)
+    scorer = _combined(setup, scorers)
     waiting = _without(report, waiting, _refused(scorer, read, _ids(waiting)))
     for ref in setup.models:
-        if _scorer(ref.spec).vector_dimension is not None and waiting:
-            waiting = _with_vectors(report, ref, waiting, since, should_stop)
+        if scorers[ref.spec].vector_dimension is not None and waiting:
+            waiting = _with_vectors(report, ref, scorers[ref.spec], waiting, since=since, should_stop=should_stop)
     if waiting:
         _score(report, scorer, waiting, should_stop)
     report.counters["vectors"] = sum(len(found.made) for found in report.vectors)
@@ -150,14 +149,14 @@ def _input_hash(report: ScoreReport, pair: PairIds) -> bytes:
 def _with_vectors(
     report: ScoreReport,
     ref: ModelVersionRef,
+    scorer: BaseScorer,
     pairs: Sequence[PairIds],
+    *,
     since: datetime | None,
     should_stop: Callable[[], bool],
 ) -> list[PairIds]:
     """The pairs of which both items have a vector of one model; the others fail, or are left over."""
-    found = item_vectors(
-        _scorer(ref.spec), ref.model_version_id, report.read, _ids(pairs), since=since, should_stop=should_stop
-    )
+    found = item_vectors(scorer, ref.model_version_id, report.read, _ids(pairs), since=since, should_stop=should_stop)
     report.vectors.append(found)
     report.model_seconds += found.model_seconds
     if found.remaining:

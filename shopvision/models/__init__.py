@@ -1,6 +1,7 @@
-"""Model versions: cards, the registry and its roles, importers, and the encoders made from them."""
+"""Model versions: cards, kinds, the registry and its roles, importers, and what is loaded of them."""
 
 from shopvision.models.card import ModelCard
+from shopvision.models.loaded import load
 from shopvision.models.registry import (
     ModelVersionRef,
     activate,
@@ -18,5 +19,5 @@ from shopvision.models.registry import (
 
 __all__ = [
     "ModelCard", "ModelVersionRef", "activate", "active", "ensure_default_encoder", "find", "import_model",
-    "list_versions", "local_copy", "resolve", "roles", "rollback", "serves",
+    "list_versions", "load", "local_copy", "resolve", "roles", "rollback", "serves",
 ]  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision import models
 from shopvision.errors import UserError
 from shopvision.index.generation import Generation, Hit
 from shopvision.index.reader import IndexReader
@@ -133,18 +133,10 @@ def _read(path: Path) -> bytes:
         raise UserError(f"Picture {path}: {error.strerror}.") from None
 
 
-@lru_cache(maxsize=2)
-def _load_encoder(spec: str) -> Encoder:
-    from shopvision.encoders.image_encoder import load_image_encoder
-    from shopvision.models.registry import find, local_copy
-
-    return load_image_encoder(local_copy(find(spec)))
-
-
 def _search() -> CatalogueSearch:
     settings = get_settings()
     reader = IndexReader(open_store(), settings.index_name, settings.cache_dir / "index")
-    return CatalogueSearch(reader, _load_encoder)
+    return CatalogueSearch(reader, models.load)
 
 
 def search_image(picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult:

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -97,15 +96,6 @@ def resolve_ranker(spec: str | None) -> ModelVersionRef:
     return models.resolve(spec, ROLE)
 
 
-@lru_cache(maxsize=2)
-def _ranker(spec: str) -> PlanRanker:
-    """Loaded once per process and kept: loading costs seconds, a chunk not much more."""
-    from shopvision import models
-    from shopvision.selection.clik.predict import PlanRanker
-
-    return PlanRanker(models.local_copy(models.find(spec)))
-
-
 def pin(params: RankingParams) -> dict[str, Any]:
     """What of a job's parameters must not change while it runs, by name; nothing where it has nothing to do.
 
@@ -157,14 +147,15 @@ def rank_plans(
         job_id: noted with each ranking.
         should_stop: asked after every batch of pictures, and after every group of plans.
     """
+    from shopvision import models
     from shopvision.images import PictureDoor
     from shopvision.images.pipeline import EmbeddingPipeline
     from shopvision.settings import get_settings
 
     report = RankReport(scope, job_id)
     groups = store.in_groups(scope, plan_ids)
+    ranker: PlanRanker = models.load(ref.spec)
     with PictureDoor(get_settings()) as door:
-        ranker = _ranker(ref.spec)
         vectors = CandidateVectors(EmbeddingPipeline(ranker.image_encoder, door), report)
         for done, group in enumerate(groups):
             if not vectors.bring_up_to_date(group, should_stop):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shopvision.matching import chunk
+from shopvision import models
 from shopvision.models.registry import activate
 from tests.integration.matching.scoring_shop import (
     TITLES,
@@ -23,7 +23,7 @@ def bare_shop(
     """No items yet; a pair scorer and a blocker are active."""
     set_environment(SHOPVISION_IMAGE_ROOTS=str(tmp_path), SHOPVISION_OBJECT_STORE=f"file://{tmp_path}/store")
     shop = ScoringShop(tmp_path)
-    monkeypatch.setattr(chunk, "_scorer", lambda spec: shop.models[spec])
+    monkeypatch.setattr(models, "load", shop.models.__getitem__)
     activate("pair_scorer", add_scorer("scorer"))
     activate("pair_blocker", add_scorer("blocker", tower=True))
     return shop

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import insert, select
 
+from shopvision import models
 from shopvision.catalogue import upsert_items, upsert_plans
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
@@ -22,7 +23,6 @@ from shopvision.index.tables import Embedding
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.registry import activate
 from shopvision.models.tables import ModelVersion
-from shopvision.selection import job as rank
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from shopvision.selection.topic import Topic
 from tests.integration.ledger.conftest import RememberingBroker
@@ -172,7 +172,7 @@ def shop(
     folder.mkdir()
     set_environment(SHOPVISION_IMAGE_ROOTS=str(folder))
     ranker = ColourRanker()
-    monkeypatch.setattr(rank, "_ranker", lambda spec: ranker)
+    monkeypatch.setattr(models, "load", lambda spec: ranker)
     activate("catalogue_encoder", add_model("encoder", "image_encoder"))
     activate("plan_ranker", add_model("ranker", "plan_ranker"))
     return RankingShop(folder, ranker)
