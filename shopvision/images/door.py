@@ -57,8 +57,8 @@ class PictureDoor:
     def fingerprint(self, uri: str) -> str:
         """A cheap mark of the source that changes when the picture does, without reading the picture.
 
-        Files: size, modification time and inode. S3: ETag. https: ETag, or modification time and length; a server that
-        says too little gets a mark that is never equal to a former one.
+        Files: size, times of modification and of change, and inode. S3: ETag. https: ETag, or modification time and
+        length; a server that says too little gets a mark that is never equal to a former one.
 
         Raises:
             ItemError: the picture is not there, or must not be read.
