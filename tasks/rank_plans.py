@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.registration import register
 
 MOST_URGENT_PLANS = 20  # so many named plans are taken for urgent: they are ranked in seconds
@@ -29,7 +29,7 @@ class RankParams(JobParams):
     """
 
     scope: Literal["changed", "all"] = "changed"
-    plan_ids: list[str] | None = Field(None, min_length=1)
+    plan_ids: list[CatalogueId] | None = Field(None, min_length=1)
     top_k: int = Field(50, ge=1, le=10_000)
     bottom_k: int = Field(5, ge=0, le=10_000)
     min_candidates: int = Field(1, ge=1)

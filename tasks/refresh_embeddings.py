@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.registration import register
 
 
@@ -25,7 +25,7 @@ class RefreshParams(JobParams):
     """
 
     scope: Literal["changed", "all"] = "changed"
-    item_ids: list[str] | None = None
+    item_ids: list[CatalogueId] | None = None
     verify: bool = True
     model: str | None = None
     publish: bool | None = None

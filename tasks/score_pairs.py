@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from shopvision.matching.options import BlockingOptions, CascadeOptions, GroupOptions, Thresholds
-from worker.kinds import ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext
 from worker.registration import register
 
 
@@ -34,7 +34,7 @@ class ScoreParams(JobParams):
     """
 
     scope: Literal["changed", "all"] = "changed"
-    item_ids: list[str] | None = Field(None, min_length=1)
+    item_ids: list[CatalogueId] | None = Field(None, min_length=1)
     pairs_file: str | None = None
     model: str | None = None
     blocker: str | None = None

@@ -18,11 +18,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from shopvision.errors import UserError
+from worker.values import MAX_ID_LENGTH, require_storable
 
 if TYPE_CHECKING:
     import uuid
@@ -47,6 +48,9 @@ class JobParams(BaseModel):
     # Built at first use: a producer that imports `tasks` checks nothing and should not pay for it.
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
+
+CatalogueId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH)]
+"""For parameters that name items or plans."""
 
 P = TypeVar("P", bound=JobParams)
 
@@ -180,14 +184,17 @@ def parse_params(kind: JobKind[P], raw: dict[str, Any]) -> P:
     Raises:
         UserError: names the first parameter that is wrong and those the kind takes.
     """
+    require_storable(raw, kind.name)
     try:
-        return kind.params.model_validate(raw)  # type: ignore[return-value] # ClassVar cannot carry the type variable
+        checked = kind.params.model_validate(raw)
     except ValidationError as error:
         # Of the types that one parameter may have, the one that came nearest says what is wrong.
         nearest = max(error.errors(), key=lambda one: len(one["loc"]))
         where = ".".join(str(part) for part in nearest["loc"]) or "parameters"
         takes = ", ".join(_names(kind.params, nearest["loc"])) or "no parameters"
-        raise UserError(f"{kind.name}: {where}: {nearest['msg']}. It takes: {takes}.") from None
+        raise UserError(f"{kind.name}: {where[:100]}: {nearest['msg']}. It takes: {takes}.") from None
+    require_storable(checked.model_dump(), kind.name)  # a text such as "nan" has become a number
+    return checked  # type: ignore[return-value] # ClassVar cannot carry the type variable
 
 
 def _names(params: type[JobParams], where: tuple[int | str, ...]) -> list[str]:

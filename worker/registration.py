@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from worker.kinds import JobKind
 
-SUBMIT_RETRIES = 10
+SUBMIT_RETRIES = 20  # over an hour
 SUBMIT_RETRY_SECONDS = 5
+MAX_SUBMIT_RETRY_SECONDS = 300  # well under the visibility timeout, after which the message would come twice
 
 
 def register(kind: JobKind[Any]) -> Task[..., None]:
@@ -28,27 +29,43 @@ def register(kind: JobKind[Any]) -> Task[..., None]:
         app.task(name=f"tasks.{kind.name}.{phase}", bind=True)(_run_step)
 
     @app.task(name=f"tasks.{kind.name}", bind=True, max_retries=SUBMIT_RETRIES, throws=(UserError,))
-    def submit_job(task: Task[..., None], /, key: str | None = None, **params: Any) -> None:
-        import structlog
-
-        from shopvision.database import connect, explain, is_passing
-        from worker.ledger.jobs import submit
-
-        log = structlog.get_logger(__name__)
-        try:
-            with connect() as connection:
-                job_id = submit(connection, kind.name, params, key=key, source="task")
-        except UserError as error:
-            log.warning("submission_refused", kind=kind.name, key=key, error=str(error))
-            raise
-        except Exception as error:
-            if not is_passing(error):
-                raise
-            log.warning("submission_postponed", kind=kind.name, key=key, error=explain(error))
-            raise task.retry(exc=error, countdown=SUBMIT_RETRY_SECONDS * 2**task.request.retries) from error
-        log.info("job_submitted", kind=kind.name, job_id=str(job_id), key=key)
+    def submit_job(task: Task[..., None], /, *positional: Any, **params: Any) -> None:
+        _submit(task, kind.name, positional, params)
 
     return submit_job
+
+
+def _submit(task: Task[..., None], kind: str, positional: tuple[Any, ...], params: dict[str, Any]) -> None:
+    """Turn a producer's message into a job. Delivered twice it is one job: its id is the key where it names none."""
+    import structlog
+
+    from shopvision.database import connect, explain, is_passing
+    from worker.ledger.jobs import submit
+
+    log = structlog.get_logger(__name__).bind(kind=kind, message_id=task.request.id)
+    key = params.pop("key", None)
+    try:
+        _require_names(kind, positional)
+        with connect() as connection:
+            job_id = submit(connection, kind, params, key=task.request.id if key is None else key, source="task")
+    except UserError as error:
+        log.warning("submission_refused", error=str(error))
+        raise
+    except Exception as error:
+        if not is_passing(error):
+            raise
+        log.warning("submission_postponed", error=explain(error))
+        wait = min(MAX_SUBMIT_RETRY_SECONDS, SUBMIT_RETRY_SECONDS * 2**task.request.retries)
+        raise task.retry(exc=error, countdown=wait) from error
+    log.info("job_submitted", job_id=str(job_id))
+
+
+def _require_names(kind: str, positional: tuple[Any, ...]) -> None:
+    if positional:
+        raise UserError(
+            f"tasks.{kind} takes its parameters by name, and got {len(positional)} without one: "
+            "send kwargs={...} and no args. Nothing was submitted."
+        )
 
 
 def _run_step(task: Task[..., None], chunk_id: int) -> None:

@@ -30,10 +30,14 @@ def _parameters(pairs: list[str]) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise UserError(f"Parameter {pair!r} is not of the form name=value, for example scope=all.")
+        if name in params:
+            raise UserError(f"Parameter {name!r} is given twice.")
         try:
             params[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except ValueError:  # also a number of very many digits
             params[name] = value
+        except RecursionError:
+            raise UserError(f"Parameter {name!r} is nested too deep.") from None
     return params
 
 

@@ -9,10 +9,11 @@ from sqlalchemy import func, select, update
 
 from shopvision.database import connect
 from worker.kinds import ChunkResult
-from worker.ledger.failures import MAX_MESSAGE_LENGTH, record_failures
+from worker.ledger.failures import record_failures
 from worker.ledger.leases import Lease, fence
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
+from worker.values import storable
 
 
 def commit(lease: Lease, result: ChunkResult) -> None:
@@ -76,7 +77,7 @@ def give_back(lease: Lease, error: str, delay_seconds: float) -> None:
             lease,
             state=ChunkState.READY,
             postponed=Chunk.postponed + 1,
-            error=error[:MAX_MESSAGE_LENGTH],
+            error=storable(error),
             sent_at=None,
             not_before=func.now() + timedelta(seconds=delay_seconds),
         )
@@ -86,6 +87,12 @@ def give_back(lease: Lease, error: str, delay_seconds: float) -> None:
 def fail_job(lease: Lease, error: str) -> None:
     """End the whole job because of this chunk."""
     with connect() as connection:
-        fence(connection, lease, state=ChunkState.FAILED, finished_at=func.now(), error=error[:MAX_MESSAGE_LENGTH])
+        fence(
+            connection,
+            lease,
+            state=ChunkState.FAILED,
+            finished_at=func.now(),
+            error=storable(error),
+        )
         connection.execute(select(Job.job_id).where(Job.job_id == lease.job_id).with_for_update())
-        fail(connection, lease.job_id, error[:MAX_MESSAGE_LENGTH])
+        fail(connection, lease.job_id, storable(error))

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, func, insert, select, update
 from shopvision.database import connect
 from shopvision.settings import get_settings
 from worker.kinds import ItemFailed, Phase, get_kind
-from worker.ledger.failures import MAX_MESSAGE_LENGTH, record_failures
+from worker.ledger.failures import record_failures
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
+from worker.values import storable
 
 
 def record_death(chunk_id: int, error: str, *, attempt: int | None = None, worker: str | None = None) -> None:
@@ -41,7 +42,11 @@ def record_death(chunk_id: int, error: str, *, attempt: int | None = None, worke
         deaths = chunk.deaths + 1
         divisible = chunk.phase == Phase.CHUNK and chunk.item_count > 1
         limit = 1 if chunk.half and divisible else settings.deaths_before_split
-        values: dict[str, Any] = {"deaths": deaths, "error": error[:MAX_MESSAGE_LENGTH], "finished_at": func.now()}
+        values: dict[str, Any] = {
+            "deaths": deaths,
+            "error": storable(error),
+            "finished_at": func.now(),
+        }
         if deaths < limit:
             values |= {"state": ChunkState.READY, "finished_at": None, "sent_at": None, "not_before": func.now()}
         elif divisible:
@@ -89,5 +94,5 @@ def _settle_death(connection: Connection, chunk: Any, state: ChunkState, error: 
         fail(
             connection,
             chunk.job_id,
-            f"The {chunk.phase} step ended without a result {chunk.deaths + 1} times: {error}"[:MAX_MESSAGE_LENGTH],
+            storable(f"The {chunk.phase} step ended without a result {chunk.deaths + 1} times: {error}"),
         )

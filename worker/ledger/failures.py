@@ -9,8 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.kinds import ItemFailed
 from worker.ledger.tables import ItemFailure
-
-MAX_MESSAGE_LENGTH = 2000
+from worker.values import storable
 
 
 def record_failures(connection: Connection, job_id: uuid.UUID, failures: list[ItemFailed]) -> None:
@@ -28,7 +27,7 @@ def record_failures(connection: Connection, job_id: uuid.UUID, failures: list[It
                 "job_id": job_id,
                 "item_key": failure.key,
                 "code": failure.code,
-                "message": failure.message[:MAX_MESSAGE_LENGTH].replace("\x00", ""),
+                "message": storable(failure.message),
             }
             for failure in failures
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -16,6 +17,7 @@ from worker.kinds import Phase, get_kind, parse_params
 from worker.ledger.lifecycle import SPLIT_QUEUE, advance, end_if_cancelled
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
+from worker.values import require_key
 
 
 def submit(
@@ -38,9 +40,12 @@ def submit(
         retry_of: a job whose failed items are this job's items.
 
     Raises:
-        UserError: unknown kind or wrong parameters.
+        UserError: unknown kind, wrong parameters, or a key that is none.
     """
     job_kind = get_kind(kind)
+    if key is not None:
+        require_key(key)
+    require_key(source, "source")
     checked = parse_params(job_kind, params or {})
     job_id: uuid.UUID | None = session.scalar(
         upsert(Job)
@@ -121,6 +126,8 @@ def resume(job_id: uuid.UUID) -> None:
 def retry_failed(job_id: uuid.UUID) -> uuid.UUID:
     """Submit a job of the same kind and parameters for exactly the items that failed.
 
+    Asked again it returns the same job, unless the first one has been resumed and has ended anew meanwhile.
+
     Raises:
         UserError: no such job, it is still running, or none of its items failed.
     """
@@ -130,7 +137,8 @@ def retry_failed(job_id: uuid.UUID) -> uuid.UUID:
             raise UserError(f"Job {job_id} is still running: wait for its end, or cancel it.")
         if not connection.scalar(select(select(ItemFailure).where(ItemFailure.job_id == job_id).exists())):
             raise UserError(f"Job {job_id} has no failed items: there is nothing to retry.")
-        return submit(connection, job.kind, job.params, source="retry", retry_of=job_id)
+        key = f"retry of {job_id} as it ended {job.finished_at.astimezone(UTC).isoformat()}"
+        return submit(connection, job.kind, job.params, key=key, source="retry", retry_of=job_id)
 
 
 def failed_keys(job_id: uuid.UUID) -> Iterator[str]:

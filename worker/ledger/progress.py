@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -140,7 +141,9 @@ def find_job(prefix: str) -> uuid.UUID:
     Raises:
         UserError: none or several do.
     """
-    literal_prefix = prefix.lower().replace("%", "").replace("_", "")
+    literal_prefix = prefix.lower()
+    if not re.fullmatch(r"[0-9a-f-]+", literal_prefix):
+        raise UserError(f"There is no job {prefix!r}. `shopvision jobs list` shows those there are.")
     with connect() as connection:
         found = connection.scalars(
             select(Job.job_id)
@@ -148,7 +151,7 @@ def find_job(prefix: str) -> uuid.UUID:
             .order_by(Job.created_at.desc())
             .limit(2)
         ).all()
-    if not literal_prefix or not found:
+    if not found:
         raise UserError(f"There is no job {prefix!r}. `shopvision jobs list` shows those there are.")
     if len(found) > 1:
         raise UserError(f"More than one job id begins with {prefix!r}: give more of it.")
