@@ -58,8 +58,8 @@ def by_size(rows: int) -> dict[str, Any]:
 
 def by_change(count: int) -> list[dict[str, Any]]:
     """Seconds and bytes of a publication after a share of the vectors changed, each on a fresh full generation."""
+    from shopvision.index.collecting import collect_garbage
     from shopvision.index.publish import publish
-    from shopvision.index.upkeep import collect_garbage
     from shopvision.storage import open_store
     from tests.integration.index.catalogue import add_items, clustered, embed, make_model
 

@@ -34,7 +34,7 @@ def plan_due_jobs() -> None:
 @app.task(name="worker.prune", expires=3600)
 def prune() -> None:
     """Delete what is older than the configured ages, index generations included."""
-    from shopvision.index.upkeep import collect_garbage
+    from shopvision.index.collecting import collect_garbage
     from shopvision.settings import get_settings
     from worker.retention import prune as prune_tables
 

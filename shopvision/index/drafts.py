@@ -11,11 +11,12 @@ import numpy as np
 from shopvision.database import snapshot
 from shopvision.index.build import build, choose_type, exact_index, require_memory
 from shopvision.index.cache import FileCache, sha256_of_file
+from shopvision.index.changes import Changes, read_changes
 from shopvision.index.faiss_library import faiss
 from shopvision.index.gate import require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
 from shopvision.index.manifest import Counts, Manifest, Segment, StoredFile
-from shopvision.index.source import Changes, count_vectors, read_changes, spool
+from shopvision.index.source import count_vectors, spool
 
 # Delta rows and hidden rows together, as a share of the base: beyond it searches pay more for the delta than one build
 # costs. A replaced picture counts twice, so an eighth of the catalogue may change.

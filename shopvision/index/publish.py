@@ -28,13 +28,16 @@ from sqlalchemy import select
 
 from shopvision.database import connect
 from shopvision.errors import ShopvisionError, TransientError, UserError
-from shopvision.index import ledger
+from shopvision.index import changes, generation_rows
 from shopvision.index.cache import FileCache
+from shopvision.index.current import move_current
 from shopvision.index.drafts import Draft, FullBuildNeededError, Target, delta_draft, full_draft
 from shopvision.index.gate import GenerationRefused
-from shopvision.index.ledger import Position, PublisherLock
+from shopvision.index.generation_rows import Position
 from shopvision.index.manifest import Current, Manifest, StoredFile, manifest_key, new_path, sha256_of
+from shopvision.index.publisher_lock import PublisherLock, publisher_lock
 from shopvision.index.tables import IndexGeneration
+from shopvision.models.tables import ModelVersion
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, open_store
 
@@ -80,7 +83,7 @@ def publish(
         TransientError: the store is away, or another publisher was faster.
     """
     store = store or open_store()
-    with ledger.publisher_lock(name) as lock:
+    with publisher_lock(name) as lock:
         return publish_locked(name, ref.model_version_id, f"{ref.name}:{ref.tag}", store, lock, force_full=force_full)
 
 
@@ -91,14 +94,14 @@ def publish_locked(
     started = time.monotonic()
     target = Target(name, new_path(name, model), model_version_id, model)
     _require_own_changes(target)
-    position = ledger.reconcile(store, name)
+    position = generation_rows.reconcile(store, name)
     cache = index_cache(name, store)
     with _workspace(cache.folder) as folder:
         try:
             draft = _draft(target, position, store, cache, folder, force_full=force_full)
         except GenerationRefused as error:
             with connect() as connection:
-                ledger.record_refused(connection, name, target.path, model_version_id, str(error))
+                generation_rows.record_refused(connection, name, target.path, model_version_id, str(error))
             raise GenerationRefused(f"Index {name!r}, {model}: {error} The generation served before stays.") from None
         if draft is None or draft.manifest is None:
             return _unchanged(target, position, draft, started)
@@ -109,6 +112,24 @@ def publish_locked(
     log.info("generation published", index=name, generation=target.path, kind=draft.manifest.kind, bytes=uploaded)
     counts = draft.manifest.counts.model_dump()
     return PublishReport(target.path, draft.manifest.kind, counts, uploaded, time.monotonic() - started)
+
+
+def compact(name: str, store: ObjectStore | None = None) -> PublishReport:
+    """Write a full generation of the current one's model now. Raises as ``publish`` does."""
+    store = store or open_store()
+    with publisher_lock(name) as lock:
+        generation_rows.reconcile(store, name)
+        query = (
+            select(ModelVersion.model_version_id, ModelVersion.name, ModelVersion.tag)
+            .join(IndexGeneration, IndexGeneration.model_version_id == ModelVersion.model_version_id)
+            .where(IndexGeneration.name == name, IndexGeneration.state == "published")
+            .order_by(IndexGeneration.is_current.desc(), IndexGeneration.generation_id.desc())
+        )
+        with connect() as connection:
+            row = connection.execute(query.limit(1)).first()
+        if row is None:
+            raise UserError(f"Index {name!r} was never published: run a refresh_embeddings job first.")
+        return publish_locked(name, row.model_version_id, f"{row.name}:{row.tag}", store, lock, force_full=True)
 
 
 def index_cache(name: str, store: ObjectStore) -> FileCache:
@@ -157,7 +178,7 @@ def _draft(
 
 def _may_extend(current: Manifest, store: ObjectStore) -> bool:
     """After a rollback it may not: the generation published later took notes away that this one lacks."""
-    return ledger.newest_published(current.name) == current.path and not _missing(store, current.files)
+    return generation_rows.newest_published(current.name) == current.path and not _missing(store, current.files)
 
 
 def _missing(store: ObjectStore, files: tuple[StoredFile, ...]) -> list[str]:
@@ -174,7 +195,7 @@ def _missing(store: ObjectStore, files: tuple[StoredFile, ...]) -> list[str]:
 def _unchanged(target: Target, position: Position, draft: Draft | None, started: float) -> PublishReport:
     if draft is not None:
         with connect() as connection:
-            ledger.consume(connection, target.model_version_id, draft.changes)
+            changes.consume(connection, target.model_version_id, draft.changes)
     counts = position.manifest.counts.model_dump() if position.manifest else {}
     return PublishReport(None, "unchanged", counts, 0, time.monotonic() - started)
 
@@ -197,10 +218,10 @@ def _go_live(manifest: Manifest, draft: Draft, position: Position, store: Object
         with contextlib.suppress(ShopvisionError):
             store.delete([key, *(file.key for file in draft.files)])
         raise
-    ledger.move_current(store, manifest.name, current, position.etag)
+    move_current(store, manifest.name, current, position.etag)
     uploaded = sum(file.bytes for file in draft.files) + len(document)
     with connect() as connection:
-        ledger.record(connection, manifest, uploaded)
-        ledger.mark_current(connection, manifest.name, manifest.path)
-        ledger.consume(connection, manifest.model_version_id, draft.changes)
+        generation_rows.record(connection, manifest, uploaded)
+        generation_rows.mark_current(connection, manifest.name, manifest.path)
+        changes.consume(connection, manifest.model_version_id, draft.changes)
     return uploaded

@@ -8,48 +8,16 @@ from threading import Lock
 import structlog
 from numpy import float32
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from shopvision.errors import JobError, UserError
 from shopvision.index.cache import FileCache
+from shopvision.index.current import read_current, read_manifest
 from shopvision.index.generation import Generation, Hit
-from shopvision.index.manifest import Current, Manifest, current_key, manifest_key, sha256_of
 from shopvision.storage import ObjectMissing, ObjectStore
 
 log = structlog.get_logger(__name__)
 
 REFRESH_ATTEMPTS = 4
-
-
-def read_current(store: ObjectStore, name: str) -> tuple[Current, str] | None:
-    """What ``current`` says, and its etag; ``None`` before the first publication."""
-    try:
-        data, etag = store.get_with_etag(current_key(name))
-    except ObjectMissing:
-        return None
-    try:
-        return Current.model_validate_json(data), etag
-    except ValidationError:
-        raise JobError(
-            f"{store.url}/{current_key(name)} is damaged: delete it and publish again (`shopvision index compact`)."
-        ) from None
-
-
-def read_manifest(store: ObjectStore, current: Current) -> Manifest:
-    """The manifest of the current generation, checked against the digest in ``current``.
-
-    Raises:
-        ObjectMissing: it is not there.
-        JobError: it is not the one that was published, or of a newer format.
-    """
-    key = manifest_key(current.generation)
-    data = store.get(key)
-    if sha256_of(data) != current.manifest_sha256:
-        raise JobError(f"{store.url}/{key} is not the manifest that was published: run `shopvision index rollback`.")
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError:
-        raise JobError(f"{store.url}/{key} has a format this version does not know: upgrade shopvision here.") from None
 
 
 class IndexReader:

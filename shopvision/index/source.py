@@ -1,10 +1,9 @@
-"""What Postgres holds for an index: what changed, how many vectors there are, and the vectors themselves, streamed."""
+"""What Postgres holds for an index: how many vectors there are, and the vectors themselves, streamed."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +14,12 @@ from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.errors import JobError
 from shopvision.index.build import Spool
 from shopvision.index.ids import IdRow, Ids, IdsWriter
-from shopvision.index.tables import Embedding, IndexChange
+from shopvision.index.tables import Embedding
 
 BATCH_ROWS = 5_000
 _Row = Row[int, str, str | None, str, bytes]
 _Batches = Generator[Sequence[_Row], None, None]
 LOOKUP_IDS = 20_000  # picture ids asked for in one query
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Pictures noted as changed, with the revisions that were read; both of shape (n,), ordered by picture."""
-
-    image_ids: Ids
-    revisions: Ids
-
-
-def read_changes(connection: Connection, model_version_id: int) -> Changes:
-    """Every change noted for this model version."""
-    query = (
-        select(IndexChange.image_id, IndexChange.revision)
-        .where(IndexChange.model_version_id == model_version_id)
-        .order_by(IndexChange.image_id)
-        .execution_options(yield_per=BATCH_ROWS)
-    )
-    parts = [np.array(part, dtype=np.int64) for part in connection.execute(query).partitions()]
-    table = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
-    return Changes(table[:, 0], table[:, 1])
 
 
 def count_vectors(connection: Connection, model_version_id: int) -> int:

@@ -184,7 +184,8 @@ def _index_reader(options: BlockingOptions) -> IndexReader | None:
     """The catalogue's picture index; None where nothing was published yet, or no source needs it."""
     if "picture" not in options.sources and "same_picture" not in options.sources:
         return None
-    from shopvision.index.reader import IndexReader, read_current
+    from shopvision.index.current import read_current
+    from shopvision.index.reader import IndexReader
     from shopvision.storage import open_store
 
     settings = get_settings()

@@ -18,9 +18,10 @@ import pytest
 from sqlalchemy import select
 
 from shopvision.database import connect
+from shopvision.index.collecting import collect_garbage
+from shopvision.index.generation_rows import list_generations
 from shopvision.index.reader import IndexReader
 from shopvision.index.tables import Embedding
-from shopvision.index.upkeep import collect_garbage, list_generations
 from shopvision.settings import get_settings
 from shopvision.storage.s3 import S3Store
 from tests.acceptance.shop import BUCKET, COMMAND, REPOSITORY, Shop, eventually

@@ -22,9 +22,9 @@ from sqlalchemy import select
 
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
+from shopvision.index.publish import compact
 from shopvision.index.reader import IndexReader
 from shopvision.index.tables import Embedding
-from shopvision.index.upkeep import compact
 from shopvision.models.tables import ModelVersion
 from shopvision.search import search_item
 from shopvision.settings import get_settings

@@ -159,7 +159,7 @@ def _run(kind: str) -> uuid.UUID:
 
 
 def _show_neighbours(output: Path, job_id: uuid.UUID) -> None:
-    from shopvision.index.upkeep import list_generations
+    from shopvision.index.generation_rows import list_generations
     from shopvision.search.report import find_neighbours, write_report
     from shopvision.settings import get_settings
     from worker.ledger.progress import job_progress, list_failures

@@ -24,7 +24,7 @@ def _name(name: str | None) -> str:
 @app.command("list")
 def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Show every generation, newest first."""
-    from shopvision.index.upkeep import list_generations
+    from shopvision.index.generation_rows import list_generations
 
     rows = list_generations(_name(name))
     columns = ("generation", "model", "state", "kind", "pictures", "recall", "MB")
@@ -49,7 +49,7 @@ def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Download and hash the current generation, and compare it with Postgres."""
-    from shopvision.index.upkeep import verify as check
+    from shopvision.index.verifying import verify as check
 
     report = check(_name(name))
     emit(
@@ -67,7 +67,7 @@ def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def rollback(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Let searches go back to the generation that was current before."""
-    from shopvision.index.upkeep import rollback as go_back
+    from shopvision.index.going_back import rollback as go_back
 
     path = go_back(_name(name))
     emit({"current": path}, as_json, lambda: f"{path} is current now.")
@@ -76,7 +76,7 @@ def rollback(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Write a full generation of the current model now, without deltas."""
-    from shopvision.index.upkeep import compact as build
+    from shopvision.index.publish import compact as build
 
     report = build(_name(name))
     emit(

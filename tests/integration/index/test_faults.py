@@ -14,10 +14,14 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import JobError, ShopvisionError, TransientError
-from shopvision.index import ledger
+from shopvision.index import publisher_lock
+from shopvision.index.collecting import collect_garbage
+from shopvision.index.current import read_current
+from shopvision.index.generation_rows import list_generations
+from shopvision.index.going_back import rollback
 from shopvision.index.publish import publish
-from shopvision.index.reader import IndexReader, read_current
-from shopvision.index.upkeep import collect_garbage, list_generations, rollback, verify
+from shopvision.index.reader import IndexReader
+from shopvision.index.verifying import verify
 from shopvision.storage import ObjectStore, PreconditionFailed
 from tests.integration.index.catalogue import WrappedStore, clustered, embed, notes, toy
 
@@ -79,7 +83,7 @@ def test_the_last_file_lost_before_current_moves(store: ObjectStore) -> None:
     assert publish("shop", shop.model, store).kind == "delta"
 
 
-@pytest.mark.parametrize("step", ["record", "consume"])
+@pytest.mark.parametrize("step", ["generation_rows.record", "changes.consume"])
 def test_dying_between_moving_current_and_the_database_is_mended_by_the_next(
     store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -92,7 +96,7 @@ def test_dying_between_moving_current_and_the_database_is_mended_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, step, die)
+        patched.setattr(f"shopvision.index.{step}", die)
         with pytest.raises(KeyboardInterrupt):
             publish("shop", shop.model, store)
     ahead = read_current(store, "shop")[0].generation
@@ -117,7 +121,9 @@ def test_a_rollback_that_died_halfway_is_followed_by_the_database(
     embed(shop.model, [1], clustered(1, 16, seed=3))
     publish("shop", shop.model, store)
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "mark_current", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(
+            "shopvision.index.generation_rows.mark_current", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             rollback("shop", store)
     assert "the database says" in verify("shop", store).problems[0]
@@ -207,8 +213,11 @@ def test_two_publishers_at_once(store: ObjectStore, reader: IndexReader) -> None
 
 def test_a_publisher_that_has_to_wait_too_long_says_so(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = toy(20)
-    monkeypatch.setattr(ledger, "LOCK_WAIT_SECONDS", 0.1)
-    with ledger.publisher_lock("shop"), pytest.raises(TransientError, match="being published by another process"):
+    monkeypatch.setattr("shopvision.index.publisher_lock.LOCK_WAIT_SECONDS", 0.1)
+    with (
+        publisher_lock.publisher_lock("shop"),
+        pytest.raises(TransientError, match="being published by another process"),
+    ):
         publish("shop", shop.model, store)
     assert publish("shop", shop.model, store).kind == "full"
 

@@ -7,10 +7,11 @@ from sqlalchemy import text
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
 from shopvision.index import build, drafts
+from shopvision.index.current import read_current, read_manifest
 from shopvision.index.gate import GenerationRefused
+from shopvision.index.generation_rows import list_generations
 from shopvision.index.publish import publish
-from shopvision.index.reader import IndexReader, read_current, read_manifest
-from shopvision.index.upkeep import list_generations
+from shopvision.index.reader import IndexReader
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import (
     WrappedStore,

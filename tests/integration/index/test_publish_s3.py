@@ -10,9 +10,11 @@ import pytest
 import stamina
 
 from shopvision.errors import TransientError
+from shopvision.index.collecting import collect_garbage
+from shopvision.index.going_back import rollback
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
-from shopvision.index.upkeep import collect_garbage, rollback, verify
+from shopvision.index.verifying import verify
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import clustered, embed, toy
 from tests.integration.storage.faulty_proxy import FaultyProxy

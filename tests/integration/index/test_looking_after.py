@@ -10,9 +10,13 @@ from typer.testing import CliRunner
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
-from shopvision.index.publish import publish
-from shopvision.index.reader import IndexReader, read_current
-from shopvision.index.upkeep import collect_garbage, compact, list_generations, rollback, verify
+from shopvision.index.collecting import collect_garbage
+from shopvision.index.current import read_current
+from shopvision.index.generation_rows import list_generations
+from shopvision.index.going_back import rollback
+from shopvision.index.publish import compact, publish
+from shopvision.index.reader import IndexReader
+from shopvision.index.verifying import verify
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import clustered, embed, notes, remove_items, toy
 from worker.cli.index import app
