@@ -17,9 +17,9 @@ from worker import metrics
 from worker.kinds import ChunkResult, Phase, get_kind, parse_params
 from worker.ledger import commits, jobs
 from worker.ledger.deaths import record_death
-from worker.ledger.leases import Lease, LeaseLostError, claim
+from worker.ledger.leases import Lease, LeaseLostError, StepStoppedError, claim
 from worker.ledger.running_step import RunningStep
-from worker.ledger.splits import commit_split
+from worker.ledger.splits import commit_split, spool
 
 log = structlog.get_logger(__name__)
 
@@ -64,10 +64,13 @@ def run_step(chunk_id: int, hostname: str) -> None:
 def _attempt(lease: Lease) -> ChunkResult | None:
     """Run one attempt; None where it came to no result."""
     try:
-        with RunningStep(lease) as context:
-            return _STEPS[lease.phase](lease, context)
+        with RunningStep(lease) as step:
+            return _STEPS[lease.phase](lease, step)
     except LeaseLostError as error:
         log.warning("lease_lost", error=str(error))
+    except StepStoppedError as error:
+        log.info("step_stopped", reason=str(error))
+        _note(commits.hand_back, lease)
     except (JobError, UserError) as error:
         _fail(lease, str(error))
     except TransientError as error:
@@ -85,27 +88,29 @@ def _attempt(lease: Lease) -> ChunkResult | None:
     return None
 
 
-def _split(lease: Lease, context: RunningStep) -> ChunkResult:
+def _split(lease: Lease, step: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     params = kind.pin(parse_params(kind, lease.params))
     if lease.retry_of is None:
-        keys = kind.split(params, context)
+        keys = kind.split(params, step)
     else:
-        keys = kind.split_again(params, jobs.failed_keys(lease.retry_of), context)
-    commit_split(lease, params.model_dump(mode="json", exclude_defaults=True), keys, kind.chunk_size, kind.queue)
+        keys = kind.split_again(params, jobs.failed_keys(lease.retry_of), step)
+    with spool(keys, kind.chunk_size, step) as chunks:
+        _settle(commit_split, lease, params.model_dump(mode="json", exclude_defaults=True), chunks, kind.queue)
     return ChunkResult()
 
 
-def _chunk(lease: Lease, context: RunningStep) -> ChunkResult:
+def _chunk(lease: Lease, step: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
-    result = kind.run(parse_params(kind, lease.params), lease.item_keys, context)
+    result = kind.run(parse_params(kind, lease.params), lease.item_keys, step)
     _settle(commits.commit, lease, result)
     return result
 
 
-def _finish(lease: Lease, context: RunningStep) -> ChunkResult:
+def _finish(lease: Lease, step: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
-    outcome = kind.finish(parse_params(kind, lease.params), context)
+    outcome = kind.finish(parse_params(kind, lease.params), step)
+    step.raise_if_stopped()
     _settle(commits.commit_finish, lease, outcome)
     return ChunkResult()
 

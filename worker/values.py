@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shopvision.errors import UserError
+from shopvision.errors import JobError, UserError
 
 MAX_ID_LENGTH = 200  # of items and plans, as the catalogue takes them
 MAX_KEY_LENGTH = 500  # characters: an index of Postgres takes 2,704 bytes
@@ -49,6 +49,22 @@ def require_key(key: object, name: str = "key") -> str:
         raise UserError(f"{name} has {len(key):,} characters, at most {MAX_KEY_LENGTH}: {_short(key)!r}.")
     require_storable(key, name)
     return key
+
+
+def require_item_key(key: object) -> str:
+    """The key of a job's item, where it is one.
+
+    Raises:
+        JobError: it is no text, too long, or cannot be stored: whoever wrote the kind has to mend it.
+    """
+    flaw = _flaw(key)
+    if not isinstance(key, str):
+        flaw = "is no text"
+    elif len(key) > MAX_KEY_LENGTH:
+        flaw = f"has {len(key):,} characters, at most {MAX_KEY_LENGTH}"
+    if flaw is not None:
+        raise JobError(f"An item key of this job {flaw}: {_short(str(key))!r}.")
+    return str(key)
 
 
 def storable(text: str) -> str:

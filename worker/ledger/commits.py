@@ -84,6 +84,13 @@ def give_back(lease: Lease, error: str, delay_seconds: float) -> None:
         settle_ready(connection, lease.chunk_id, lease.job_id)
 
 
+def hand_back(lease: Lease) -> None:
+    """Return a chunk that was asked to stop before it had come to anything; it is sent again at once."""
+    with connect() as connection:
+        fence(connection, lease, state=ChunkState.READY, sent_at=None, not_before=func.now())
+        settle_ready(connection, lease.chunk_id, lease.job_id)
+
+
 def fail_job(lease: Lease, error: str) -> None:
     """End the whole job because of this chunk."""
     with connect() as connection:
@@ -94,5 +101,5 @@ def fail_job(lease: Lease, error: str) -> None:
             finished_at=func.now(),
             error=storable(error),
         )
-        connection.execute(select(Job.job_id).where(Job.job_id == lease.job_id).with_for_update())
+        connection.execute(select(Job.job_id).where(Job.job_id == lease.job_id).with_for_update(key_share=True))
         fail(connection, lease.job_id, storable(error))

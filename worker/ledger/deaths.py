@@ -90,7 +90,7 @@ def _settle_death(connection: Connection, chunk: Any, state: ChunkState, error: 
         connection.execute(add_counters(chunk.job_id, done=0, skipped=0, failed=1, counters={}))
         count_down(connection, chunk.job_id)
     else:
-        connection.execute(select(Job.job_id).where(Job.job_id == chunk.job_id).with_for_update())
+        connection.execute(select(Job.job_id).where(Job.job_id == chunk.job_id).with_for_update(key_share=True))
         fail(
             connection,
             chunk.job_id,

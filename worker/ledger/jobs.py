@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shopvision.database import connect
 from shopvision.errors import UserError
 from worker.kinds import Phase, get_kind, parse_params
-from worker.ledger.lifecycle import SPLIT_QUEUE, advance, end_if_cancelled
+from worker.ledger.lifecycle import SPLIT_QUEUE, advance, end_if_cancelled, put_aside
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
 from worker.values import require_key
@@ -87,11 +87,7 @@ def cancel(job_id: uuid.UUID) -> JobState:
             .where(Job.job_id == job_id)
             .values(cancel_requested_at=func.coalesce(Job.cancel_requested_at, func.now()))
         )
-        connection.execute(
-            update(Chunk)
-            .where(Chunk.job_id == job_id, Chunk.state == ChunkState.READY)
-            .values(state=ChunkState.CANCELLED, finished_at=func.now())
-        )
+        put_aside(connection, Chunk.job_id == job_id)
         return end_if_cancelled(connection, job_id)
 
 
@@ -150,7 +146,9 @@ def failed_keys(job_id: uuid.UUID) -> Iterator[str]:
 
 
 def _lock_job(connection: Connection, job_id: uuid.UUID) -> Any:
-    job = connection.execute(select(*Job.__table__.c).where(Job.job_id == job_id).with_for_update()).one_or_none()
+    job = connection.execute(
+        select(*Job.__table__.c).where(Job.job_id == job_id).with_for_update(key_share=True)
+    ).one_or_none()
     if job is None:
         raise UserError(f"There is no job {job_id}. `shopvision jobs list` shows those there are.")
     return job

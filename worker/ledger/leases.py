@@ -25,6 +25,10 @@ class LeaseLostError(ShopvisionError):
     """The chunk was given to another worker, or is already done: what this attempt made is thrown away."""
 
 
+class StepStoppedError(ShopvisionError):
+    """A step that makes its result only at its end was asked to stop before: it is handed back and begins anew."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to commit one attempt of one chunk."""

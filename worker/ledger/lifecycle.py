@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import Connection, Update, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Update, func, insert, literal, select, update
 
 from worker.kinds import Phase, get_kind
 from worker.ledger.outbox import enqueue_chunks
@@ -29,16 +29,28 @@ def count_down(connection: Connection, job_id: uuid.UUID) -> None:
 
 def settle_ready(connection: Connection, chunk_id: int, job_id: uuid.UUID) -> None:
     """Send a chunk that became ready again, or put it aside where its job has been stopped."""
-    job = connection.execute(
-        select(Job.state, Job.cancel_requested_at).where(Job.job_id == job_id).with_for_update()
-    ).one()
-    if job.state == JobState.RUNNING and job.cancel_requested_at is None:
+    if not is_stopped(connection, job_id):
         enqueue_chunks(connection, Chunk.chunk_id == chunk_id)
         return
-    connection.execute(
-        update(Chunk).where(Chunk.chunk_id == chunk_id).values(state=ChunkState.CANCELLED, finished_at=func.now())
-    )
+    put_aside(connection, Chunk.chunk_id == chunk_id)
     end_if_cancelled(connection, job_id)
+
+
+def is_stopped(connection: Connection, job_id: uuid.UUID) -> bool:
+    """Whether the job has ended or is to end, so that none of its chunks may wait for a worker. Takes its row lock."""
+    job = connection.execute(
+        select(Job.state, Job.cancel_requested_at).where(Job.job_id == job_id).with_for_update(key_share=True)
+    ).one()
+    return job.state != JobState.RUNNING or job.cancel_requested_at is not None
+
+
+def put_aside(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Take ready chunks out of the way; ``resume`` makes them ready again."""
+    connection.execute(
+        update(Chunk)
+        .where(which, Chunk.state == ChunkState.READY)
+        .values(state=ChunkState.CANCELLED, finished_at=func.now())
+    )
 
 
 def advance(connection: Connection, job_id: uuid.UUID) -> None:
@@ -111,11 +123,7 @@ def fail(connection: Connection, job_id: uuid.UUID, error: str) -> None:
         .where(Job.job_id == job_id, Job.state == JobState.RUNNING)
         .values(state=JobState.FAILED, error=error, finished_at=func.now())
     )
-    connection.execute(
-        update(Chunk)
-        .where(Chunk.job_id == job_id, Chunk.state == ChunkState.READY)
-        .values(state=ChunkState.CANCELLED, finished_at=func.now())
-    )
+    put_aside(connection, Chunk.job_id == job_id)
 
 
 def add_counters(job_id: uuid.UUID, *, done: int, skipped: int, failed: int, counters: dict[str, int]) -> Update:

@@ -52,7 +52,7 @@ def _end_cancelled_jobs() -> None:
         stopping = connection.scalars(
             select(Job.job_id)
             .where(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_not(None))
-            .with_for_update(skip_locked=True)
+            .with_for_update(key_share=True, skip_locked=True)
         ).all()
         for job_id in stopping:
             end_if_cancelled(connection, job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -13,7 +14,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from shopvision.settings import get_settings
-from worker.ledger.leases import Lease, LeaseLostError, heartbeat
+from worker.kinds import Phase
+from worker.ledger.leases import Lease, LeaseLostError, StepStoppedError, heartbeat
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +30,13 @@ class RunningStep:
         self.job_id: uuid.UUID = lease.job_id
         self.round = lease.round
         self._lease = lease
+        # What splits or finishes a whole job would begin anew: it ends early only with its job or its worker.
+        self._divisible = lease.phase == Phase.CHUNK
         self._told_to_stop = threading.Event()
+        self._has_told = False
         self._lost = threading.Event()
         self._ended = threading.Event()
-        self._deadline = time.monotonic() + get_settings().soft_time_limit_seconds
+        self._deadline = time.monotonic() + get_settings().soft_time_limit_seconds if self._divisible else math.inf
         stop_file = os.environ.get(STOP_FILE_VARIABLE)
         self._stop_file = Path(stop_file) if stop_file else None
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
@@ -39,18 +44,34 @@ class RunningStep:
     def should_stop(self) -> bool:
         """True once the job is cancelled, the worker shuts down, the chunk has had its time, or an urgent job waits.
 
-        Cheap: ask after each batch.
+        Of a step that splits or finishes a job only the first two count. Cheap: ask after each batch.
 
         Raises:
             LeaseLostError: another worker has the chunk now, so going on is pointless.
         """
-        if self._lost.is_set():
-            raise LeaseLostError(f"Chunk {self._lease.chunk_id} was given to another worker.")
-        return (
+        self._require_lease()
+        stop = (
             self._told_to_stop.is_set()
             or time.monotonic() > self._deadline
             or (self._stop_file is not None and self._stop_file.exists())
         )
+        self._has_told |= stop
+        return stop
+
+    def raise_if_stopped(self) -> None:
+        """For a step that is worth nothing unless it is whole: ask at its end.
+
+        Raises:
+            StepStoppedError: ``should_stop`` has said yes meanwhile, so it may have ended early.
+            LeaseLostError: as ``should_stop``.
+        """
+        self._require_lease()
+        if self._has_told:
+            raise StepStoppedError(f"The {self._lease.phase} step was asked to stop.")
+
+    def _require_lease(self) -> None:
+        if self._lost.is_set():
+            raise LeaseLostError(f"Chunk {self._lease.chunk_id} was given to another worker.")
 
     def _beat(self) -> None:
         interval = min(HEARTBEAT_SECONDS, get_settings().lease_seconds / 4)
@@ -64,7 +85,7 @@ class RunningStep:
             if not pulse.alive:
                 self._lost.set()
                 return
-            if pulse.cancelled or pulse.outranked:
+            if pulse.cancelled or (pulse.outranked and self._divisible):
                 self._told_to_stop.set()
 
     def __enter__(self) -> RunningStep:

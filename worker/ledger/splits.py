@@ -1,63 +1,107 @@
-"""From a job's item keys to its chunks."""
+"""From a job's item keys to its chunks: keys to disk first, without any lock, then one short fenced transaction."""
 
 from __future__ import annotations
 
+import errno
+import json
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice, repeat
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import func, update
 
 from shopvision.database import connect, copy_rows
+from shopvision.errors import JobError
 from worker.kinds import Phase
 from worker.ledger.leases import Lease, fence
-from worker.ledger.lifecycle import count_down
+from worker.ledger.lifecycle import count_down, is_stopped, put_aside
+from worker.ledger.running_step import RunningStep
 from worker.ledger.tables import Chunk, ChunkState, Job
+from worker.values import require_item_key
 
 SMALLEST_FIRST_CHUNK = 64
 CHUNKS_PER_SIZE = 4
+IN_MEMORY_BYTES = 4 << 20
+_CHUNK_COLUMNS = [
+    ("job_id", "uuid"), ("phase", "text"), ("queue", "text"), ("item_keys", "text[]"), ("item_count", "int4"),
+]  # fmt: skip
 
 
-def commit_split(lease: Lease, params: dict[str, Any], keys: Iterable[str], chunk_size: int, queue: str) -> None:
-    """Store the chunks of a job's round, streamed, in one fenced transaction.
+class SpooledChunks:
+    """Item keys, cut into chunks; a file holds them where they are many."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.items = 0
+
+    def append(self, keys: list[str]) -> None:
+        """Add a chunk."""
+        try:
+            self._file.write(json.dumps(keys).encode() + b"\n")
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise JobError(
+                f"The disk of {tempfile.gettempdir()} is full: free space, or set TMPDIR to another disk."
+            ) from None
+        self.items += len(keys)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        self._file.seek(0)
+        for line in self._file:
+            yield json.loads(line)
+
+
+@contextmanager
+def spool(keys: Iterable[str], chunk_size: int, step: RunningStep) -> Iterator[SpooledChunks]:
+    """Every key, read and cut, for the length of a ``with`` block.
+
+    Reading may take many minutes, in which the heartbeat goes on and nothing is locked.
+
+    Raises:
+        StepStoppedError: the step was asked to stop before all keys were there.
+        LeaseLostError: another attempt splits the job.
+        JobError: a key is no text or too long, or the disk is full.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as file:
+        chunks = SpooledChunks(file)
+        iterator = iter(keys)
+        for size in chunk_sizes(chunk_size):
+            part = list(map(require_item_key, islice(iterator, size)))
+            if part:
+                chunks.append(part)
+            if len(part) < size or step.should_stop():
+                break
+        step.raise_if_stopped()  # also where the kind itself has asked and ended early
+        yield chunks
+
+
+def commit_split(lease: Lease, params: dict[str, Any], chunks: SpooledChunks, queue: str) -> None:
+    """Store the chunks of a job's round in one fenced transaction.
 
     Args:
         lease: of the split chunk.
         params: the job's parameters with what ``pin`` fixed.
-        keys: every item key. It reads through a connection of its own.
-        chunk_size: keys per chunk, at most.
+        chunks: the round's item keys.
         queue: where the chunks are worked on.
 
     Raises:
         LeaseLostError: another attempt has split the job, or is about to.
     """
-    total = 0
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal total
-        iterator = iter(keys)
-        for size in chunk_sizes(chunk_size):
-            part = list(islice(iterator, size))
-            if not part:
-                return
-            total += len(part)
-            yield (lease.job_id, str(Phase.CHUNK), queue, part, len(part))
-
     with connect() as connection:
+        rows = ((lease.job_id, str(Phase.CHUNK), queue, keys, len(keys)) for keys in chunks)
+        copy_rows(connection, Chunk.__tablename__, _CHUNK_COLUMNS, rows)
+        # Only now: the fence locks the row that the heartbeat writes.
         fence(connection, lease, state=ChunkState.DONE, finished_at=func.now(), error=None)
-        columns = [
-            ("job_id", "uuid"),
-            ("phase", "text"),
-            ("queue", "text"),
-            ("item_keys", "text[]"),
-            ("item_count", "int4"),
-        ]
-        copy_rows(connection, Chunk.__tablename__, columns, rows())
         connection.execute(
             update(Job)
             .where(Job.job_id == lease.job_id)
-            .values(params=params, items_total=func.coalesce(Job.items_total, 0) + total)
+            .values(params=params, items_total=func.coalesce(Job.items_total, 0) + chunks.items)
         )
+        if is_stopped(connection, lease.job_id):
+            put_aside(connection, Chunk.job_id == lease.job_id)
         count_down(connection, lease.job_id)
 
 

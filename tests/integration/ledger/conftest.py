@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import Connection, text
 
 from shopvision.database import connect
@@ -66,6 +67,7 @@ class RememberingBroker:
 
 @pytest.fixture
 def count_kind(database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountKind]:
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])  # drawing tracebacks takes seconds
     kind = CountKind()
     monkeypatch.setattr(kinds, "_kinds", {"count": kind})
     monkeypatch.setattr(kinds, "all_kinds", lambda: kinds._kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Callable
 
@@ -47,6 +48,12 @@ def expire(chunk_id: int) -> None:
 def split(job_id: uuid.UUID, drain: Drain) -> list[int]:
     assert drain(limit=1) == 1
     return open_chunks(job_id)
+
+
+def spooled(keys: list[str]) -> splits.SpooledChunks:
+    chunks = splits.SpooledChunks(io.BytesIO())
+    chunks.append(keys)
+    return chunks
 
 
 def test_a_job_runs_through_split_chunks_and_finish(drain: Drain) -> None:
@@ -162,7 +169,7 @@ def test_a_stale_split_adds_no_chunks(drain: Drain) -> None:
     drain()
     assert stale is not None
     with pytest.raises(LeaseLostError):
-        splits.commit_split(stale, {}, iter(["0", "1"]), 1, "io")
+        splits.commit_split(stale, {}, spooled(["0", "1"]), "io")
     assert job_progress(job_id).total == 8
     assert job_progress(job_id).state == "succeeded"
 
