@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     image_max_bytes: int = Field(32 * 2**20, description="largest encoded picture, bytes")
     image_max_pixels: int = Field(100_000_000, description="largest decoded picture, pixels")
     image_max_side: int = Field(20_000, description="longest side, pixels")
+    image_memory_bytes: int = Field(
+        2 * 2**30, description="memory of all pictures that one process decodes at the same time"
+    )
     image_timeout_seconds: float = Field(20.0, description="whole time for fetching one picture")
     image_allow_private_hosts: bool = Field(default=False, description="let https pictures come from private addresses")
 

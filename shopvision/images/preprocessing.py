@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from shopvision.images.decoding import PictureLimits, decode_near
+from shopvision.images.decoding import Decoded, PictureLimits, decoding
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -60,9 +60,14 @@ def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | N
         uint8 of shape (height, width, 3), RGB.
 
     Raises:
-        ItemError: see ``decode``.
+        ItemError: see ``decoding``.
     """
-    decoded = decode_near(data, preprocessing.resized, limits)
+    with decoding(data, target=preprocessing.resized, limits=limits) as decoded:
+        return fit(decoded, preprocessing)
+
+
+def fit(decoded: Decoded, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop a picture, or a region of one: uint8 of shape (height, width, 3), RGB."""
     width, height = _resized(decoded.size, preprocessing)
     resampling = _RESAMPLING[preprocessing.interpolation]
     crop_height, crop_width = preprocessing.size

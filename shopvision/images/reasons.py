@@ -24,5 +24,7 @@ REASONS = {
     "truncated": "The file ends too early: upload it again.",
     "corrupt": "The file claims to be a picture and cannot be decoded.",
     "too_many_pixels": "The picture has more pixels than SHOPVISION_IMAGE_MAX_PIXELS (a decompression bomb?).",
+    "over_memory": "Decoding the picture alone takes more than SHOPVISION_IMAGE_MEMORY_BYTES.",
+    "empty_region": "A region that was asked for holds nothing of the picture.",
     "too_long_side": "A side is longer than SHOPVISION_IMAGE_MAX_SIDE pixels.",
 }
