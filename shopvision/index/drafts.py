@@ -12,6 +12,7 @@ from shopvision.database import snapshot
 from shopvision.index.build import build, choose_type, exact_index, require_memory
 from shopvision.index.cache import FileCache, sha256_of_file
 from shopvision.index.changes import Changes, read_changes
+from shopvision.index.distinct import distinct_vectors
 from shopvision.index.faiss_library import faiss
 from shopvision.index.gate import require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
@@ -70,15 +71,18 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
         changes = read_changes(connection, target.model_version_id)
         in_postgres = count_vectors(connection, target.model_version_id)
         vectors = spool(connection, target.model_version_id, folder, dimension)
-    rows, dimension = vectors.shape
-    require_count(rows, in_postgres)
+    pictures, dimension = vectors.shape
+    require_count(pictures, in_postgres)
     require_sound_vectors(vectors)
-    kind = choose_type(rows)
-    require_memory(kind, rows, dimension)
+    vectors, vector_rows = distinct_vectors(vectors, folder)
+    kind = choose_type(len(vectors))
+    require_memory(kind, len(vectors), dimension)
     index = build(kind, vectors)
     effort, recall = require_recall(index, kind, vectors)
     faiss.write_index(index, str(folder / "base.faiss"))
-    segment, files = _segment(target.path, rows, folder, "base.faiss")
+    if vector_rows is not None:
+        np.save(folder / "vector_rows.npy", vector_rows)
+    segment, files = _segment(target.path, pictures, folder, vectors="base.faiss", vector_rows="vector_rows.npy")
     manifest = Manifest(
         name=target.name,
         path=target.path,
@@ -89,7 +93,7 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
         index_type=kind,
         search_effort=effort,
         recall=recall,
-        counts=Counts(live=rows, base=rows, delta=0, tombstones=0),
+        counts=Counts(live=pictures, base=pictures, delta=0, tombstones=0),
         base=segment,
         parent=parent,
         created_at=datetime.now(UTC),
@@ -126,7 +130,7 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
     require_recall(index, "exact", vectors)
     faiss.write_index(index, str(folder / "delta.faiss"))
     np.save(folder / "tombstones.npy", tombstones)
-    segment, files = _segment(target.path, len(vectors), folder, "delta.faiss", "tombstones.npy")
+    segment, files = _segment(target.path, len(vectors), folder, vectors="delta.faiss", tombstones="tombstones.npy")
     deltas = (*kept[1:], segment)
     rows = sum(delta.rows for delta in deltas)
     counts = Counts(
@@ -173,15 +177,14 @@ def _live_ids(segments: tuple[Segment, ...], cache: FileCache) -> Ids:
     return np.concatenate([one[mask] for one, mask in zip(ids, masks, strict=True)])
 
 
-def _segment(
-    path: str, rows: int, folder: Path, vectors: str, tombstones: str | None = None
-) -> tuple[Segment, dict[StoredFile, Path]]:
-    names = [vectors, "ids.arrow"] + ([tombstones] if tombstones else [])
-    stored = [
-        StoredFile(key=f"{path}/{name}", sha256=sha256_of_file(folder / name), bytes=(folder / name).stat().st_size)
-        for name in names
-    ]
-    segment = Segment(
-        path=path, rows=rows, vectors=stored[0], ids=stored[1], tombstones=stored[2] if tombstones else None
-    )
-    return segment, {file: folder / name for file, name in zip(stored, names, strict=True)}
+def _segment(path: str, rows: int, folder: Path, **names: str) -> tuple[Segment, dict[StoredFile, Path]]:
+    """The files of ``folder`` as a segment, by the name of its field; those that were not written are left out."""
+    written = {field: name for field, name in {"ids": "ids.arrow", **names}.items() if (folder / name).exists()}
+    stored = {
+        field: StoredFile(
+            key=f"{path}/{name}", sha256=sha256_of_file(folder / name), bytes=(folder / name).stat().st_size
+        )
+        for field, name in written.items()
+    }
+    files = {stored[field]: folder / name for field, name in written.items()}
+    return Segment.model_validate({"path": path, "rows": rows, **stored}), files

@@ -13,14 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
-from shopvision.index.build import exact_index, search_parameters, storage_of
+from shopvision.index.build import exact_index
 from shopvision.index.faiss_library import faiss
-from shopvision.index.ids import category_codes, image_ids, in_category, live_masks, read_ids
+from shopvision.index.filtered_search import Rows, Scores
+from shopvision.index.ids import image_ids, live_masks, look_up, read_ids
 from shopvision.index.manifest import Manifest, Segment, StoredFile
-
-# Where a filter leaves so few rows, comparing with each of them is as fast as walking a graph or cells that mostly lead
-# to forbidden rows, and misses nothing (2 % of 100,000 rows left: recall 0.28 through the graph).
-EXACT_SHARE = 0.2
+from shopvision.index.part import Part
 
 
 @dataclass(frozen=True)
@@ -40,38 +38,17 @@ class Hit:
     in_category: bool
 
 
-class _Part:
-    """An index with the ids of its rows; ``live`` rows may be answered."""
+@dataclass(frozen=True)
+class Neighbours:
+    """What many queries found, best first; both of shape (queries, up to k).
 
-    def __init__(self, index: Any, tables: list[Any], live: NDArray[np.bool_], effort: int) -> None:
-        self.index = index
-        self.live = live
-        self.effort = effort
-        self.ids = pa.concat_tables(tables)
-        self.codes, self.categories = category_codes(self.ids)
+    Attributes:
+        scores: float32, cosine similarity; ``-inf`` where there are fewer.
+        pictures: int64, numbers of pictures within the generation; -1 where there are fewer.
+    """
 
-    def rows_in(self, category: str) -> NDArray[np.bool_]:
-        return in_category(self.categories, category)[self.codes] if len(self.codes) else self.live
-
-    def search(
-        self, vectors: NDArray[np.float32], k: int, allowed: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows, shape (queries, <= k), row -1 where there are fewer."""
-        count = int(allowed.sum())
-        if count == 0:
-            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
-        index, selector = self.index, None
-        if count < len(allowed):
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            if count <= EXACT_SHARE * len(allowed):
-                index = storage_of(index)
-        k = min(k, count)
-        scores, rows = index.search(vectors, k, params=search_parameters(index, max(self.effort, k), selector))
-        return scores, rows
-
-    def hit(self, row: int, score: float, *, in_category: bool) -> Hit:
-        found = {name: self.ids.column(name)[row].as_py() for name in self.ids.column_names}
-        return Hit(score=score, in_category=in_category, **found)
+    scores: Scores
+    pictures: Rows
 
 
 class Generation:
@@ -88,7 +65,9 @@ class Generation:
         gone = [self._tombstones(segment, local) for segment in manifest.segments]
         masks = live_masks([(image_ids(table), dead) for table, dead in zip(tables, gone, strict=True)])
         base = faiss.read_index(str(local(manifest.base.vectors)), faiss.IO_FLAG_MMAP_IFC)
-        self._parts = [_Part(base, tables[:1], masks[0], manifest.search_effort)]
+        shared = manifest.base.vector_rows
+        rows = None if shared is None else np.load(local(shared))
+        self._parts = [Part(base, tables[0], masks[0], manifest.search_effort, rows)]
         if manifest.deltas:
             # Deltas are a fraction of the base: one exact index in memory answers for all of them.
             delta = exact_index(manifest.dimension)
@@ -96,8 +75,10 @@ class Generation:
                 vectors = faiss.read_index(str(local(segment.vectors))).reconstruct_n(0, segment.rows)
                 if mask.any():
                     delta.add(vectors[mask])
-            live_tables = [table.filter(mask) for table, mask in zip(tables[1:], masks[1:], strict=True)]
-            self._parts.append(_Part(delta, live_tables, np.ones(delta.ntotal, np.bool_), 0))
+            live = pa.concat_tables([table.filter(mask) for table, mask in zip(tables[1:], masks[1:], strict=True)])
+            self._parts.append(Part(delta, live, np.ones(delta.ntotal, np.bool_), 0))
+        self._ids = pa.concat_tables([part.ids for part in self._parts])
+        self._live = sum(int(part.live.sum()) for part in self._parts)
 
     @staticmethod
     def _tombstones(segment: Segment, local: Callable[[StoredFile], Path]) -> NDArray[np.int64]:
@@ -116,7 +97,7 @@ class Generation:
     @property
     def live(self) -> int:
         """How many pictures can be found."""
-        return sum(int(part.live.sum()) for part in self._parts)
+        return self._live
 
     def search(
         self, vectors: NDArray[np.float32], k: int, category: str | None = None, *, soft: bool = True
@@ -131,6 +112,18 @@ class Generation:
         Raises:
             UserError: wrong shape, or ``k`` below 1.
         """
+        inside = self._hits(self.nearest(vectors, k, category), in_category=True)
+        if category is None or not soft or all(len(hits) == k for hits in inside):
+            return inside
+        everywhere = self._hits(self.nearest(vectors, k), in_category=False)
+        return [self._filled(hits, others, k) for hits, others in zip(inside, everywhere, strict=True)]
+
+    def nearest(self, vectors: NDArray[np.float32], k: int, category: str | None = None) -> Neighbours:
+        """``search`` for many queries at once, as arrays: the ``k`` nearest pictures, in ``category`` if one is given.
+
+        Raises:
+            UserError: wrong shape, or ``k`` below 1.
+        """
         vectors = np.ascontiguousarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise UserError(
@@ -139,35 +132,40 @@ class Generation:
             )
         if k < 1:
             raise UserError(f"k is {k}: ask for at least one hit.")
-        if category is None:
-            return self._nearest(vectors, k, None)
-        inside = self._nearest(vectors, k, category)
-        if not soft or all(len(hits) == k for hits in inside):
-            return inside
-        return [
-            self._filled(hits, others, k) for hits, others in zip(inside, self._nearest(vectors, k, None), strict=True)
-        ]
+        scores, pictures, first = [], [], 0
+        for part in self._parts:
+            of_part, rows = part.nearest(vectors, k, category)
+            scores.append(of_part)
+            pictures.append(np.where(rows >= 0, rows + first, -1))
+            first += part.ids.num_rows
+        all_pictures = np.concatenate(pictures, axis=1)
+        all_scores = np.where(all_pictures < 0, np.float32(-np.inf), np.concatenate(scores, axis=1))
+        best = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+        return Neighbours(np.take_along_axis(all_scores, best, axis=1), np.take_along_axis(all_pictures, best, axis=1))
+
+    def item_ids(self, pictures: Rows) -> list[str]:
+        """The items of some pictures, by their numbers in ``Neighbours``."""
+        return [row["item_id"] for row in look_up(self._ids.select(["item_id"]), pictures)]
+
+    def vectors_of(self, item_id: str) -> NDArray[np.float32]:
+        """The stored vectors of an item's pictures, shape (pictures, dimension); zero rows for an unknown item."""
+        found = [np.empty((0, self.manifest.dimension), np.float32)]
+        for part in self._parts:
+            if part.ids.num_rows:
+                mine = pc.equal(part.ids.column("item_id"), item_id).to_numpy().astype(np.bool_)
+                found.append(part.vectors(np.flatnonzero(mine & part.live)))
+        return np.concatenate(found)
+
+    def _hits(self, found: Neighbours, *, in_category: bool) -> list[list[Hit]]:
+        there = found.pictures >= 0
+        facts: list[dict[str, Any]] = look_up(self._ids, found.pictures[there])
+        scores = found.scores[there].tolist()
+        hits = iter(
+            [Hit(score=score, in_category=in_category, **fact) for score, fact in zip(scores, facts, strict=True)]
+        )
+        return [[next(hits) for _ in range(count)] for count in there.sum(axis=1)]
 
     @staticmethod
     def _filled(inside: list[Hit], others: list[Hit], k: int) -> list[Hit]:
         known = {hit.image_id for hit in inside}
-        outside = [Hit(**{**vars(hit), "in_category": False}) for hit in others if hit.image_id not in known]
-        return (inside + outside)[:k]
-
-    def _nearest(self, vectors: NDArray[np.float32], k: int, category: str | None) -> list[list[Hit]]:
-        found: list[list[tuple[float, _Part, int]]] = [[] for _ in vectors]
-        for part in self._parts:
-            allowed = part.live if category is None else part.live & part.rows_in(category)
-            for query, (scores, rows) in enumerate(zip(*part.search(vectors, k, allowed), strict=True)):
-                found[query].extend((float(s), part, int(r)) for s, r in zip(scores, rows, strict=True) if r >= 0)
-        best = [sorted(candidates, key=lambda candidate: -candidate[0])[:k] for candidates in found]
-        return [[part.hit(row, score, in_category=True) for score, part, row in hits] for hits in best]
-
-    def vectors_of(self, item_id: str) -> NDArray[np.float32]:
-        """The stored vectors of an item's pictures, shape (pictures, dimension); zero rows for an unknown item."""
-        found = []
-        for part in self._parts:
-            mine = pc.equal(part.ids.column("item_id"), item_id).to_numpy() if part.ids.num_rows else part.live
-            rows = np.flatnonzero(mine.astype(np.bool_) & part.live)
-            found += [storage_of(part.index).reconstruct(int(row)) for row in rows]
-        return np.stack(found) if found else np.empty((0, self.manifest.dimension), np.float32)
+        return (inside + [hit for hit in others if hit.image_id not in known])[:k]

@@ -56,6 +56,21 @@ def image_ids(table: Any) -> Ids:
     return np.asarray(table.column("image_id").to_numpy(), dtype=np.int64)
 
 
+def look_up(table: Any, rows: Ids) -> list[dict[str, Any]]:
+    """Some rows of an ids file, in the order asked for; only the parts of the file that hold them are read."""
+    found: list[dict[str, Any]] = [{}] * len(rows)
+    batches = table.to_batches()
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    batch_of = np.searchsorted(ends, rows, side="right")
+    for number in np.unique(batch_of):
+        places = np.flatnonzero(batch_of == number)
+        batch = batches[number]
+        local = rows[places] - (ends[number] - batch.num_rows)
+        for place, row in zip(places, batch.take(pa.array(local)).to_pylist(), strict=True):
+            found[place] = row
+    return found
+
+
 def live_masks(segments: Sequence[tuple[Ids, Ids]]) -> list[NDArray[np.bool_]]:
     """Which rows of each segment searches may answer.
 

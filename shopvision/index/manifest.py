@@ -4,7 +4,7 @@
 
     indexes/<name>/current                                         Current, moved by a conditional write
     indexes/<name>/generations/<model_tag>/<utc>-<short id>/
-        base.faiss  ids.arrow                                      a full generation
+        base.faiss  ids.arrow  [vector_rows.npy]                   a full generation
         delta.faiss ids.arrow tombstones.npy                       a delta on top of the files of earlier generations
         manifest.json                                              Manifest
 
@@ -38,13 +38,15 @@ class StoredFile(_Record):
 
 
 class Segment(_Record):
-    """Vectors of one generation: row ``i`` of the index file belongs to row ``i`` of the ids file.
+    """Vectors of one generation, and the pictures that have them.
 
     Attributes:
         path: the generation that wrote it.
-        rows: number of vectors.
+        rows: number of pictures.
         vectors: a FAISS index; its ids are row numbers.
         ids: Arrow file with the columns image_id (int64), item_id, category and uri (strings).
+        vector_rows: int32, the row of ``vectors`` for each row of ``ids``, where pictures share vectors; without it row
+            ``i`` belongs to row ``i``.
         tombstones: int64 image ids that earlier segments must no longer answer (replaced or gone); none in a base.
     """
 
@@ -52,12 +54,14 @@ class Segment(_Record):
     rows: int
     vectors: StoredFile
     ids: StoredFile
+    vector_rows: StoredFile | None = None
     tombstones: StoredFile | None = None
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
         """Every file of this segment."""
-        return (self.vectors, self.ids) + ((self.tombstones,) if self.tombstones else ())
+        optional = (self.vector_rows, self.tombstones)
+        return (self.vectors, self.ids, *(file for file in optional if file is not None))
 
 
 class Counts(_Record):

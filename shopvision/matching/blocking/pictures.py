@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from shopvision.database import connect
 from shopvision.errors import UserError
-from shopvision.index.generation import Generation, Hit
+from shopvision.index.generation import Generation
 from shopvision.matching.blocking.inverted import Found
 from shopvision.matching.blocking.rows import ItemRows, Rows
 from shopvision.matching.blocking.vectors import neighbours
@@ -101,26 +101,27 @@ class CataloguePictures:
         vectors = vectors.reshape(len(pictures), -1)
         categories = self._rows.categories()
         roots = categories.roots[owners]
-        query, item_ids, similarity = [], [], []
+        found = [Found("picture", owners[:0], owners[:0], np.empty(0, np.float32))]
         for root in np.unique(roots):
             chosen = np.flatnonzero(roots == root)
-            for owner, hits in self._search(owners[chosen], vectors[chosen], int(root)):
-                query += [owner] * len(hits)
-                item_ids += [hit.item_id for hit in hits]
-                similarity += [hit.score for hit in hits]
-        found = self._rows.find(item_ids)
-        known = found >= 0  # an item may have been deleted since the index was published
-        queries, scores = np.array(query, np.int32)[known], np.array(similarity, np.float32)[known]
-        everything = Found("picture", queries, found[known], scores)
+            found += self._search(owners[chosen], vectors[chosen], int(root))
+        everything = Found(
+            "picture",
+            np.concatenate([one.query for one in found]),
+            np.concatenate([one.found for one in found]),
+            np.concatenate([one.similarity for one in found]),
+        )
         return [neighbours(everything, self._options.neighbours, categories)]
 
-    def _search(self, owners: Rows, vectors: NDArray[np.float32], root: int) -> Iterable[tuple[int, list[Hit]]]:
-        """Hits of each picture that are alike enough, among items that may be compared with root category ``root``."""
+    def _search(self, owners: Rows, vectors: NDArray[np.float32], root: int) -> Iterable[Found]:
+        """What each picture is alike enough to, among items that may be compared with root category ``root``."""
         names: list[str | None] = [None] if root < 0 else [self._rows.categories().names[root]]
         if root >= 0 and self._some_have_none:
             names.append("")
         for name in names:
-            for owner, hits in zip(
-                owners, self._generation.search(vectors, self._wanted, name, soft=False), strict=True
-            ):
-                yield int(owner), [hit for hit in hits if hit.score >= self._options.min_similarity]
+            near = self._generation.nearest(vectors, self._wanted, name)
+            query, place = np.nonzero((near.pictures >= 0) & (near.scores >= self._options.min_similarity))
+            pictures, of_picture = np.unique(near.pictures[query, place], return_inverse=True)
+            rows = self._rows.find(self._generation.item_ids(pictures))[of_picture]
+            known = rows >= 0  # an item may have been deleted since the index was published
+            yield Found("picture", owners[query[known]], rows[known], near.scores[query, place][known])

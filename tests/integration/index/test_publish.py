@@ -6,14 +6,16 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
-from shopvision.index import build, drafts
+from shopvision.index import build, drafts, filtered_search
 from shopvision.index.current import read_current, read_manifest
 from shopvision.index.gate import GenerationRefused
 from shopvision.index.generation_rows import list_generations
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
+from shopvision.index.verifying import verify
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import (
+    Toy,
     WrappedStore,
     add_items,
     clustered,
@@ -257,6 +259,7 @@ def test_one_model_feeds_one_index(store: ObjectStore) -> None:
 def test_hnsw_and_ivfpq_generations_answer_like_exact_search(
     store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)  # few rows are compared with each by default
     shop = toy(1500, 8)
     rare = list(range(0, 1500, 150))  # scattered over the whole space: walking a graph finds few of them
     with connect() as connection:
@@ -286,3 +289,125 @@ def test_the_manifest_says_what_a_reader_needs(store: ObjectStore) -> None:
     manifest = read_manifest(store, read_current(store, "shop")[0])
     assert (manifest.path, manifest.model, manifest.dimension, manifest.parent) == (report.path, "toy:1", 16, None)
     assert sorted(file.key.rpartition("/")[2] for file in manifest.files) == ["base.faiss", "ids.arrow"]
+
+
+def share_vector(shop: Toy, numbers: range) -> None:
+    """All these pictures show the same placeholder."""
+    shop.vectors[list(numbers)] = shop.vectors[numbers[0]]
+    embed(shop.model, numbers, shop.vectors[list(numbers)])
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivfpq"])
+def test_a_placeholder_of_many_items_is_indexed_once(
+    store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(drafts, "choose_type", lambda rows: kind)
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    shop = toy(1500, 16)
+    share_vector(shop, range(100, 400))
+    report = publish("shop", shop.model, store)
+    assert report.counts == {"live": 1500, "base": 1500, "delta": 0, "tombstones": 0}
+    reader.refresh()
+    manifest = reader.generation().manifest
+    [rows] = [file.key for file in manifest.files if file.key.endswith("vector_rows.npy")]
+    assert rows.startswith(report.path)
+    assert verify("shop", store).problems == []
+
+    assert ids(reader, shop.vectors[100], 300) == list(range(100, 400))  # equal answers in the order of the pictures
+    assert ids(reader, shop.vectors[100], 7) == list(range(100, 107))
+    assert sorted(ids(reader, shop.vectors[3], 1500)) == list(range(1500))
+    inside = ids(reader, shop.vectors[100], 60, category="Men/Bottoms", soft=False)
+    assert inside == list(range(102, 400, 5))
+    assert len(ids(reader, shop.vectors[100], 70, category="Men/Bottoms", soft=False)) == 70
+    np.testing.assert_array_equal(reader.generation().vectors_of("item-250")[0], shop.vectors[100].astype(np.float32))
+
+    embed(shop.model, [200], shop.vectors[:1])  # one of them gets a picture of its own, one goes
+    remove_items([300])
+    assert publish("shop", shop.model, store).counts == {"live": 1499, "base": 1500, "delta": 1, "tombstones": 2}
+    assert ids(reader, shop.vectors[100], 298) == sorted({*range(100, 400)} - {200, 300})
+    assert set(ids(reader, shop.vectors[0], 2)) == {0, 200}
+    remove_items(range(100, 200))
+    assert publish("shop", shop.model, store).counts["live"] == 1399
+    assert ids(reader, shop.vectors[250], 198) == sorted({*range(201, 400)} - {300})
+
+
+def test_a_placeholder_does_not_break_a_large_graph(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal vectors have no neighbours in a graph but each other: with 4.5 % of them no generation passed the gate."""
+    monkeypatch.setattr(build, "EXACT_UP_TO", 1_000)
+    shop = toy(4_000, 16)
+    share_vector(shop, range(1_000, 1_400))
+    publish("shop", shop.model, store)
+    [row] = list_generations("shop")
+    assert (row.index_type, row.live) == ("hnsw", 4_000)
+
+
+def test_a_category_far_from_the_query_is_found(
+    store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph leads to what is near; what a filter allows may lie elsewhere."""
+    monkeypatch.setattr(drafts, "choose_type", lambda rows: "hnsw")
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    count = 5 * 400
+    shop = toy(count, 16)
+    random = np.random.default_rng(1)
+    centres = np.eye(5, 16, dtype=np.float32)  # one for each of the five categories
+    for spread in (0.15, 0.6):  # apart; and touching, so that the walk reaches the edge of the other category
+        vectors = centres[np.arange(count) % 5] + spread / 4 * random.standard_normal((count, 16), dtype=np.float32)
+        shop.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+        embed(shop.model, range(count), shop.vectors)
+        publish("shop", shop.model, store)
+        reader.refresh()
+        assert reader.generation().manifest.index_type == "hnsw"
+        queries = shop.vectors[:50:5].astype(np.float32)
+        of_others = np.flatnonzero(np.arange(count) % 5 == 2)
+        right = np.argsort(-(queries @ shop.vectors[of_others].astype(np.float32).T), axis=1, kind="stable")
+        for k in (10, 40, 390):
+            found = reader.search(queries, k, "Men/Bottoms", soft=False)
+            assert [len(hits) for hits in found] == [k] * len(queries)
+            same = [
+                len({hit.image_id for hit in hits} & set(of_others[best[:k]]))
+                for hits, best in zip(found, right, strict=True)
+            ]
+            assert np.mean(same) >= 0.95 * k
+
+
+def test_hidden_rows_do_not_make_answers_short(
+    store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tombstones are a filter too: a whole region may be gone."""
+    monkeypatch.setattr(drafts, "choose_type", lambda rows: "hnsw")
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    monkeypatch.setattr(drafts, "COMPACT_RATIO", 1)
+    shop = toy(1_000, 16)
+    centres = np.eye(5, 16, dtype=np.float32)[np.arange(1_000) % 5]
+    centres += 0.04 * np.random.default_rng(1).standard_normal((1_000, 16), dtype=np.float32)
+    shop.vectors = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float16)
+    embed(shop.model, range(1_000), shop.vectors)
+    publish("shop", shop.model, store)
+    remove_items(range(0, 1_000, 5))
+    assert publish("shop", shop.model, store).kind == "delta"
+    found = ids(reader, shop.vectors[0], 30)
+    right = [number for number in shop.nearest(0, 1_000) if number % 5]
+    assert len(found) == 30
+    assert len(set(found) & set(right[:30])) >= 28
+
+
+def test_many_queries_are_answered_as_arrays(store: ObjectStore, reader: IndexReader) -> None:
+    shop = toy()
+    share_vector(shop, range(20, 40))
+    publish("shop", shop.model, store)
+    embed(shop.model, [5, 6], clustered(2, 16, seed=9))
+    publish("shop", shop.model, store)
+    queries = shop.vectors[::10].astype(np.float32)
+    reader.refresh()
+    generation = reader.generation()
+    for category in (None, "Men/Tops", "No/Such"):
+        near = generation.nearest(queries, 12, category)
+        hits = generation.search(queries, 12, category, soft=False)
+        assert (near.scores.dtype, near.pictures.dtype) == (np.float32, np.int64)
+        assert [int((row >= 0).sum()) for row in near.pictures] == [len(row) for row in hits]
+        for scores, pictures, row in zip(near.scores, near.pictures, hits, strict=True):
+            there = pictures >= 0
+            assert generation.item_ids(pictures[there]) == [hit.item_id for hit in row]
+            assert scores[there].tolist() == [hit.score for hit in row]
+            assert (scores[~there] == -np.inf).all()
