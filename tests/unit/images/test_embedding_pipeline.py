@@ -42,7 +42,7 @@ class Door:
     def fetch(self, uri: str) -> SimpleNamespace:
         time.sleep(self.delay)
         self.fetched.append(uri)
-        data = self.sources[uri]
+        data = self.sources[uri] if uri in self.sources else png((int(uri) % 251, int(uri) // 251, 7))
         if isinstance(data, BaseException):
             raise data
         return SimpleNamespace(data=data, sha256=hashlib.sha256(data).digest(), fingerprint=self.fingerprint(uri))
@@ -86,7 +86,7 @@ def test_every_outcome() -> None:
             ImageTask(1, "red"),
             ImageTask(2, "blue", "old mark", digest),
             ImageTask(3, "same", "old mark", digest),
-            ImageTask(4, "red", "mark of red", b"whatever"),
+            ImageTask(4, "never read", "mark of never read", b"whatever"),
             ImageTask(5, "black"),
             ImageTask(6, "gone"),
         ],
@@ -97,7 +97,7 @@ def test_every_outcome() -> None:
     assert found[4] == Unchanged(4)
     assert found[5] == Failed(5, "bad_vector", "The model gives this picture no finite vector.")
     assert found[6] == Failed(6, "not_found", "gone: no")
-    assert sorted(door.fetched) == ["black", "blue", "gone", "red", "same"]  # the unchanged one was not read
+    assert sorted(door.fetched) == ["black", "blue", "gone", "red", "same"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_unforeseen_error_is_one_picture_s_failure(error: Exception, code: st
 
 @pytest.mark.parametrize("error", [TransientError("S3 is away"), JobError("no such bucket")])
 def test_what_concerns_the_whole_job_is_raised(error: Exception) -> None:
-    tasks = [ImageTask(number, "red") for number in range(20)] + [ImageTask(99, "away")]
+    tasks = [ImageTask(number, str(number)) for number in range(20)] + [ImageTask(99, "away")]
     with pytest.raises(type(error), match=str(error)):
         run(Door({"red": png((9, 0, 0)), "away": error}), tasks)
     assert_threads_end()
@@ -145,7 +145,7 @@ def test_no_tasks_need_no_model() -> None:
 def test_closing_stops_the_threads_at_once() -> None:
     door = Door({"red": png((9, 0, 0))}, delay=0.001)
     stream = EmbeddingPipeline(MeanColour(), door, threads=4, batch_size=2).stream(
-        [ImageTask(n, "red") for n in range(5000)]
+        [ImageTask(n, str(n)) for n in range(5000)]
     )
     assert len(next(stream)) == 2
     started = time.monotonic()
@@ -158,7 +158,7 @@ def test_closing_stops_the_threads_at_once() -> None:
 def test_waiting_pictures_are_bounded() -> None:
     door = Door({"red": png((9, 0, 0))})
     stream = EmbeddingPipeline(MeanColour(), door, threads=4, batch_size=5).stream(
-        [ImageTask(n, "red") for n in range(500)]
+        [ImageTask(n, str(n)) for n in range(500)]
     )
     next(stream)
     time.sleep(0.3)  # nobody consumes: the readers must come to rest
@@ -173,9 +173,54 @@ def test_slow_sources_do_not_keep_the_consumer_waiting(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
     door = Door({"red": png((9, 0, 0))}, delay=0.2)
     lists = list(
-        EmbeddingPipeline(MeanColour(), door, threads=1, batch_size=100).stream(
-            [ImageTask(1, "red"), ImageTask(2, "red")]
-        )
+        EmbeddingPipeline(MeanColour(), door, threads=1, batch_size=100).stream([ImageTask(1, "1"), ImageTask(2, "2")])
     )
     assert [] in lists
     assert sum(map(len, lists)) == 2
+
+
+def test_an_address_named_by_four_is_fetched_and_embedded_once() -> None:
+    door, encoder = Door({"red": png((9, 0, 0))}), MeanColour()
+    found = run(door, [ImageTask(number, "red") for number in range(4)], encoder)
+    assert door.fetched == ["red"]
+    assert encoder.batches == [1]
+    assert len({outcome.vector for outcome in found.values()}) == 1
+
+
+def test_each_task_of_an_address_goes_by_what_it_knows() -> None:
+    red = png((9, 0, 0))
+    digest = hashlib.sha256(red).digest()
+    door = Door({"red": red, "gone": ItemError("not_found", "gone: no")})
+    tasks = [
+        ImageTask(1, "red"),
+        ImageTask(2, "red", "mark of red", digest),
+        ImageTask(3, "red", "old mark", digest),
+        ImageTask(4, "red", "old mark", b"other bytes"),
+        ImageTask(5, "gone"),
+        ImageTask(6, "gone"),
+    ]
+    found = run(door, tasks)
+    assert [type(found[number]) for number in range(1, 7)] == [Embedded, Unchanged, Touched, Embedded, Failed, Failed]
+    assert sorted(door.fetched) == ["gone", "red"]
+
+
+def test_equal_bytes_go_through_the_model_once() -> None:
+    encoder = MeanColour()
+    pictures = {f"place {number}": png((9, 0, 0)) for number in range(10)}
+    found = run(Door(pictures), [ImageTask(number, uri) for number, uri in enumerate(pictures)], encoder, 4)
+    assert sum(encoder.batches) == 1
+    assert all(isinstance(outcome, Embedded) for outcome in found.values())
+
+
+def test_vectors_that_are_known_are_not_made_again() -> None:
+    red, blue = png((9, 0, 0)), png((0, 0, 9))
+    known = {hashlib.sha256(red).digest(): b"kept"}
+    encoder = MeanColour()
+    pipeline = EmbeddingPipeline(
+        encoder,
+        Door({"red": red, "blue": blue}),
+        known_vectors=lambda asked: {k: known[k] for k in asked if k in known},
+    )
+    outcomes = [o for found in pipeline.stream([ImageTask(1, "red"), ImageTask(2, "blue")]) for o in found]
+    assert {outcome.image_id: outcome.vector == b"kept" for outcome in outcomes} == {1: True, 2: False}
+    assert sum(encoder.batches) == 1
