@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 
 from shopvision.database import connect
 from shopvision.settings import get_settings
@@ -40,7 +40,7 @@ def _send_again() -> None:
     """A message is only a hint: a ready chunk that nobody claims gets another one, a duplicate does no harm."""
     with connect() as connection:
         overdue = (
-            (Chunk.state == ChunkState.READY)
+            (Chunk.state == literal_column("'ready'"))  # no parameter: a prepared plan can then use the partial index
             & (Chunk.sent_at < func.now() - timedelta(seconds=get_settings().resend_after_seconds))
             & (Job.state == JobState.RUNNING)
         )

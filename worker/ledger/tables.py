@@ -79,6 +79,8 @@ class Chunk(Base):
         Index("ix_chunks_job_id_state", "job_id", "state"),
         # Without lease_until on purpose: a heartbeat then touches no index and stays a cheap in-page update.
         Index("ix_chunks_open", "state", postgresql_where=text("state IN ('ready', 'leased')")),
+        # What is on its way to a worker: few, however many chunks are ready.
+        Index("ix_chunks_sent", "sent_at", postgresql_where=text("state = 'ready' AND sent_at IS NOT NULL")),
         CheckConstraint("state IN ('ready', 'leased', 'done', 'divided', 'cancelled', 'failed')", name="state"),
     )
 
@@ -124,7 +126,12 @@ class OutboxMessage(Base):
     """A message to Celery, written in the transaction that makes it due. A trigger notifies the relay at commit."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_unsent", "queue", "message_id", postgresql_where=text("sent_at IS NULL")),)
+    __table_args__ = (
+        # In the order in which the relay sends, so that it reads what is due and nothing else.
+        Index(
+            "ix_outbox_unsent", "urgent", "queue", "not_before", "message_id", postgresql_where=text("sent_at IS NULL")
+        ),
+    )
 
     message_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     chunk_id: Mapped[int] = mapped_column(ForeignKey("chunks.chunk_id", ondelete="CASCADE"), index=True)
