@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     image_timeout_seconds: float = Field(20.0, description="whole time for fetching one picture")
     image_allow_private_hosts: bool = Field(default=False, description="let https pictures come from private addresses")
 
+    fast_paths: bool = Field(default=True, description="false runs encoders as their libraries made them")
     loaded_models_bytes: int = Field(4 * 2**30, description="loaded models of one process, by their files' size")
 
     lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")

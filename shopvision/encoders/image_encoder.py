@@ -17,7 +17,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 
-from shopvision.encoders._fast.folding import fold_batch_norm
+from shopvision.encoders._fast import accelerate_image_network
 from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import JobError, UserError
 from shopvision.images.preprocessing import Preprocessing
@@ -120,7 +120,7 @@ class ImageEncoder:
         self.dtype = dtype
         self.batch_size = BATCH_SIZE.get(device.type, 32)
         self._compile_mode = compile_mode
-        fold_batch_norm(network, torch.zeros(1, 3, *preprocessing.size).uniform_(-1, 1))
+        accelerate_image_network(network, preprocessing.size)
         network.requires_grad_(requires_grad=False).to(device, dtype)
         _use_channels_last(network)
         self._module: nn.Module = _PixelsToVectors(network, preprocessing, dtype).to(device).eval()

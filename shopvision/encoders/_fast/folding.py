@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # float32 rounding through a hundred layers stays far below this; a wrong fold is far above.
 TOLERANCE = 1e-3
@@ -61,24 +62,16 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> int:
         left as it was).
     """
     before = network(example)
-    original = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     names = {id(module): name for name, module in network.named_modules()}
-    folded: list[tuple[str, nn.BatchNorm2d, nn.Conv2d, Any]] = []
+    replaced: list[tuple[str, nn.Module]] = []
     for convolution, norm in _pairs(network, example):
         if norm.running_mean is None or norm.running_var is None:
             continue
-        scale = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
-        shift = -norm.running_mean * scale + (0.0 if norm.bias is None else norm.bias)
-        folded.append((names[id(norm)], norm, convolution, convolution.bias))
-        if convolution.bias is not None:
-            shift = shift + convolution.bias * scale
-        convolution.weight.mul_(scale.view(-1, 1, 1, 1))
-        convolution.bias = nn.Parameter(shift, requires_grad=False)
-        network.set_submodule(names[id(norm)], _rest(norm))
+        for module, replacement in ((convolution, fuse_conv_bn_eval(convolution, norm)), (norm, _rest(norm))):
+            replaced.append((names[id(module)], module))
+            network.set_submodule(names[id(module)], replacement)
     if torch.allclose(network(example), before, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())):
-        return len(folded)
-    for name, norm, convolution, bias in folded:
-        network.set_submodule(name, norm)
-        convolution.bias = bias
-    network.load_state_dict(original)
+        return len(replaced) // 2
+    for name, original in replaced:
+        network.set_submodule(name, original)
     return 0

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shopvision.encoders._fast.bert_on_cpu import tune_for_cpu
-from shopvision.encoders._fast.first_token import compute_first_token_alone
-from shopvision.encoders._fast.folding import fold_batch_norm
+from shopvision.encoders._fast import accelerate_image_network, accelerate_text_encoder
 from shopvision.encoders.image_encoder import BATCH_SIZE
 from shopvision.errors import JobError
 from shopvision.matching.scoring.batching import TOKENS_AT_ONCE, ShouldStop, run_batches, thread_count, token_batches
@@ -42,9 +40,8 @@ class OneTowerRunner:
         self, network: OneTower, packer: Packer, *, device: torch.device, dtype: torch.dtype, symmetric: bool
     ) -> None:
         """Take over ``network`` (float32, CPU)."""
-        compute_first_token_alone(network.text, pooling=network.pooling, layers=network.layers)
         self._network = network.requires_grad_(requires_grad=False).to(device, dtype).eval()
-        tune_for_cpu(self._network.text)
+        accelerate_text_encoder(self._network.text, pooling=network.pooling, layers=network.layers)
         self._packer = packer
         self._device = device
         self._symmetric = symmetric
@@ -113,7 +110,7 @@ class TwoTowerRunner:
         """Take over ``network`` (float32, CPU). Its head stays in float32: its work is small, and vectors are kept."""
         network.requires_grad_(requires_grad=False).eval()
         if network.image is not None and preprocessing is not None:
-            fold_batch_norm(network.image, torch.zeros(1, 3, *preprocessing.size).uniform_(-1, 1))
+            accelerate_image_network(network.image, preprocessing.size)
             network.image = _ComputesIn(network.image, dtype)
         elif network.text is not None:
             network.text.to(dtype)
@@ -121,7 +118,7 @@ class TwoTowerRunner:
                 network.projection.to(dtype)
         self._network = network.to(device)
         if network.text is not None:
-            tune_for_cpu(network.text)
+            accelerate_text_encoder(network.text)
         self._packer = packer
         self._device = device
         self._symmetric = symmetric
