@@ -39,6 +39,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".shopvision"), description="state of the local stack, local caches and worker run files")
     database_url: SecretStr | None = Field(None, description="postgresql://user:password@host/database")
+    database_transaction_pooling: bool = Field(
+        default=False, description="true where the address leads to a pooler in transaction mode, such as PgBouncer"
+    )
     broker_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
     object_store: str | None = Field(None, description="s3://bucket/prefix or file:///dir")
     s3_endpoint_url: str | None = Field(None, description="an S3-compatible server other than AWS")
@@ -98,7 +101,10 @@ class Settings(BaseSettings):
     flower_password: SecretStr | None = Field(None, description="Flower does not start without one")
     flower_host: str = Field("127.0.0.1", description="address that Flower listens on")
     flower_port: int = 5555
-    flower_read_only: bool = Field(default=True, description="false lets Flower's users stop workers and revoke tasks")
+    flower_read_only: bool = Field(
+        default=True,
+        description="false lets Flower's users, and whoever reaches the broker, stop workers and revoke tasks",
+    )
 
     index_name: str = "catalogue"
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal")

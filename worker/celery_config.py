@@ -7,6 +7,7 @@ once. That is expected: a chunk can be claimed only once per attempt, and only t
 from __future__ import annotations
 
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from shopvision.settings import get_settings
 
@@ -19,6 +20,8 @@ QUEUES = ("gpu.embed", "gpu.score", "gpu.rank", "io", "index", "control")
 URGENT_PRIORITY = 0
 ORDINARY_PRIORITY = 6
 
+# Takes the place of Kombu's own; by name, so that it is loaded with the first connection.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.redis_transport:Transport"))
 visibility_timeout = 3600
 broker_url = _settings.broker_url.get_secret_value() if _settings.broker_url else "redis://127.0.0.1:6379/0"
 broker_transport_options = {
@@ -58,6 +61,8 @@ worker_max_tasks_per_child = 500
 # Safe only with the fencing token: the loser notices at its next batch border.
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_hijack_root_logger = False
+# Whoever reaches the broker could stop workers by it. Only a Flower that may do so needs it.
+worker_enable_remote_control = not _settings.flower_read_only
 
 # The only entries are ticks that look into Postgres for what is due, so the scheduler keeps no state: a second beat, a
 # restart or an emptied Redis changes nothing.

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import structlog
 from celery import bootsteps
-from kombu import Connection as BrokerConnection
-from kombu.exceptions import ChannelError, OperationalError
-from sqlalchemy.exc import SQLAlchemyError
 
-from shopvision.database import dispose_engine, get_engine
+from shopvision.database import dispose_engine, explain, fault_of, get_engine
 from shopvision.settings import get_settings
 from worker.app import app
-from worker.celery_config import ORDINARY_PRIORITY, URGENT_PRIORITY
-from worker.kinds import Phase
+from worker.broker import CeleryBroker, broker_errors
 from worker.ledger.outbox import relay
 from worker.ledger.reaper import reap
 
@@ -32,73 +30,59 @@ BUSY_SECONDS = 0.05  # while queues are full or messages keep coming
 ERROR_PAUSE_SECONDS = 1.0
 
 
-class CeleryBroker:
-    """The relay's view of the broker."""
-
-    def __init__(self) -> None:
-        self._connection: BrokerConnection = app.connection_for_write()
-        self._channel: Any = self._connection.channel()
-
-    def depth(self, queue: str) -> int:
-        """Messages of every priority waiting in ``queue``; a queue that does not exist yet is empty."""
-        try:
-            _, waiting, _ = self._channel.queue_declare(queue=queue, passive=True)
-        except ChannelError:
-            return 0
-        return int(waiting)
-
-    def send(self, task: str, chunk_id: int, queue: str, *, urgent: bool) -> None:
-        """Publish one message; workers take urgent ones first."""
-        priority = URGENT_PRIORITY if urgent else ORDINARY_PRIORITY
-        # Splitting and finishing look at all of a job: finding candidates in millions of items takes a while.
-        time_limit = None if task.endswith(f".{Phase.CHUNK}") else get_settings().whole_time_limit_seconds
-        app.send_task(
-            task, args=[chunk_id], queue=queue, priority=priority, time_limit=time_limit,
-            connection=self._connection, retry=False,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """Let go of the broker connection."""
-        self._connection.close()
-
-
 class Dispatcher(threading.Thread):
     """Wakes at each commit that filled the outbox, and at least every ``dispatch_interval_seconds``."""
 
     def __init__(self) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self._stopping = threading.Event()
+        self._trouble = ""  # already told
 
     def run(self) -> None:
         """Go on until stopped, whatever is down meanwhile."""
+        broker_away = broker_errors()
         while not self._stopping.is_set():
             try:
                 self._serve()
-            except (psycopg.Error, SQLAlchemyError, OperationalError, OSError) as error:
-                log.warning("dispatcher_waits", error=repr(error).splitlines()[0])
-                self._stopping.wait(ERROR_PAUSE_SECONDS)
-            except Exception:
-                log.exception("dispatcher_failed")
+            except Exception as error:
+                if isinstance(error, broker_away) or fault_of(error) is not None:
+                    self._tell(explain(error))
+                else:
+                    log.exception("dispatcher_failed")
                 self._stopping.wait(ERROR_PAUSE_SECONDS)
 
     def _serve(self) -> None:
         settings = get_settings()
         broker = CeleryBroker()
-        address = get_engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
-            with psycopg.connect(address, autocommit=True, connect_timeout=5) as listener:
-                listener.execute(f"LISTEN {CHANNEL}")
+            with self._commits() as wait_for_commit:
                 next_reaping = 0.0
                 while not self._stopping.is_set():
                     if time.monotonic() >= next_reaping:
                         reap()
                         next_reaping = time.monotonic() + settings.dispatch_interval_seconds
                     kept_back = relay(broker, settings.queue_depth_limit)
-                    pause = BUSY_SECONDS if kept_back else settings.dispatch_interval_seconds
-                    for _ in listener.notifies(timeout=pause, stop_after=1):
-                        pass
+                    self._tell("")
+                    wait_for_commit(BUSY_SECONDS if kept_back else settings.dispatch_interval_seconds)
         finally:
             broker.close()
+
+    @contextmanager
+    def _commits(self) -> Iterator[Callable[[float], object]]:
+        """Gives what waits for the next commit that fills the outbox, at most for so many seconds."""
+        if get_settings().database_transaction_pooling:  # whoever LISTENs there gets another connection each time
+            yield self._stopping.wait
+            return
+        address = get_engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(address, autocommit=True, connect_timeout=5) as listener:
+            listener.execute(f"LISTEN {CHANNEL}")
+            yield lambda seconds: list(listener.notifies(timeout=seconds, stop_after=1))
+
+    def _tell(self, trouble: str) -> None:
+        """One line when trouble begins or becomes another, not one at each try."""
+        if trouble and trouble != self._trouble:
+            log.warning("dispatcher_waits", error=trouble)
+        self._trouble = trouble
 
     def stop(self) -> None:
         """End the thread within one interval."""

@@ -138,6 +138,7 @@ class Monitor:
         from celery.worker import state
 
         from worker.app import app
+        from worker.broker import broker_errors, queue_depth
 
         try:
             waiting = sum(map(queue_depth, app.amqp.queues.consume_from))
@@ -163,6 +164,7 @@ class Monitor:
     def metrics(self) -> bytes:
         """What Prometheus reads. What all workers share is told only by those that serve the control queue."""
         from worker import metrics
+        from worker.broker import broker_errors, queue_depth
         from worker.celery_config import QUEUES
 
         if "control" not in self._queues:
@@ -197,29 +199,6 @@ class Monitor:
                 """One line per probe would drown the log."""
 
         return Handler
-
-
-def broker_errors() -> tuple[type[Exception], ...]:
-    """What talking to the broker may raise."""
-    from worker.app import app
-
-    connection = app.connection_for_read()
-    return (*connection.connection_errors, *connection.channel_errors, OSError)
-
-
-def queue_depth(queue: str) -> int:
-    """Messages waiting in ``queue``; one that does not exist yet is empty. Gives up after one try."""
-    from kombu.exceptions import ChannelError
-
-    from worker.app import app
-
-    with app.connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1, timeout=int(BEAT_SECONDS))
-        channel: Any = connection.default_channel  # its type differs by transport
-        try:
-            return int(channel.queue_declare(queue=queue, passive=True).message_count)
-        except ChannelError:
-            return 0
 
 
 class HealthStep(bootsteps.StartStopStep):

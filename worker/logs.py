@@ -9,6 +9,25 @@ import structlog
 
 from shopvision.settings import get_settings
 
+# What Celery says about a message or a tick fits into its first line; help texts and stacks follow.
+_LONG_WINDED = ("celery.beat", "celery.worker.consumer.consumer")
+_BROKER_LIBRARIES = {"redis", "kombu"}
+
+
+def keep_to_one_line(record: logging.LogRecord) -> bool:
+    """A filter that shortens records of Celery: a broker that is away, or a wrong message, is no fault in the code."""
+    if record.name == "py.warnings":  # at every reconnect Celery warns of what we chose on purpose
+        return "CPendingDeprecationWarning" not in record.getMessage()
+    if not record.name.startswith(("celery", "kombu")):
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    broker = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _BROKER_LIBRARIES
+    if record.name in _LONG_WINDED:
+        record.msg, record.args = (record.getMessage().splitlines() or [""])[0], ()
+    if broker or record.name in _LONG_WINDED:
+        record.exc_info = record.exc_text = None
+    return True
+
 
 def configure_logging() -> None:
     """Send our events and those of libraries through one renderer: JSON, or coloured lines on a terminal."""
@@ -26,6 +45,7 @@ def configure_logging() -> None:
         else [structlog.dev.ConsoleRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(keep_to_one_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
@@ -31,13 +33,18 @@ def get_engine() -> Engine:
         raise UserError(
             "SHOPVISION_DATABASE_URL is not an address like postgresql://user:password@host/name."
         ) from None
-    return create_engine(
-        url,
-        pool_size=4,
-        max_overflow=8,
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "application_name": "shopvision", "options": "-c timezone=utc"},
-    )
+    connect_args: dict[str, Any] = {"connect_timeout": 5, "application_name": "shopvision"}
+    if get_settings().database_transaction_pooling:
+        connect_args["prepare_threshold"] = None  # each transaction may get another connection of the pooler's
+    engine = create_engine(url, pool_size=4, max_overflow=8, pool_pre_ping=True, connect_args=connect_args)
+    event.listen(engine, "connect", _use_utc)
+    return engine
+
+
+def _use_utc(connection: psycopg.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+    # A statement, since poolers refuse it among the options of a connection; this one they keep for each client.
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def dispose_engine() -> None:

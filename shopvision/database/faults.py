@@ -37,6 +37,18 @@ _REQUEST_CLASSES = {
     "P0",  # raised by a trigger
 }  # fmt: skip
 _SCHEMA = {"3F000", "42703", "42883", "42P01"}  # schema, column, function, table that is not there
+_POOLER = (
+    "The database's address leads to a pooler in transaction mode ({reason}): "
+    "set SHOPVISION_DATABASE_TRANSACTION_POOLING=true."
+)
+_MENDS = {
+    "53100": "The database's disk is full ({reason}): free space there, then try again.",
+    "26000": _POOLER,  # a prepared statement that is not there
+    "42P05": _POOLER,  # or there already: they are a connection's own
+    **dict.fromkeys(
+        _SCHEMA, "The database schema is not the one this code needs ({reason}): run `shopvision migrate`."
+    ),
+}
 
 
 def fault_of(error: BaseException) -> Fault | None:
@@ -63,10 +75,8 @@ def explain(error: BaseException) -> str:
     if cause is None:
         return f"{type(error).__name__}: {error}"
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:MAX_REASON_LENGTH]
-    if cause.sqlstate == "53100":
-        return f"The database's disk is full ({reason}): free space there, then try again."
-    if cause.sqlstate in _SCHEMA:
-        return f"The database schema is not the one this code needs ({reason}): run `shopvision migrate`."
+    if cause.sqlstate in _MENDS:
+        return _MENDS[cause.sqlstate].format(reason=reason)
     if fault_of(error) is not Fault.PASSING:
         return f"The database refuses ({reason})."
     if cause.sqlstate is None:

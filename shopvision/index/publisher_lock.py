@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Executable, func, select, text
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from shopvision.database import get_engine
+from shopvision.database.named_lock import hold
 from shopvision.errors import TransientError
 
 LOCK_WAIT_SECONDS = 30.0
@@ -25,7 +26,7 @@ class PublisherLock:
     def require_held(self) -> None:
         """Raise ``TransientError`` where the connection broke, and with it the lock went to somebody else."""
         try:
-            self._connection.execute(text("SELECT 1"))
+            hold(self._connection)
         except DBAPIError:
             raise TransientError(f"The database connection broke while publishing index {self._name!r}.") from None
 
@@ -39,24 +40,18 @@ def publisher_lock(name: str) -> Iterator[PublisherLock]:
     """
     key = func.hashtextextended(f"shopvision.index.{name}", 0)
     with get_engine().connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_WAIT_SECONDS:g}s'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS:g}s'")
         try:
-            connection.execute(select(func.pg_advisory_lock(key)))
+            connection.execute(select(func.pg_advisory_xact_lock(key)))
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             raise TransientError(f"Index {name!r} is being published by another process: try again later.") from None
-        finally:
-            _quietly(connection, text("RESET lock_timeout"))
+        hold(connection)
         try:
             yield PublisherLock(name, connection)
         finally:
-            _quietly(connection, select(func.pg_advisory_unlock(key)))
-
-
-def _quietly(connection: Connection, statement: Executable) -> None:
-    try:
-        connection.execute(statement)
-    except SQLAlchemyError:  # the lock, and the setting, went with their connection
-        connection.invalidate()
+            try:
+                connection.rollback()
+            except SQLAlchemyError:  # the lock went with its connection
+                connection.invalidate()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-from shopvision.database import connect, get_engine
+from shopvision.database import connect, explain, get_engine
+from shopvision.database.named_lock import try_lock
 from shopvision.errors import UserError
+from worker.logs import log_warnings_to_stderr
 from worker.schema import configuration, declared_tables, migrate, require_current_schema
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -53,3 +58,28 @@ def test_going_back_from_plan_rankings_and_forth_again() -> None:
     assert all("image_encoder" in definition for definition in now)
     with connect() as connection:
         assert connection.scalars(text(noted)).all() == now
+
+
+def test_a_second_migrator_waits_for_its_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    log_warnings_to_stderr()
+    done: list[bool] = []
+    second = threading.Thread(target=lambda: (migrate(), done.append(True)))
+    with connect() as first:
+        assert try_lock(first, "shopvision.migrations")
+        second.start()
+        second.join(1)
+        assert second.is_alive()
+    second.join(10)
+    assert done == [True]
+    assert "another process is migrating this database" in capsys.readouterr().err
+
+
+def test_a_migration_waits_only_briefly_for_a_table() -> None:
+    try:
+        with connect() as reader:
+            reader.execute(text("SELECT * FROM plan_rankings"))
+            with pytest.raises(OperationalError) as refused:
+                command.downgrade(configuration(), "0001")
+        assert "try again" in explain(refused.value)
+    finally:
+        migrate()

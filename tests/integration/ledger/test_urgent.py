@@ -16,7 +16,7 @@ from shopvision.errors import TransientError
 from shopvision.settings import get_settings
 from tests.integration.ledger.conftest import CountKind, CountParams, RememberingBroker, effects
 from worker.app import app
-from worker.dispatcher import CeleryBroker
+from worker.broker import CeleryBroker
 from worker.kinds import StepContext
 from worker.ledger import jobs, leases
 from worker.ledger.outbox import relay

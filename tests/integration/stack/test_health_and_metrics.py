@@ -16,8 +16,9 @@ from sqlalchemy import text
 from shopvision.database import connect
 from shopvision.errors import UserError
 from worker.app import app
+from worker.broker import broker_errors, queue_depth
 from worker.celery_config import QUEUES
-from worker.health import BEAT_SECONDS, Monitor, broker_errors, queue_depth
+from worker.health import BEAT_SECONDS, Monitor
 from worker.metrics import BrokerCollector, LedgerCollector, expose
 from worker.stack.run_directory import RunDirectory, claim_run_directory
 
