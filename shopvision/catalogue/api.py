@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from shopvision.catalogue.known_ids import could_be_id
 from shopvision.catalogue.record_texts import RecordError, normalised
 from shopvision.catalogue.row_conversion import ItemRow, PlanRow, item_row, plan_row
 from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, delete_rows, write_rows
@@ -62,4 +63,7 @@ def _rows(
 def _ids(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
         raise UserError("Ids must be a list of texts. Nothing was deleted.")
+    wrong = next((one for one in ids if not could_be_id(one)), None)
+    if wrong is not None:
+        raise UserError(f"Id {wrong[:80]!r} can be none of the catalogue's: correct it. Nothing was deleted.")
     return list(ids)

@@ -19,13 +19,13 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.row_conversion import ItemRow, PlanRow
-from shopvision.catalogue.source_files import CatalogueFile, Source
+from shopvision.catalogue.source_files import Source, SourceFile
 from shopvision.errors import ShopvisionError, TransientError
 
 BATCH_ROWS = 5_000
@@ -96,7 +96,11 @@ class Checker:
         """The checked batches of ``source``, read here."""
         good: list[tuple[int, Row]] = []
         refused: list[Refusal] = []
+        line = 0
         for line, record in source.records:
+            if len(good) + len(refused) == BATCH_ROWS:
+                yield Batch(good, refused, source.fraction_read())
+                good, refused = [], []
             if isinstance(record, RecordError):
                 refused.append(Refusal(line, str(record), None))
             else:
@@ -105,9 +109,8 @@ class Checker:
                     good.append((line, self.to_row(mapped)))
                 except RecordError as error:
                     refused.append(Refusal(line, str(error), _readable(mapped.get(self.key))))
-            if len(good) + len(refused) == BATCH_ROWS:
-                yield Batch(good, refused, source.fraction_read())
-                good, refused = [], []
+        if refused and refused[-1].line == line and source.is_cut():
+            refused[-1] = replace(refused[-1], key=None)  # cut short, it may be another record's
         yield Batch(good, refused, source.fraction_read())
 
 
@@ -118,7 +121,7 @@ def _readable(key: Any) -> str | None:
 
 
 @contextmanager
-def _apart(checker: Checker, file: CatalogueFile) -> Iterator[Iterator[Batch]]:
+def _apart(checker: Checker, file: SourceFile) -> Iterator[Iterator[Batch]]:
     """Batches from another process, which ends with the ``with`` block whatever happens in it."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", "from shopvision.catalogue.batch_checking import serve; serve()"],

@@ -18,21 +18,21 @@ from typing import Any, TextIO, TypeVar
 
 import psycopg
 import sqlalchemy.exc
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from shopvision.catalogue.batch_checking import BATCH_ROWS, Batch, Checker, Refusal, Row
 from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.missing_rows import find_missing, reason_to_keep_all, reason_to_keep_missing
 from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.row_conversion import item_row, plan_row
 from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
 from shopvision.catalogue.seen_keys import SeenKeys
 from shopvision.catalogue.source_files import Source
-from shopvision.database import connect, get_engine
+from shopvision.database import connect
 from shopvision.errors import TransientError
 
 ERRORS_KEPT = 1_000
 DEADLOCK_TRIES = 5
-MAX_DELETED_SHARE = 0.5
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class Importer:
 
         Args:
             delete_missing: afterwards delete what the file lacks. Refused rows count as present.
-            force: delete even more than half of what is stored.
+            force: delete also where more than a tenth of what is stored is missing, or of the rows was refused.
 
         Raises:
             UserError: the file cannot be read to its end; nothing is deleted then.
@@ -227,35 +227,26 @@ class Importer:
         )
 
     def _delete_missing(self, *, force: bool) -> None:
-        report, key, table = self.report, self._kind.key, self._kind.target.table
-        if report.rows == report.refused:
-            report.not_deleted = "the file holds no good row"
+        report, target = self.report, self._kind.target
+        report.not_deleted = reason_to_keep_all(
+            rows=report.rows, refused=report.refused, nameless=self._nameless, key=self._kind.key, force=force
+        )
+        if report.not_deleted is not None:
             return
-        if self._nameless:
-            report.not_deleted = (
-                f"{self._nameless} refused rows have no readable {key}, and might be any of the stored ones"
-            )
+        missing = find_missing(target, self._are_in_file)
+        report.not_deleted = reason_to_keep_missing(missing, target.table, force=force)
+        if report.not_deleted is not None:
             return
-        stored, missing = 0, []
-        with get_engine().connect() as connection:
-            result = connection.execution_options(yield_per=BATCH_ROWS).execute(text(self._kind.target.keys))
-            for partition in result.scalars().partitions():
-                keys = list(partition)
-                stored += len(keys)
-                present = zip(keys, self._seen.lines(keys), self._refused_keys.lines(keys), strict=True)
-                missing += [name for name, seen, refused in present if not (seen or refused)]
-        if len(missing) > stored * MAX_DELETED_SHARE and not force:
-            report.not_deleted = (
-                f"{len(missing):,} of {stored:,} {table} are not in the file; give --force if that is right"
-            )
-            return
-        missing.sort()
-        for start in range(0, len(missing), BATCH_ROWS):
-            keys = missing[start : start + BATCH_ROWS]
+        for start in range(0, len(missing.keys), BATCH_ROWS):
+            keys = missing.keys[start : start + BATCH_ROWS]
             if report.dry_run:
                 report.deleted += len(keys)
             else:
-                report.deleted += _transaction(partial(delete_rows, target=self._kind.target, keys=keys))
+                report.deleted += _transaction(partial(delete_rows, target=target, keys=keys))
+
+    def _are_in_file(self, keys: Sequence[str]) -> list[bool]:
+        lines = zip(self._seen.lines(keys), self._refused_keys.lines(keys), strict=True)
+        return [bool(seen or refused) for seen, refused in lines]
 
 
 @contextmanager

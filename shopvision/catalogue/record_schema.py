@@ -4,7 +4,7 @@
 key of an item                        meaning
 ==========================  ========  ================================================================================
 ``item_id``                 required  at most 200 characters
-``images``                  required  list of ``{uri|file, view?}`` or of plain addresses; the first one leads
+``images``                            list of ``{uri|file, view?}`` or of plain addresses; the first one leads
 ``title``, ``brand``                  text
 ``description``                       text
 ``category``                          path: ``Men/Tops/Hoodies``, or a list of its parts
@@ -31,12 +31,13 @@ as absent; picture addresses stay byte for byte, because files and object keys a
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any, NotRequired
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 
@@ -46,8 +47,34 @@ def _no_fraction(value: Any) -> Any:
     return value
 
 
+def number_text(value: float) -> str:
+    """A number where text is expected, as somebody would have written it: 42 for 42.0.
+
+    Raises:
+        ValueError: it is not finite, or so large that its last digits are lost.
+    """
+    if not value.is_integer():
+        if math.isfinite(value):
+            return repr(value)
+        raise ValueError("not a finite number; leave it out where there is none")
+    if abs(value) > MAX_EXACT_FLOAT:
+        raise ValueError(f"{value!r} has lost its last digits; write it as text")
+    return str(int(value))
+
+
+def _written(value: Any) -> Any:
+    return number_text(value) if type(value) is float else value
+
+
 def _absent_if_blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _price(value: Any) -> Any:
+    """Python takes more for a number than shops do."""
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        raise ValueError("not a number; write it like 19.90")
+    return _absent_if_blank(value)
 
 
 def _parts(separator: str) -> Callable[[Any], Any]:
@@ -58,9 +85,9 @@ def _parts(separator: str) -> Callable[[Any], Any]:
             return value
         if value.lstrip().startswith("["):
             try:
-                return json.loads(value)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"broken JSON ({error.msg}, character {error.pos + 1})") from None
+                return from_json(value, allow_inf_nan=False)
+            except ValueError as error:
+                raise ValueError(f"broken JSON ({error})") from None
         return [part for part in map(str.strip, value.split(separator)) if part]
 
     return split
@@ -88,21 +115,26 @@ def _pictures(value: Any) -> Any:
 
 
 def _path(value: Any) -> Any:
-    return "/".join(str(part).strip() for part in value) if isinstance(value, list) else value
+    return "/".join(str(_written(part)).strip() for part in value) if isinstance(value, list) else _written(value)
 
 
 def _iso(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
+MAX_ID_CHARACTERS = 200
+MAX_EXACT_FLOAT = 2**53  # up to here every whole number is a float
+
 # Lengths keep index rows below Postgres' 2,704 bytes at four bytes a character: an id beside an address, a category.
 # Annotations apply from left to right, and only a constraint next to the type is checked by pydantic's fast core.
 Id = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), BeforeValidator(_no_fraction)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ID_CHARACTERS),
+    BeforeValidator(_no_fraction),
 ]
 Category = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), BeforeValidator(_path)]
-Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000)]
-Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100_000)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000), BeforeValidator(_written)]
+Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100_000), BeforeValidator(_written)]
 Price = Annotated[
     float, Field(ge=0, le=1e12, allow_inf_nan=False)
 ]  # 15 digits are exact; Decimal costs five times the time
@@ -112,7 +144,9 @@ Currency = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True
 class Attribute(TypedDict):
     """A property of an item."""
 
-    key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+    key: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), BeforeValidator(_written)
+    ]
     value: Line | None
 
 
@@ -134,7 +168,7 @@ class Item(Record):
     """An item as it comes in."""
 
     item_id: Id
-    images: Annotated[list[Picture], Field(min_length=1, max_length=200), BeforeValidator(_pictures)]
+    images: Annotated[list[Picture], Field(default_factory=list, max_length=200), BeforeValidator(_pictures)]
     title: Line | None = None
     brand: Line | None = None
     category: Category | None = None
@@ -142,7 +176,7 @@ class Item(Record):
     sku_attributes: Annotated[
         list[Attribute], Field(default_factory=list, max_length=500), BeforeValidator(_attributes)
     ]
-    price: Annotated[Price | None, BeforeValidator(_absent_if_blank)] = None
+    price: Annotated[Price | None, BeforeValidator(_price)] = None
     currency: Annotated[Currency | None, BeforeValidator(_absent_if_blank)] = None
     description: Prose | None = None
     updated_at: Annotated[datetime | None, BeforeValidator(_absent_if_blank)] = None

@@ -1,12 +1,14 @@
-"""The texts of a record, as Postgres and everyone after it can read them: valid, without NUL, in composed form."""
+"""What a record may hold, so that Postgres and everyone after it can read it: texts in composed form, plain numbers."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+MAX_DEPTH = 100
 AS_BYTES = frozenset({"images"})  # names of files and objects: normalising would point to another one
 
 
@@ -18,13 +20,15 @@ def normalised(record: dict[str, Any]) -> dict[str, Any]:
     """``record`` with every text in it, at any depth, in Unicode's composed form (NFC).
 
     Raises:
-        RecordError: a text holds NUL, which Postgres cannot store, or is not valid UTF-8.
+        RecordError: a text holds NUL, which Postgres cannot store, or is not valid UTF-8; a number is not finite; lists
+            and objects stand too deep inside of each other.
     """
     try:
         plain = to_json(record).decode()
-    except (PydanticSerializationError, UnicodeError):
+    except (PydanticSerializationError, ValueError):  # ValueError: depth, and texts that are not valid
         plain = ""
-    if plain and "\\u0000" not in plain and (plain.isascii() or unicodedata.is_normalized("NFC", plain)):
+    suspect = not plain or "\\u0000" in plain or "NaN" in plain or "Infinity" in plain
+    if not suspect and (plain.isascii() or unicodedata.is_normalized("NFC", plain)):
         return record
     result = {}
     for key, value in record.items():
@@ -32,11 +36,29 @@ def normalised(record: dict[str, Any]) -> dict[str, Any]:
             clean = _composed(value)
             result[_composed(key)] = value if key in AS_BYTES else clean
         except RecordError as error:
-            raise RecordError(f"{key.encode(errors='replace').decode()}: {error}") from None
+            shown = key.encode(errors="replace").decode().replace("\0", "?")
+            raise RecordError(f"{shown}: {error}") from None
     return result
 
 
-def _composed(value: Any) -> Any:
+def normalised_or_error(record: dict[str, Any]) -> dict[str, Any] | RecordError:
+    """The record as :func:`normalised` returns it, or what that raises."""
+    try:
+        return normalised(record)
+    except RecordError as error:
+        return error
+
+
+def is_storable(text: str) -> bool:
+    """Whether Postgres can take the text: no NUL, no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _composed(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         if "\0" in value:
             raise RecordError("a NUL character; remove it from the text")
@@ -45,8 +67,12 @@ def _composed(value: Any) -> Any:
         except UnicodeEncodeError:
             raise RecordError("not valid UTF-8; save the file as UTF-8") from None
         return unicodedata.normalize("NFC", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError("not a finite number; leave it out where there is none")
+    if isinstance(value, dict | list | tuple) and depth == MAX_DEPTH:
+        raise RecordError(f"nested {MAX_DEPTH} levels deep; make it flatter")
     if isinstance(value, dict):
-        return {_composed(key): _composed(inner) for key, inner in value.items()}
+        return {_composed(key): _composed(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_composed(inner) for inner in value]
+        return [_composed(inner, depth + 1) for inner in value]
     return value

@@ -163,6 +163,9 @@ MENDS = {
     "less_than_equal": "more than {le:,.0f}; correct it",
     "float_parsing": "not a number; write it like 19.90",
     "float_type": "not a number; write it like 19.90",
+    "datetime_type": "not a time; write it like 2026-01-31T12:00:00Z",
+    "datetime_parsing": "not a time; write it like 2026-01-31T12:00:00Z",
+    "datetime_from_date_parsing": "not a time; write it like 2026-01-31T12:00:00Z",
     "string_pattern_mismatch": "not a currency code; write three letters such as EUR",
 }
 

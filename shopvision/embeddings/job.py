@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import Connection, func, select
 
-from shopvision.catalogue.tables import Item, ItemImage
+from shopvision.catalogue.known_ids import require_items
+from shopvision.catalogue.tables import ItemImage
 from shopvision.database import among, connect
-from shopvision.errors import UserError
 from shopvision.index.tables import Embedding, IndexGeneration
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def images_in_scope(
     """
     query = select(ItemImage.image_id).order_by(ItemImage.image_id)
     if item_ids is not None:
-        _require_items(item_ids)
-        query = query.where(among(ItemImage.item_id, item_ids))
+        query = query.where(among(ItemImage.item_id, require_items(item_ids)))
     if only_unseen:
         seen = select(Embedding.image_id).where(
             Embedding.model_version_id == ref.model_version_id, Embedding.image_id == ItemImage.image_id
@@ -126,15 +125,6 @@ def images_in_scope(
         query = query.where(~seen.exists())
     with connect() as connection, connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}) as result:
         yield from result.scalars()
-
-
-def _require_items(item_ids: Sequence[str]) -> None:
-    with connect() as connection:
-        known = set(connection.scalars(select(Item.item_id).where(among(Item.item_id, item_ids))))
-    unknown = [item_id for item_id in item_ids if item_id not in known]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise UserError(f"Item {unknown[0]!r}{more} is not in the catalogue: import it first, or leave it out.")
 
 
 def embed_images(

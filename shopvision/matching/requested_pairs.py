@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import structlog
 from sqlalchemy import Connection, text
 
+from shopvision.catalogue.record_schema import MAX_ID_CHARACTERS
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
 
 log = structlog.get_logger(__name__)
-
-LONGEST_ID = 200  # characters, as the catalogue takes them
 
 _UNKNOWN = """
     UPDATE staging SET code = 'unknown_item', message = concat(
@@ -175,8 +174,8 @@ def _side(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     item_id = record_id(record, keys)
     if not item_id:
         raise ItemError("broken_row", f"no {keys[0]}; give the ids of two catalogue items")
-    if len(item_id) > LONGEST_ID:
-        raise ItemError("broken_row", f"{keys[0]} has {len(item_id)} characters; ids have {LONGEST_ID} at most")
+    if len(item_id) > MAX_ID_CHARACTERS:
+        raise ItemError("broken_row", f"{keys[0]} has {len(item_id)} characters; ids have {MAX_ID_CHARACTERS} at most")
     return item_id
 
 

@@ -16,9 +16,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Text, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from shopvision.catalogue.known_ids import require_items
 from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.database import connect, copy_upsert
-from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.fitting.data import items_from_catalogue
 from shopvision.matching.tables import ItemVector, PairScore
@@ -125,22 +125,6 @@ def mark_due(model_version_id: int, job_id: uuid.UUID, *, everything: bool, item
         values["item_ids"] = require_items(item_ids)
     with connect() as connection:
         return connection.execute(text(_MARK_DUE.format(which=which)), values).rowcount
-
-
-def require_items(item_ids: Sequence[str]) -> list[str]:
-    """The ids without repetitions.
-
-    Raises:
-        UserError: an item does not exist.
-    """
-    wanted = list(dict.fromkeys(item_ids))
-    with connect() as connection:
-        known = set(connection.scalars(select(ItemRow.item_id).where(_among(wanted))))
-    unknown = [item_id for item_id in wanted if item_id not in known]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise UserError(f"Item {unknown[0][:80]!r}{more} is not in the catalogue: import it first, or leave it out.")
-    return wanted
 
 
 def due_items(job_id: uuid.UUID) -> Iterator[str]:

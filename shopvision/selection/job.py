@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from shopvision.catalogue.known_ids import require_plans
 from shopvision.errors import UserError
 from shopvision.selection import store
 from shopvision.selection.candidate_vectors import CandidateVectors
@@ -118,7 +119,7 @@ def plans_in_scope(params: RankingParams) -> Iterable[str]:
     if params.model is None:
         return ()
     if params.plan_ids is not None:
-        return store.require_plans(params.plan_ids)
+        return require_plans(params.plan_ids)
     return store.plans_to_rank(_scope(params, resolve_ranker(params.model)), only_changed=params.scope == "changed")
 
 

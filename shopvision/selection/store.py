@@ -13,11 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from shopvision.catalogue.tables import Plan
-from shopvision.database import among, connect
-from shopvision.errors import UserError
+from shopvision.database import connect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,22 +152,6 @@ def plans_to_rank(scope: Scope, *, only_changed: bool) -> Iterator[str]:
         connection.execute(text(query), values, execution_options={"yield_per": 5000}) as rows,
     ):
         yield from rows.scalars()
-
-
-def require_plans(plan_ids: Sequence[str]) -> list[str]:
-    """The ids without repetitions.
-
-    Raises:
-        UserError: a plan does not exist.
-    """
-    wanted = list(dict.fromkeys(plan_ids))
-    with connect() as connection:
-        known = set(connection.scalars(select(Plan.plan_id).where(among(Plan.plan_id, wanted))))
-    unknown = [plan_id for plan_id in wanted if plan_id not in known]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise UserError(f"Plan {unknown[0]!r}{more} is not in the catalogue: import it first, or leave it out.")
-    return wanted
 
 
 def in_groups(scope: Scope, plan_ids: Sequence[str]) -> list[list[str]]:

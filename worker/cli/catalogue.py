@@ -30,7 +30,9 @@ MapOption = Annotated[
 ]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Check and count everything, write nothing.")]
 DeleteMissingFlag = Annotated[bool, typer.Option("--delete-missing", help="Delete what is stored but not in the file.")]
-ForceFlag = Annotated[bool, typer.Option("--force", help="Let --delete-missing delete more than half.")]
+ForceFlag = Annotated[
+    bool, typer.Option("--force", help="Let --delete-missing delete more than a tenth, or after more was refused.")
+]
 ErrorsOption = Annotated[
     Path | None, typer.Option("--errors", help="Write one line for every refused row to this file.")
 ]

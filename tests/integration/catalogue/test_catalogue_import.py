@@ -102,13 +102,13 @@ def test_a_change_of_pictures_keeps_the_ids_of_those_that_stay(tmp_path: Path) -
 
 def test_bad_rows_are_named_and_good_rows_go_in(tmp_path: Path) -> None:
     path = tmp_path / "items.jsonl"
-    broken = [item("1"), "{", item("2", price=-1), item("1", title="again"), {"item_id": "3"}, item("4")]
+    broken = [item("1"), "{", item("2", price=-1), item("1", title="again"), item("3", "../a"), item("4")]
     report = run(path, broken)
     assert counts(report) == (2, 0, 0, 4, 0)
     assert [(error.line, error.message.split(":")[0]) for error in report.errors] == [
         (2, "not JSON (EOF while parsing an object); correct the line"),
         (3, "price"),
-        (5, "images"),
+        (5, "images[0]"),
         (4, "item_id"),
     ]
     assert "'1' stands on line 1 already" in report.errors[3].message
@@ -143,7 +143,7 @@ def test_a_large_file_is_imported_as_a_small_one_is(tmp_path: Path, monkeypatch:
             error_log=log,
             on_progress=lambda report, fraction: progress.append((report.rows, fraction)),
         )
-        report = importer.run(delete_missing=True)
+        report = importer.run(delete_missing=True, force=True)
     assert counts(report) == (0, 5_998, 0, 2, 2_001)  # 5500 is no longer in the file, 5600 is, though refused
     assert sorted(error.line for error in report.errors) == [5_501, 5_601]
     assert [line.split(":")[1] for line in log.getvalue().splitlines()] == ["5601", "5501"]
@@ -186,7 +186,7 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     before = query("SELECT * FROM items ORDER BY 1")
     report = run(path, [item("1"), item("2", price=2), item("9"), "{"], dry_run=True)
     assert counts(report) == (1, 1, 1, 1, 0)
-    report = run(path, [item("1"), item("2", price=2), item("9")], dry_run=True, delete_missing=True)
+    report = run(path, [item("1"), item("2", price=2), item("9")], dry_run=True, delete_missing=True, force=True)
     assert counts(report) == (1, 1, 1, 0, 1)
     assert query("SELECT * FROM items ORDER BY 1") == before
 
@@ -195,17 +195,72 @@ def test_delete_missing_spares_refused_rows_and_never_empties_the_shop(tmp_path:
     path = tmp_path / "items.jsonl"
     everything = [item(str(number)) for number in range(10)]
     run(path, everything)
-    assert counts(run(path, [*everything[:6], item("6", price=-1)], delete_missing=True)) == (0, 0, 6, 1, 3)
-    assert len(query("SELECT FROM items")) == len(query("SELECT FROM item_images")) == 7
+    assert counts(run(path, [*everything[:6], item("6", price=-1), item("7")], delete_missing=True, force=True)) == (
+        0,
+        0,
+        7,
+        1,
+        2,
+    )
+    assert len(query("SELECT FROM items")) == len(query("SELECT FROM item_images")) == 8
 
     refused = run(path, everything[:2], delete_missing=True)
-    assert refused.not_deleted == "5 of 7 items are not in the file; give --force if that is right"
+    assert refused.not_deleted == "6 of 8 items are not in the file; give --force if that is right"
     unreadable = run(path, [*everything[:6], "{"], delete_missing=True)
     assert unreadable.not_deleted is not None
     assert "1 refused rows have no readable item_id" in unreadable.not_deleted
     assert run(path, [], delete_missing=True, force=True).not_deleted == "the file holds no good row"
-    assert len(query("SELECT FROM items")) == 7
-    assert counts(run(path, everything[:2], delete_missing=True, force=True)) == (0, 0, 2, 0, 5)
+    assert len(query("SELECT FROM items")) == 8
+    assert counts(run(path, everything[:2], delete_missing=True, force=True)) == (0, 0, 2, 0, 6)
+
+
+@pytest.fixture
+def hundred(tmp_path: Path) -> list[str]:
+    """Lines of a CSV file of a hundred items, all of which are stored."""
+    lines = ["item_id,title,images", *(f"i{number},Monitor,s3://shop/{number}.jpg" for number in range(100))]
+    assert counts(run_csv(tmp_path / "items.csv", lines)) == (100, 0, 0, 0, 0)
+    return lines
+
+
+def run_csv(path: Path, lines: list[str], *, end: str = "\n", **options: bool) -> ImportReport:
+    path.write_text("\n".join(lines) + end, encoding="utf-8")
+    return run(path, **options)
+
+
+def test_rows_that_an_open_quote_swallowed_are_not_deleted(tmp_path: Path, hundred: list[str]) -> None:
+    hundred[61] = 'i60,"21 inch monitor,s3://shop/60.jpg'
+    report = run_csv(tmp_path / "items.csv", hundred, delete_missing=True, force=True)
+    assert counts(report) == (0, 0, 60, 1, 0)
+    assert report.errors[0].line == 62
+    assert report.not_deleted == "1 refused rows have no readable item_id, and might be any of the stored ones"
+    # Closed by another row's inches it is a valid cell, and only their number tells.
+    hundred[91] = 'i90,27",s3://shop/90.jpg'
+    report = run_csv(tmp_path / "items.csv", hundred, delete_missing=True)
+    assert report.not_deleted == "30 of 100 items are not in the file; give --force if that is right"
+    assert len(query("SELECT FROM items")) == 100
+
+
+@pytest.mark.parametrize("cut", ["i99", "i9", "i99,Moni", 'i99,"Moni', "i99,Monitor,.."])
+def test_a_file_cut_in_its_last_row_deletes_nothing(tmp_path: Path, hundred: list[str], cut: str) -> None:
+    """Of five rows fewer nobody would think anything."""
+    report = run_csv(tmp_path / "items.csv", [*hundred[:95], cut], end="", delete_missing=True, force=True)
+    assert (report.refused, report.deleted, report.inserted) == (1, 0, 0)
+    assert report.not_deleted == "1 refused rows have no readable item_id, and might be any of the stored ones"
+
+
+def test_many_refused_rows_ask_for_force(tmp_path: Path, hundred: list[str]) -> None:
+    lines = [line.replace("s3://shop/", "../") if 1 <= number <= 11 else line for number, line in enumerate(hundred)]
+    report = run_csv(tmp_path / "items.csv", lines[:-1], delete_missing=True)
+    assert report.not_deleted == "11 of 99 rows were refused; give --force if the others are all there is"
+    assert run_csv(tmp_path / "items.csv", lines[:-1], delete_missing=True, force=True).deleted == 1
+
+
+def test_an_item_loses_its_last_picture(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    run(path, [item("1"), {"item_id": "2"}])
+    assert query("SELECT item_id FROM item_images") == [("1",)]
+    assert counts(run(path, [{"item_id": "1", "images": []}, {"item_id": "2", "images": None}])) == (0, 1, 1, 0, 0)
+    assert query("SELECT FROM item_images") == []
 
 
 def test_nothing_is_deleted_after_a_read_error(tmp_path: Path) -> None:
@@ -282,7 +337,7 @@ def test_a_lost_connection_says_run_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_file_on_s3(s3: str, s3_server: str) -> None:
     client = boto3.client("s3", endpoint_url=s3_server)
-    client.put_object(Bucket="shop", Key="in/items.csv", Body=b"item_id,images,price\n1,a.jpg|b.jpg,9.50\n2,,1\n")
+    client.put_object(Bucket="shop", Key="in/items.csv", Body=b"item_id,images,price\n1,a.jpg|b.jpg,9.50\n2,,-1\n")
     with open_source("s3://shop/in/items.csv") as source:
         report = Importer(items_kind(PictureRoot.parse("s3://shop/in")), source).run()
     assert [error.line for error in report.errors] == [3]

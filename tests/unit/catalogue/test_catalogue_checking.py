@@ -50,7 +50,7 @@ def write(path: Path, rows: int = ROWS) -> Path:
     """Rows of which every 1,000th is refused, and one can be named by nobody."""
     lines = [json.dumps(record(number) | ({"price": -1} if number % 1000 == 0 else {})) for number in range(rows)]
     lines[7] = '{"item_id": '
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
@@ -81,10 +81,10 @@ def test_every_row_comes_once_in_order(tmp_path: Path, each_process: None) -> No
 
 
 def test_every_format_and_a_mapping_pass_to_the_other_process(tmp_path: Path, apart: None) -> None:
-    renamed = [{"sku": "é1", "images": "a.jpg", "note": "x"}, {"sku": "2", "images": "", "note": "y"}]
-    (tmp_path / "a.csv").write_text("sku,images,note\né1,a.jpg,x\n2,,y\n", encoding="utf-8")
+    renamed = [{"sku": "é1", "images": "a.jpg", "note": "x"}, {"sku": "2", "images": "../a.jpg", "note": "y"}]
+    (tmp_path / "a.csv").write_text("sku,images,note\né1,a.jpg,x\n2,../a.jpg,y\n", encoding="utf-8")
     with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.write("\n".join(map(json.dumps, renamed)))
+        file.writelines(json.dumps(record) + "\n" for record in renamed)
     parquet.write_table(pa.Table.from_pylist(renamed), tmp_path / "a.parquet")
     checker = Checker(CHECKER.to_row, "item_id", Mapping({"item_id": "sku"}, {"currency": "EUR"}, {}, ""))
     for name in ("a.csv", "a.jsonl.gz", "a.parquet"):
@@ -92,6 +92,23 @@ def test_every_format_and_a_mapping_pass_to_the_other_process(tmp_path: Path, ap
         ((_, row),) = batch.good
         assert (row[0], row[-1], row.extra) == ("é1", (("s3://shop/a.jpg", None),), '{"note":"x"}')
         assert [refusal.key for refusal in batch.refused] == ["2"]
+
+
+def test_a_refused_row_without_an_end_has_no_key(tmp_path: Path, each_process: None) -> None:
+    """The file may have been cut there, and the row may be another one's beginning."""
+    path = tmp_path / "a.jsonl"
+    lines = "\n".join(json.dumps(record(number) | {"price": -1}) for number in range(2))
+    for end, keys in (("\n", ["0", "1"]), ("", ["0", None])):
+        path.write_text(lines + end, encoding="utf-8")
+        (batch,) = read(path)
+        assert [refusal.key for refusal in batch.refused] == keys
+
+
+def test_a_cut_row_at_the_end_of_a_batch(tmp_path: Path, each_process: None) -> None:
+    path = write(tmp_path / "a.jsonl", BATCH_ROWS)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record(BATCH_ROWS) | {"price": -1}))
+    assert [batch.refused[-1].key for batch in read(path)] == ["4000", None]
 
 
 def test_an_empty_file_is_one_empty_batch(tmp_path: Path, each_process: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_schema import Item
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.seen_keys import SeenKeys
-from shopvision.catalogue.source_files import MAX_LINE_BYTES, open_source
+from shopvision.catalogue.source_files import open_source
+from shopvision.catalogue.source_lines import MAX_LINE_BYTES
 from shopvision.catalogue.vendure import read_vendure
 from shopvision.errors import UserError
 
@@ -58,6 +60,128 @@ def test_csv_numbers_the_first_line_of_each_record(tmp_path: Path, delimiter: st
         (6, "4 cells under 3 columns; quote cells that hold the separator"),
         (7, {"id": "4", "name": "é", "note": "y"}),
     ]
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv_lines_end_in_three_ways(tmp_path: Path, end: str, packed: bool) -> None:
+    content = f'id,name{end}1,"two{end}lines"{end}2,x{end}'.encode()
+    path = tmp_path / ("a.csv.gz" if packed else "a.csv")
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+    assert read(path) == [(2, {"id": "1", "name": f"two{end}lines"}), (4, {"id": "2", "name": "x"})]
+
+
+def test_cr_lines_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    names = ["x" * length for length in (8_191, 8_192, 20_000, 1)]
+    path.write_text("id,name\r" + "\r".join(f"{number},{name}" for number, name in enumerate(names)), encoding="utf-8")
+    assert [record["name"] for _, record in read(path)] == names
+    path.write_text("id\r" + "x" * (2 * MAX_LINE_BYTES), encoding="utf-8")
+    with pytest.raises(UserError, match="line 2 is longer than 4 MiB"):
+        read(path)
+
+
+def test_a_stray_cr_makes_no_row_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,name\n1,a\rb,c\n2,d\n")
+    (line, message), good = read(path)
+    assert (line, "new-line character" in message, good) == (2, True, (3, {"id": "2", "name": "d"}))
+
+
+def test_an_open_quote_at_the_end_is_one_refused_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,name,file\n1,a,b\n2,"21 inch monitor,c\n3,d,e\n4,f,g\n', encoding="utf-8")
+    assert read(path) == [
+        (2, {"id": "1", "name": "a", "file": "b"}),
+        (
+            3,
+            (
+                "a quote that opens here is never closed, so the 2 lines after it were not read; close it, or double "
+                "it where it means inches"
+            ),
+        ),
+    ]
+
+
+def test_an_open_quote_takes_no_row_into_its_own(tmp_path: Path) -> None:
+    """Two rows would be one, with the id of the first and the file of the second."""
+    path = tmp_path / "a.csv"
+    path.write_text('id,name,file\n1,"21 inch,a\n2,"22 inch",b\n3,c,d\n', encoding="utf-8")
+    (line, message), good = read(path)
+    assert (line, "check the quotes" in message, good) == (2, True, (4, {"id": "3", "name": "c", "file": "d"}))
+
+
+def test_blanks_behind_closing_quotes_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,name\n"1"  ,"a ""b"""\t\n"2" x,c\n', encoding="utf-8")
+    good, (line, message) = read(path)
+    assert good == (2, {"id": "1", "name": 'a "b"'})
+    assert (line, "check the quotes" in message) == (3, True)
+
+
+@pytest.mark.parametrize(("end", "is_cut"), [("", True), ("\n", False)])
+def test_a_short_row_at_the_very_end_may_have_been_cut(tmp_path: Path, end: str, is_cut: bool) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"id,name,file\n1,a\n12{end}", encoding="utf-8")
+    first, (line, last) = read(path)
+    assert (first, line) == ((2, {"id": "1", "name": "a"}), 3)
+    assert last == (
+        "the file ends in this row, after 1 of 3 cells; send the whole file, or end the row with a line break"
+        if is_cut
+        else {"id": "12"}
+    )
+
+
+def test_a_header_with_an_open_quote_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,"name\n1,a\n', encoding="utf-8")
+    with pytest.raises(UserError, match="the header line cannot be read"):
+        read(tmp_path / "a.csv")
+
+
+def test_parquet_values_are_as_they_were_written(tmp_path: Path) -> None:
+    nanoseconds = pa.timestamp("ns", "UTC")
+    nested = pa.list_(pa.struct([("at", nanoseconds), ("x", pa.float64())]))
+    moment = 1_700_000_000_123_456_789
+    table = pa.table(
+        {
+            "id": pa.array([1.0, 2.5, None], pa.float64()),
+            "price": pa.array([19.9, 0.1, float("nan")], pa.float32()),
+            "seen": pa.array([moment, None, -1], nanoseconds),
+            "deep": pa.array([[{"at": moment, "x": float("nan")}], [], None], nested),
+            "wait": pa.array([1_001, None, None], pa.duration("ns")),
+            "noon": pa.array([43_200_000_000_001, None, None], pa.time64("ns")),
+        }
+    )  # fmt: skip
+    parquet.write_table(table, tmp_path / "a.parquet")
+    first, second, third = (record for _, record in read(tmp_path / "a.parquet"))
+    at = datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)
+    assert first == {
+        "id": 1.0, "price": 19.9, "seen": at, "deep": [{"at": at, "x": None}], "wait": timedelta(microseconds=1),
+        "noon": time(12),
+    }  # fmt: skip
+    assert second == {"id": 2.5, "price": 0.1, "deep": []}
+    assert list(third) == ["seen"]
+
+
+def test_a_parquet_value_that_nobody_can_read_costs_its_own_row(tmp_path: Path) -> None:
+    seen = pa.array([0, 2**62], pa.timestamp("us"))
+    parquet.write_table(pa.table({"id": ["a", "b"], "seen": seen}), tmp_path / "a.parquet")
+    good, (row, message) = read(tmp_path / "a.parquet")
+    assert (good[1]["id"], row) == ("a", 2)
+    assert message.startswith("seen: a timestamp[us] that cannot be read")
+
+
+def test_parquet_columns_of_one_name_are_named(tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["id", "id"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="the columns id occur twice"):
+        read(tmp_path / "a.parquet")
+
+
+def test_deep_nesting_costs_its_own_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + '}\n{"a": 1}\n', encoding="utf-8")
+    (line, message), good = read(path)
+    assert (line, message.startswith("not JSON (recursion limit"), good) == (1, True, (2, {"a": 1}))
 
 
 def test_gzip_and_parquet_hold_the_same_records(tmp_path: Path) -> None:
