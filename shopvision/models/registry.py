@@ -21,7 +21,7 @@ from shopvision.models.kinds import all_roles, find_kind
 from shopvision.models.tables import ModelRole, ModelVersion
 from shopvision.models.version_folder import naming_full_disk, wrong_file
 from shopvision.settings import get_settings
-from shopvision.storage import ObjectMissing, ObjectStore, open_store
+from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store
 
 DEFAULT_ENCODER = "wheel:efficientnet-lite0"
 
@@ -92,43 +92,50 @@ def import_model(
 
 
 def _publish(card: ModelCard, folder: Path) -> ModelVersionRef:
-    taken = UserError(f"{card.spec} exists with other content, and a version never changes: choose another --tag.")
     content = card.model_dump(mode="json")
     same_name = _versions().where(ModelVersion.name == card.name, ModelVersion.tag == card.tag)
     with connect() as connection:
+        # Held while files travel: a second import of this name and tag waits, and then finds what the first one wrote.
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"model version {card.spec}", 0))))
         row = connection.execute(same_name).one_or_none()
-    if row and row.card != content:
-        raise taken
-    _upload(card, folder, taken)
-    with connect() as connection:
+        if row and row.card != content:
+            raise _taken(card)
+        _upload(card, folder)
         connection.execute(
             insert(ModelVersion).values(name=card.name, tag=card.tag, card=content).on_conflict_do_nothing()
         )
-        row = connection.execute(same_name).one()
-    if row.card != content:
-        raise taken
-    return _ref(row)
+        return _ref(connection.execute(same_name).one())
 
 
-def _upload(card: ModelCard, folder: Path, taken: UserError) -> None:
-    """Write what object storage does not hold yet; the card last, so that a folder with a card is complete."""
+def _taken(card: ModelCard) -> UserError:
+    return UserError(f"{card.spec} exists with other content, and a version never changes: choose another --tag.")
+
+
+def _upload(card: ModelCard, folder: Path) -> None:
+    """Write what object storage does not hold yet.
+
+    The card goes first and claims the name, also against other databases that share the store; what an import that
+    broke off left out is made up for by the same import again.
+    """
     store, prefix = open_store(), f"models/{card.name}/{card.tag}"
+    key = f"{prefix}/{CARD_FILE}"
     try:
-        if store.get(f"{prefix}/{CARD_FILE}") != card.to_bytes():
-            raise taken
-        complete = True
+        claimed = store.get(key)
     except ObjectMissing:
-        complete = False
+        try:
+            store.put(key, card.to_bytes(), if_none_match=store.honours_conditional_writes())
+            claimed = card.to_bytes()
+        except PreconditionFailed:
+            claimed = store.get(key)
+    if claimed != card.to_bytes():
+        raise _taken(card)
     for file in card.files:
         try:
-            store.stat(f"{prefix}/{file}")
+            found = store.stat(f"{prefix}/{file}").size
         except ObjectMissing:
+            found = -1
+        if found != (folder / file).stat().st_size:
             store.put(f"{prefix}/{file}", folder / file)
-        else:
-            if not complete:  # left by an import that broke off, perhaps with other content
-                store.put(f"{prefix}/{file}", folder / file)
-    if not complete:
-        store.put(f"{prefix}/{CARD_FILE}", card.to_bytes())
 
 
 def list_versions() -> list[ModelVersionRef]:

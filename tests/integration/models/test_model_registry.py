@@ -97,6 +97,34 @@ def test_a_version_never_changes(saved: Callable[[int], str]) -> None:
     assert [one.spec for one in registry.list_versions()] == ["tiny:v1", by_content.spec]
 
 
+def test_two_imports_of_one_name_at_once(
+    store: str, saved: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them wins, and the version holds its files; the other one is told."""
+    sources = [saved(1), saved(2)]
+    fetched, fetch = threading.Barrier(2), registry.fetch
+
+    def meet(*arguments: object) -> object:
+        card = fetch(*arguments)  # type: ignore[arg-type] # handed on
+        fetched.wait(60)
+        return card
+
+    monkeypatch.setattr(registry, "fetch", meet)
+
+    def bring_in(source: str) -> str:
+        try:
+            return registry.import_model(source, name="tiny", tag="v1").card.source
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = sorted(pool.map(bring_in, sources))
+    assert [line.startswith("tiny:v1 exists with other content") for line in told] == [False, True]
+    ref = registry.find("tiny:v1")
+    assert ref.card.source == told[0]
+    assert (registry.local_copy(ref) / WEIGHTS_FILE).is_file()  # every checksum fits
+
+
 def test_files_without_a_row_count_too(file_store: Path, saved: Callable[[int], str]) -> None:
     """Another database may share the object store: its versions must not be overwritten."""
     registry.import_model(saved(1), name="tiny", tag="v1")
