@@ -14,8 +14,9 @@ from typing import Any
 from billiard.process import current_process
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from worker.counter_files import CounterFile, CounterFiles
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 CHUNK_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -28,7 +29,9 @@ def _place_in_pool() -> str:
 
 
 if MULTIPROCESS_VARIABLE in os.environ:
-    values.ValueClass = values.MultiProcessValue(_place_in_pool)  # type: ignore[no-untyped-call] # not typed there
+    _library: Any = values
+    _library.MmapedDict = CounterFile  # it names its own class and takes no other
+    _library.ValueClass = _library.MultiProcessValue(_place_in_pool)
 
 # In multiprocess mode the registry that counts is the one made at each scrape, so this one stays empty there.
 _registry = None if MULTIPROCESS_VARIABLE in os.environ else CollectorRegistry()
@@ -73,7 +76,7 @@ def expose(*collectors: Collector) -> bytes:
     registry = _registry
     if registry is None:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # not typed there
+        CounterFiles(registry)  # type: ignore[no-untyped-call] # not typed there
     text = generate_latest(registry)
     for collector in collectors:
         once = CollectorRegistry()

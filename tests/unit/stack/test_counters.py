@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 WORK = """
@@ -41,3 +42,34 @@ def test_processes_add_up_and_their_successors_go_on(tmp_path: Path) -> None:
     assert round(samples["shopvision_model_seconds_total", "refresh"], 3) == 0.6
     assert samples["shopvision_model_items_total", "refresh"] == 18
     assert {path.name for path in tmp_path.glob("counter_*")} <= {"counter_0.db", "counter_1.db", "counter_main.db"}
+
+
+FULL = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+"""
+ROOM_AGAIN = "\nresource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+
+
+def test_without_room_counting_goes_on_and_catches_up(tmp_path: Path) -> None:
+    work = WORK.split("from worker import metrics")
+    script = f"{work[0]}from worker import metrics\n{FULL}{work[1]}{ROOM_AGAIN}{work[1]}"
+    python(script, tmp_path, "0")
+    assert 'shopvision_items_total{kind="refresh",outcome="done"} 12.0' in python(SHOW, tmp_path)
+
+
+def test_no_file_is_mapped(tmp_path: Path) -> None:
+    """A mapped file without room below it ends the process by SIGBUS, which no handler outlives."""
+    mapped = python(WORK + "\nprint(open('/proc/self/maps').read())", tmp_path, "0")
+    assert str(tmp_path) not in mapped
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00", b"\xff" * 100, b"\x40\x00\x00\x00\x00\x00\x00\x00\x30\x00\x00\x00"])
+def test_a_damaged_file_costs_only_itself(tmp_path: Path, damage: bytes) -> None:
+    python(WORK, tmp_path, "0")
+    for name in ("counter_1.db", "histogram_1.db", "counter_nonsense.db"):
+        (tmp_path / name).write_bytes(damage)
+    assert 'shopvision_items_total{kind="refresh",outcome="done"} 6.0' in python(SHOW, tmp_path)
+    python(WORK, tmp_path, "1")  # which begins its files anew
+    assert 'shopvision_items_total{kind="refresh",outcome="done"} 12.0' in python(SHOW, tmp_path)
