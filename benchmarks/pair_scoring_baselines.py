@@ -110,14 +110,14 @@ def stages(folder: str, most_items: str, count: str, *files: str) -> list[dict[s
     import numpy as np
     import torch
 
+    from shopvision.items.pair_files import read_pairs
     from shopvision.matching.families.card import load_matcher
-    from shopvision.matching.fitting.data import read_pairs
     from shopvision.matching.scoring.batching import TOKENS_AT_ONCE, token_batches
     from shopvision.matching.scoring.predict import PairScorer
 
     generator = np.random.default_rng(0)
-    packer = load_matcher(Path(folder, "attributes")).packer
-    assert packer is not None
+    reader: Any = load_matcher(Path(folder, "attributes")).model.reader
+    packer = reader.packer
     scorer, cheap = (PairScorer(Path(folder, name), device="cpu") for name in ("attributes", "two_tower"))
     rows: list[dict[str, object]] = []
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _from_encoder(source: str, folder: Path) -> ModelCard:
-    from shopvision.matching.families.card import make_item_encoder
+    from shopvision.matching.families.item_encoder import make_item_encoder
 
     return make_item_encoder(source, folder)
 

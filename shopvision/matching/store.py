@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from shopvision.catalogue.known_ids import require_items
 from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.database import connect, copy_upsert
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
-from shopvision.matching.fitting.data import items_from_catalogue
 from shopvision.matching.tables import ItemVector, PairScore
 
 _MARK_DUE = """

@@ -23,12 +23,13 @@ Part = TypeVar("Part")
 class _Embedded:
     """A micro-batch that must be embedded again: how, from which random state, and where its vectors lie."""
 
-    embed: Callable[[], Tensor]
+    embed: Callable[[], tuple[Tensor, Tensor | None]]
     cpu_state: Tensor
     cuda_state: Tensor | None
     vectors: Tensor
     start: int
     stop: int
+    has_loss: bool
 
 
 class GradientCache:
@@ -42,43 +43,65 @@ class GradientCache:
         """Encoders run within ``autocast()``; vectors and their gradients are float32 (float64 stays so)."""
         self._autocast = autocast
         self._embedded: list[_Embedded] = []
+        self._losses: list[Tensor] = []
 
     def embed(self, encoder: Callable[[Part], Tensor], parts: Sequence[Part]) -> Tensor:
         """Vectors (n, d) of all ``parts``, one after the other; ``encoder`` maps a part to its vectors."""
+
+        def without_loss(part: Part) -> tuple[Tensor, None]:
+            return encoder(part), None
+
+        return self.embed_with_loss(without_loss, parts)
+
+    def embed_with_loss(self, encoder: Callable[[Part], tuple[Tensor, Tensor | None]], parts: Sequence[Part]) -> Tensor:
+        """As ``embed``, of an encoder that also says a loss of the part alone, whose gradient ``backward`` adds."""
         if len(parts) == 1:
-            return self._run(encoder, parts[0])
-        pieces, states = [], []
+            vectors, loss = self._run(encoder, parts[0])
+            self._losses += [] if loss is None else [loss]
+            return vectors
+        pieces, states, with_loss = [], [], []
         with torch.no_grad():
             for part in parts:
                 states.append(_random_state())
-                pieces.append(self._run(encoder, part))
+                piece, loss = self._run(encoder, part)
+                pieces.append(piece)
+                with_loss.append(loss is not None)
         vectors = torch.cat(pieces).requires_grad_()
         start = 0
-        for part, piece, (cpu_state, cuda_state) in zip(parts, pieces, states, strict=True):
+        for part, piece, (cpu_state, cuda_state), has_loss in zip(parts, pieces, states, with_loss, strict=True):
             stop = start + len(piece)
-            self._embedded.append(
-                _Embedded(lambda part=part: self._run(encoder, part), cpu_state, cuda_state, vectors, start, stop)  # type: ignore[misc] # mypy cannot type a lambda's default
-            )
+
+            def again(part: Part = part) -> tuple[Tensor, Tensor | None]:
+                return self._run(encoder, part)
+
+            self._embedded.append(_Embedded(again, cpu_state, cuda_state, vectors, start, stop, has_loss))
             start = stop
         return vectors
 
-    def _run(self, encoder: Callable[[Part], Tensor], part: Part) -> Tensor:
+    def _run(self, encoder: Callable[[Part], tuple[Tensor, Tensor | None]], part: Part) -> tuple[Tensor, Tensor | None]:
         with self._autocast():
-            vectors = encoder(part)
-        return vectors if vectors.dtype == torch.float64 else vectors.float()
+            vectors, loss = encoder(part)
+        return vectors if vectors.dtype == torch.float64 else vectors.float(), loss
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of ``loss`` to every parameter that took part; the cache is empty afterwards."""
-        torch.autograd.backward([loss])
+        torch.autograd.backward([loss, *self._losses])
         after = _random_state()
         for embedded in self._embedded:
-            if embedded.vectors.grad is None:
+            gradient = embedded.vectors.grad
+            if gradient is None and not embedded.has_loss:
                 continue
             _set_random_state(embedded.cpu_state, embedded.cuda_state)
-            again = embedded.embed()
-            torch.autograd.backward([again], [embedded.vectors.grad[embedded.start : embedded.stop]])
+            again, own = embedded.embed()
+            roots: list[tuple[Tensor, Tensor | None]] = []
+            if gradient is not None:
+                roots.append((again, gradient[embedded.start : embedded.stop]))
+            if own is not None:
+                roots.append((own, None))
+            torch.autograd.backward([root for root, _ in roots], [weight for _, weight in roots])
         _set_random_state(*after)
         self._embedded.clear()
+        self._losses.clear()
 
 
 def micro_batches(count: int, size: int | None) -> list[slice]:

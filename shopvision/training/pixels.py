@@ -25,11 +25,15 @@ RESIZED_FOR_CROP = 1.15
 
 
 class PixelReader:
-    """Reads pictures through ``door``; ``preprocessing`` is that of evaluation."""
+    """Reads pictures through ``door``; ``preprocessing`` is that of evaluation.
+
+    Attributes:
+        size: height and width of what it reads.
+    """
 
     def __init__(self, door: PictureDoor, preprocessing: Preprocessing) -> None:
         self._door, self._preprocessing = door, preprocessing
-        height, width = preprocessing.size
+        height, width = self.size = preprocessing.size
         self._larger = preprocessing.model_copy(
             update={"size": (int(height * RESIZED_FOR_CROP), int(width * RESIZED_FOR_CROP))}
         )

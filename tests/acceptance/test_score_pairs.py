@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from shopvision.catalogue.tables import Item
 from shopvision.database import connect
-from shopvision.matching.fitting.data import items_from_catalogue
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.matching.tables import ItemVector, PairScore
 from shopvision.models.registry import activate, import_model

@@ -17,8 +17,8 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
+from shopvision.items.pair_files import read_pairs
 from shopvision.matching.fitting.config import MatcherConfig
-from shopvision.matching.fitting.data import read_pairs
 from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.evaluate import evaluate_matcher
 from shopvision.matching.fitting.train import train_matcher

@@ -19,11 +19,11 @@ import pytest
 from shopvision.evaluation.bootstrap import Measured
 from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs, precision_recall_f1, roc_auc
 from shopvision.items.code_agreement import SAME, SIMILAR, agreement, item_codes
+from shopvision.items.pair_files import read_pairs
 from shopvision.items.pair_table import PairTable
-from shopvision.matching.families.card import make_item_encoder
+from shopvision.matching.families.item_encoder import make_item_encoder
 from shopvision.matching.fitting.cascade_effect import evaluate_cascade
 from shopvision.matching.fitting.config import MatcherConfig
-from shopvision.matching.fitting.data import read_pairs
 from shopvision.matching.fitting.train import MatcherReport, train_matcher
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.training.run import TrainingRun

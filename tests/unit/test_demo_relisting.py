@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shopvision.items.item import Item
-from shopvision.matching.fitting.data import read_pairs
+from shopvision.items.pair_files import read_pairs
 from worker.demo.relisting import other_listing, write_pairs
 
 

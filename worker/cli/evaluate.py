@@ -184,9 +184,10 @@ def cascade(
 ) -> None:
     """Choose between which probabilities a cheap model passes pairs on to a better one, and measure the effect."""
     from shopvision.images import PictureDoor
+    from shopvision.items.item_files import read_items
+    from shopvision.items.pair_files import read_pairs
     from shopvision.matching.fitting.cascade_effect import evaluate_cascade
     from shopvision.matching.fitting.config import DataConfig as MatcherData
-    from shopvision.matching.fitting.data import read_items, read_pairs
     from shopvision.matching.scoring.ensemble import load_scorer
     from shopvision.settings import get_settings
 
@@ -228,16 +229,18 @@ def _pairs(
         raise UserError("--items, --images and --train belong to --pairs; a configuration names its own.")
     if pairs is not None and split is not None:
         raise UserError("--split belongs to --config; a file of pairs is evaluated as it is.")
+    from shopvision.items.item_files import read_items
+    from shopvision.items.pair_files import read_pairs
+    from shopvision.items.pair_splits import seen_categories
     from shopvision.matching.fitting.config import DataConfig as MatcherData
     from shopvision.matching.fitting.config import MatcherConfig
-    from shopvision.matching.fitting.data import read_items, read_pairs, seen_categories
     from shopvision.training.config import load_config
 
     if pairs is not None:
         known = None if items is None else read_items(items, images=images)
         seen = None if train is None else seen_categories(read_pairs(train, known, images=images))
         return read_pairs(pairs, known, images=images), seen, MatcherData(pairs=pairs, items=items, images=images)
-    from shopvision.matching.fitting.train import read_splits
+    from shopvision.matching.fitting.labelled_pairs import read_splits
 
     settled = load_config(Path(str(config)), MatcherConfig)
     splits = read_splits(settled)

@@ -202,7 +202,8 @@ def _open(
     file: str, items: str | None, model: str, device: str | None, refused: list[ItemError]
 ) -> tuple[BaseScorer, PairTable]:
     """The model and the pairs; those that are none are noted as refused."""
-    from shopvision.matching.fitting.data import read_items, read_pairs
+    from shopvision.items.item_files import read_items
+    from shopvision.items.pair_files import read_pairs
     from shopvision.matching.scoring.ensemble import load_scorer
     from worker.cli.evaluate import model_folder
 

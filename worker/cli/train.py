@@ -132,8 +132,10 @@ def ensemble(
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
     from shopvision.images import PictureDoor
+    from shopvision.items.item_files import read_items
+    from shopvision.items.pair_files import read_pairs
+    from shopvision.items.pair_splits import seen_categories
     from shopvision.matching.fitting.config import DataConfig
-    from shopvision.matching.fitting.data import read_items, read_pairs, seen_categories
     from shopvision.matching.fitting.ensemble_fit import fit_ensemble
     from shopvision.models import registry
     from shopvision.settings import get_settings

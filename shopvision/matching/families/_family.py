@@ -1,226 +1,215 @@
-"""Families of pair models: what each reads, and how it is built. A further family is one more entry of ``FAMILIES``."""
+"""What a family of pair models is: the whole contract between a family and everything that trains, stores or asks it.
+
+A family is one module of this package: a class derived from ``OneTowerFamily`` or ``TwoTowerFamily`` that is decorated
+with ``registry.register``. Nothing else asks which family a model is of.
+
+Letters in shapes: n pairs or items of a batch, m items in memory, d dimensions of item vectors or picture features.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from shopvision.encoders.image_networks import build_timm
-from shopvision.encoders.text_backbone import Pooling, build_text
-from shopvision.errors import UserError
-from shopvision.images.preprocessing import Preprocessing
-from shopvision.items.item_texts import BuilderName, Segmenter
-from shopvision.matching.families.axes import Axes, Interaction
-from shopvision.matching.families.heads import AdditiveHead, InteractionHead, MetricHead, PairHead, PictureComparingHead
-from shopvision.matching.families.towers import LayerPooling, OneTower, TwoTower
-from shopvision.models.card import Architecture
+from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
+from shopvision.errors import ItemError
+from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
+from shopvision.matching.families._parts import ArgumentsT, FrozenFeatures, OptionsT, Parts, Start
+from shopvision.matching.families.axes import (
+    ONE_TOWER_AXES,
+    TWO_TOWER_AXES,
+    Axes,
+    Head,
+    Interaction,
+    LegalAxes,
+    Loss,
+    Similarity,
+    require_legal,
+)
+from shopvision.matching.families.losses import LOGIT_LOSSES, VECTOR_LOSSES, LogitLoss, VectorLoss
 
-LARGEST_VECTOR = 1024
+if TYPE_CHECKING:
+    from shopvision.items.item import Item
+    from shopvision.matching.families.text_reading import TextOptions
+    from shopvision.models.card import ModelCard
+    from shopvision.models.version_folder import FileWriter
 
-
-class MatcherArguments(BaseModel):
-    """Everything that a pair model is built from, stored in ``architecture.arguments`` of its card.
-
-    Attributes:
-        family: one of ``FAMILIES``.
-        axes: interaction, head, similarity and loss.
-        text_config: of the text encoder, for ``shopvision.encoders.text_backbone.build_text``.
-        pooling: of the text encoder's states; one-tower models take ``cls`` or ``mean``.
-        text_prefix: what the encoder wants before a single item, e.g. ``query:`` (E5).
-        layers: of one-tower models: which layers the head sees, counted from the top.
-        layer_pooling: several layers are concatenated or averaged.
-        image: the image encoder, without classifier. Of text + image models it is frozen, and its features of unit
-            length are what enters the sequence.
-        compare_pictures: of text + image models: the head sees what the pictures have in common, and how they differ,
-            beside the sequence.
-        projection: dimensions of item vectors, where they are not the encoder's own.
-        dropout: of the head.
-        builder: of texts.
-        segmenter: of texts.
-        compare_codes: of texts: whether pairs begin with what the items' model codes say.
-        statistics: of the text builder, see ``CategoryStatistics.to_json``.
-        max_length: most tokens of a sequence.
-        symmetric: score a pair in both orders and average the logits.
-        calibration: how logits become probabilities, see ``shopvision.evaluation.calibration``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    family: str
-    axes: Axes
-    text_config: dict[str, Any] | None = None
-    pooling: Pooling = "mean"
-    text_prefix: str = ""
-    layers: tuple[int, ...] = Field((1,), min_length=1)
-    layer_pooling: LayerPooling = "cat"
-    image: Architecture | None = None
-    compare_pictures: bool = False
-    projection: int | None = Field(None, gt=0, le=LARGEST_VECTOR)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    builder: BuilderName = "title_attributes"
-    segmenter: Segmenter = "none"
-    compare_codes: bool = False
-    statistics: dict[str, Any] | None = None
-    max_length: int = Field(256, gt=0)
-    symmetric: bool = False
-    calibration: dict[str, Any] = {"method": "none"}
-
-    @model_validator(mode="after")
-    def _fit_the_family(self) -> MatcherArguments:
-        family = find_family(self.family)
-        if self.axes.interaction != family.interaction:
-            raise UserError(f"The family {self.family} is {family.interaction}, not {self.axes.interaction}.")
-        for needed, given, what in (
-            (family.reads_text, self.text_config, "text_config"),
-            (family.reads_pictures, self.image, "image"),
-        ):
-            if needed != (given is not None):
-                raise UserError(f"The family {self.family} {'needs' if needed else 'has no'} {what}.")
-        if self.compare_pictures and not family.frozen_image:
-            raise UserError(f"The family {self.family} has no compare_pictures: it is of models of text and pictures.")
-        if family.interaction == "one_tower":
-            depth = (self.text_config or {}).get("num_hidden_layers", max(self.layers))
-            if min(self.layers) < 1 or max(self.layers) > depth:
-                raise UserError(f"layers {list(self.layers)}: count from the top, 1 to {depth}.")
-            if self.pooling == "pooler" or self.projection is not None:
-                raise UserError("One-tower models have pooling cls or mean, and no projection.")
-        return self
+PictureInput = Literal["none", "pixels", "features"]
 
 
-@dataclass(frozen=True)
-class Family:
-    """A kind of pair model.
+class Family(ABC, Generic[ArgumentsT, OptionsT]):
+    """A kind of pair model. The classes below settle what one tower and two have in common.
 
     Attributes:
+        name: in configurations and cards.
+        reads_text: whether items need texts, and the configuration may have a section ``[text]``.
+        pictures: what the network reads of a picture: ``pixels``, uint8 as prepared, or ``features`` of unit length
+            from ``Parts.image_encoder``. Zeros stand for a picture that an item does not have.
+        arguments: their class.
+        options: their class.
         interaction: whether items have vectors (``two_tower``).
-        reads_text: needs ``text_config`` and a tokenizer.
-        reads_pictures: needs ``image`` and a preprocessing.
-        build: makes the network, float32, CPU, evaluation mode, weights still random.
-        frozen_image: the image encoder is no part of the network: pictures come in as its features.
+        legal: heads, similarities and losses that go together.
+        usual_head: where the configuration names none.
     """
 
-    interaction: Interaction
-    reads_text: bool
-    reads_pictures: bool
-    build: Callable[[MatcherArguments, Preprocessing | None], OneTower | TwoTower]
-    frozen_image: bool = False
+    name: ClassVar[str]
+    reads_text: ClassVar[bool]
+    pictures: ClassVar[PictureInput] = "none"
+    arguments: type[ArgumentsT]
+    options: type[OptionsT]
+    interaction: ClassVar[Interaction]
+    legal: ClassVar[LegalAxes]
+    usual_head: ClassVar[Head]
 
+    # -- what a family says -------------------------------------------------------------------------------------------
 
-def find_family(name: str) -> Family:
-    """The family of that name.
+    @abstractmethod
+    def start(self, options: OptionsT, texts: TextOptions, items: Sequence[Item]) -> Start[ArgumentsT]:
+        """Fetch the encoders that the configuration names, and settle the arguments.
 
-    Raises:
-        UserError: there is none.
-    """
-    if name not in FAMILIES:
-        raise UserError(f"There is no family '{name}' of pair models: use one of {', '.join(FAMILIES)}.")
-    return FAMILIES[name]
+        Args:
+            options: section ``[model]``.
+            texts: section ``[text]``.
+            items: those of the training pairs, for statistics.
 
+        Raises:
+            UserError: an encoder cannot be had, or the options fit no model.
+        """
 
-def build_matcher(arguments: MatcherArguments, preprocessing: Preprocessing | None = None) -> OneTower | TwoTower:
-    """The network, float32, CPU, in evaluation mode, weights still random.
+    def freeze(self, network: Any, options: OptionsT) -> Sequence[nn.Module]:  # noqa: ARG002 - most keep nothing
+        """Switch off the gradients of what training is to keep as it is.
 
-    Args:
-        arguments: which network.
-        preprocessing: of its pictures, where the family reads pictures.
+        Returns:
+            Submodules that stay in evaluation mode as well: their outputs are the same in every step.
 
-    Raises:
-        UserError: timm or transformers has no such encoder, or item vectors would be too long.
-    """
-    return find_family(arguments.family).build(arguments, preprocessing).eval()
+        Raises:
+            UserError: there is no such part.
+        """
+        return ()
 
-
-def build_frozen_image(arguments: MatcherArguments) -> nn.Module | None:
-    """The image encoder whose features the network reads, weights still random; None where it has none beside it."""
-    if not find_family(arguments.family).frozen_image or arguments.image is None:
+    def frozen_features(self, network: Any, options: OptionsT) -> FrozenFeatures | None:  # noqa: ARG002
+        """What is computed once for every picture; None where the network reads pixels in every step."""
         return None
-    return build_timm(arguments.image).requires_grad_(requires_grad=False)
+
+    def check(self, item: Item) -> None:
+        """Refuse an item that gives the model nothing to read.
+
+        Raises:
+            ItemError: ``no_text`` or ``no_picture``.
+        """
+        has_text = self.reads_text and bool(item.title or item.attributes or item.description)
+        if has_text or (self.reads_pictures and item.picture):
+            return
+        if self.reads_text:
+            raise ItemError("no_text", f"Item {item.item_id!r} has no title, attributes or description: give it some.")
+        raise ItemError("no_picture", f"Item {item.item_id!r} has no picture: give it one, or use a model of texts.")
+
+    def part_files(self, parts: Parts) -> Sequence[FileWriter]:
+        """What writes the files of a version folder beside card and weights."""
+        return () if parts.tokenizer is None else [tokenizer_files(parts.tokenizer)]
+
+    def load_parts(self, folder: Path, card: ModelCard, arguments: ArgumentsT) -> Parts:  # noqa: ARG002
+        """The inverse of ``part_files``; weights of an image encoder are put in by the caller.
+
+        Raises:
+            JobError: a file is missing or damaged.
+        """
+        tokenizer = read_tokenizer(folder) if self.reads_text else None
+        return Parts(tokenizer=tokenizer, preprocessing=card.preprocessing)
+
+    # -- what follows from it -----------------------------------------------------------------------------------------
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the model reads pictures."""
+        return self.pictures != "none"
+
+    @property
+    def needs_every_picture(self) -> bool:
+        """Whether an item without a picture cannot be read."""
+        return self.reads_pictures and not self.reads_text
+
+    def axes(self, options: OptionsT) -> Axes:
+        """The four choices.
+
+        Raises:
+            UserError: they do not go together.
+        """
+        head = options.head or self.usual_head
+        similarity: Similarity = options.similarity or ("cosine" if head == "metric" else "none")
+        loss = options.loss or ("contrastive" if similarity in ("l1", "l2") else "bce")
+        axes = Axes(interaction=self.interaction, head=head, similarity=similarity, loss=loss)
+        require_legal(axes, self.legal, self.name)
+        return axes
+
+    def settled(self, options: OptionsT) -> dict[str, Any]:
+        """The fields of ``FamilyArguments`` that follow from the options."""
+        axes = self.axes(options)
+        symmetric = self.order_matters(axes) if options.symmetric is None else options.symmetric
+        return {"family": self.name, "axes": axes, "dropout": options.dropout, "symmetric": symmetric}
+
+    @abstractmethod
+    def order_matters(self, axes: Axes) -> bool:
+        """Whether a pair scores otherwise when its items are swapped."""
 
 
-def image_dimension(image: nn.Module) -> int:
-    """Length of a timm network's features without its classifier."""
-    # num_features would be the length before the layers that some networks have between pooling and classifier.
-    length: int = image.head_hidden_size  # type: ignore[assignment] # timm sets a number
-    return length
+class OneTowerFamily(Family[ArgumentsT, OptionsT]):
+    """Families whose network reads both items of a pair at once.
+
+    Attributes:
+        losses: by name, of log-odds.
+    """
+
+    interaction = "one_tower"
+    legal: ClassVar[LegalAxes] = ONE_TOWER_AXES
+    usual_head = "pair"
+    losses: ClassVar[Mapping[Loss, LogitLoss]] = LOGIT_LOSSES
+
+    @abstractmethod
+    def build(self, arguments: ArgumentsT, parts: Parts) -> PairNetwork:
+        """The network, float32, weights still random; its ``state_dict`` is all that is stored of it.
+
+        Raises:
+            UserError: the arguments build nothing.
+        """
+
+    @abstractmethod
+    def reader(self, arguments: ArgumentsT, parts: Parts) -> PairReader[Any]:
+        """What makes the network's batches of items and pictures.
+
+        Raises:
+            UserError: the arguments do not fit the parts.
+        """
+
+    def order_matters(self, axes: Axes) -> bool:  # noqa: ARG002 - in a sequence it does
+        """See ``Family``."""
+        return True
 
 
-def _text(arguments: MatcherArguments) -> nn.Module:
-    # Weights that no gradient reaches would stop distributed training.
-    return build_text({**(arguments.text_config or {}), "add_pooling_layer": arguments.pooling == "pooler"})
+class TwoTowerFamily(Family[ArgumentsT, OptionsT]):
+    """Families whose network gives each item a vector.
 
+    Attributes:
+        losses: by name, of item vectors.
+    """
 
-def _width(text: nn.Module) -> int:
-    width: int = text.config.hidden_size  # type: ignore[union-attr,assignment] # transformers is untyped
-    return width
+    interaction = "two_tower"
+    legal: ClassVar[LegalAxes] = TWO_TOWER_AXES
+    usual_head = "metric"  # a cosine starts from what a pretrained encoder knows, an interaction head from nothing
+    losses: ClassVar[Mapping[Loss, VectorLoss]] = VECTOR_LOSSES
 
+    @abstractmethod
+    def build(self, arguments: ArgumentsT, parts: Parts) -> ItemNetwork:
+        """As in ``OneTowerFamily``."""
 
-def _outputs(axes: Axes) -> int:
-    return 2 if axes.loss == "ce" else 1
+    @abstractmethod
+    def reader(self, arguments: ArgumentsT, parts: Parts) -> ItemReader[Any]:
+        """As in ``OneTowerFamily``."""
 
-
-def _one_tower(arguments: MatcherArguments, _: Preprocessing | None) -> OneTower:
-    text = _text(arguments)
-    hidden = _width(text)
-    states = hidden * (len(arguments.layers) if arguments.layer_pooling == "cat" else 1)
-    outputs, dropout = _outputs(arguments.axes), arguments.dropout
-    features = None
-    if arguments.image is not None:
-        with torch.device("meta"):  # it is asked for its length alone
-            features = image_dimension(build_timm(arguments.image))
-    head: nn.Module
-    if arguments.compare_pictures and features is not None:
-        head = PictureComparingHead(states, features, hidden, outputs=outputs, dropout=dropout)
-    else:
-        head = PairHead(states, hidden, outputs=outputs, dropout=dropout)
-    return OneTower(
-        text,
-        head,
-        pooling=arguments.pooling,
-        layers=arguments.layers,
-        layer_pooling=arguments.layer_pooling,
-        image_features=features,
-    )
-
-
-def _two_tower_head(arguments: MatcherArguments, dimension: int) -> nn.Module:
-    if dimension > LARGEST_VECTOR:
-        raise UserError(f"Item vectors would have {dimension} dimensions: set projection to at most {LARGEST_VECTOR}.")
-    axes = arguments.axes
-    match axes.head:
-        case "metric":
-            return MetricHead(axes.similarity, learned=axes.loss == "bce")
-        case "interaction":
-            return InteractionHead(dimension, outputs=_outputs(axes), dropout=arguments.dropout)
-        case _:
-            return AdditiveHead(dimension, outputs=_outputs(axes), dropout=arguments.dropout)
-
-
-def _text_two_tower(arguments: MatcherArguments, _: Preprocessing | None) -> TwoTower:
-    text = _text(arguments)
-    features = _width(text)
-    head = _two_tower_head(arguments, arguments.projection or features)
-    return TwoTower(head, features=features, text=text, pooling=arguments.pooling, projection=arguments.projection)
-
-
-def _image_two_tower(arguments: MatcherArguments, preprocessing: Preprocessing | None) -> TwoTower:
-    if arguments.image is None or preprocessing is None:
-        raise UserError("A model of pictures needs an image encoder and its preprocessing.")
-    image = build_timm(arguments.image)
-    features = image_dimension(image)
-    head = _two_tower_head(arguments, arguments.projection or features)
-    return TwoTower(head, features=features, image=image, projection=arguments.projection, preprocessing=preprocessing)
-
-
-FAMILIES: dict[str, Family] = {
-    "text_one_tower": Family("one_tower", reads_text=True, reads_pictures=False, build=_one_tower),
-    "text_two_tower": Family("two_tower", reads_text=True, reads_pictures=False, build=_text_two_tower),
-    "image_two_tower": Family("two_tower", reads_text=False, reads_pictures=True, build=_image_two_tower),
-    "text_image_one_tower": Family(
-        "one_tower", reads_text=True, reads_pictures=True, build=_one_tower, frozen_image=True
-    ),
-}
+    def order_matters(self, axes: Axes) -> bool:
+        """See ``Family``."""
+        return axes.head == "additive"

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.matching.families.axes import Similarity
+from shopvision.errors import UserError
+from shopvision.matching.families.axes import Axes, Similarity
 
+LARGEST_VECTOR = 1024
 # Where the learned scale starts: cosines then say probabilities from below 0.01 to 0.99; products are log-odds as they
 # are (sigmoid(u.v)).
 _FIRST_SCALE: dict[Similarity, tuple[float, float]] = {"cosine": (10.0, -5.0), "inner_product": (1.0, 0.0)}
@@ -165,3 +167,27 @@ class MetricHead(nn.Module):
             case _:
                 s = s.clamp(min=_SMALLEST)
                 return -s - torch.log(-torch.expm1(-s))
+
+
+def outputs_of(axes: Axes) -> int:
+    """How many outputs a head has: cross entropy learns two, all else log-odds."""
+    return 2 if axes.loss == "ce" else 1
+
+
+def vector_head(axes: Axes, dimension: int, *, dropout: float) -> nn.Module:
+    """The head of ``axes`` on two item vectors.
+
+    Raises:
+        UserError: the vectors would be too long.
+    """
+    if dimension > LARGEST_VECTOR:
+        raise UserError(f"Item vectors would have {dimension} dimensions: set projection to at most {LARGEST_VECTOR}.")
+    match axes.head:
+        case "metric":
+            return MetricHead(axes.similarity, learned=axes.loss == "bce")
+        case "interaction":
+            return InteractionHead(dimension, outputs=outputs_of(axes), dropout=dropout)
+        case "additive":
+            return AdditiveHead(dimension, outputs=outputs_of(axes), dropout=dropout)
+        case other:
+            raise ValueError(f"{other} is no head on two vectors")

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.items.code_agreement import ItemCodes
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from shopvision.items.item import Item
+    from shopvision.items.item_texts import TextBuilder
+
 Rows: TypeAlias = NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedItem:
-    """Token ids of one item, int32, without special tokens; at most ``max_length`` of each part."""
-
-    category: str
-    title: NDArray[np.int32]
-    keys: tuple[str, ...]
-    pieces: tuple[NDArray[np.int32], ...]
-    codes: ItemCodes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +44,6 @@ class ItemTokens:
     def __len__(self) -> int:
         return len(self.categories)
 
-    def __getitem__(self, row: int) -> TokenizedItem:
-        parts = [
-            self.tokens[self.starts[part] : self.starts[part + 1]]
-            for part in range(self.first[row], self.first[row + 1])
-        ]
-        return TokenizedItem(self.categories[row], parts[0], self.keys[row], tuple(parts[1:]), self.codes[row])
-
-    def __iter__(self) -> Iterator[TokenizedItem]:
-        return map(self.__getitem__, range(len(self)))
-
-    @classmethod
-    def join(cls, items: Sequence[TokenizedItem]) -> ItemTokens:
-        """The items' tokens in one array."""
-        parts = [part for item in items for part in (item.title, *item.pieces)]
-        return cls(
-            tuple(item.category for item in items),
-            tuple(item.keys for item in items),
-            np.concatenate([np.zeros(0, np.int32), *parts]),
-            offsets(len(part) for part in parts),
-            offsets(1 + len(item.pieces) for item in items),
-            tuple(item.codes for item in items),
-        )
-
     def sizes(self, rows: Rows) -> NDArray[np.int64]:
         """How many tokens each of these items has, title and pieces."""
         sizes: NDArray[np.int64] = self.starts[self.first[rows + 1]] - self.starts[self.first[rows]]
@@ -80,3 +53,58 @@ class ItemTokens:
 def offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
     """Where parts of these lengths start when laid end to end, and where the last ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.fromiter(lengths, np.int64))])
+
+
+class ItemTokenizer:
+    """Cuts the texts of items into token ids. A text that spells a special token becomes an unknown word."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        builder: TextBuilder,
+        *,
+        max_length: int,
+        unknown: int,
+        special: Sequence[int],
+    ) -> None:
+        """Use ``tokenizer`` and ``builder``.
+
+        Args:
+            max_length: most tokens of a part.
+            unknown: id of the unknown word,
+            special: which stands for these.
+        """
+        self._backend = tokenizer.backend_tokenizer
+        self._builder, self._max_length = builder, max_length
+        self._unknown, self._special = unknown, np.array(special)
+
+    def items(self, items: Sequence[Item]) -> ItemTokens:
+        """Token ids of n items; equal texts among them are tokenised once."""
+        texts = [self._builder.item(item) for item in items]
+        numbers: dict[str, int] = {}
+        which = [numbers.setdefault(part, len(numbers)) for text in texts for part in (text.title, *text.pieces)]
+        encoded = self.encode(list(numbers))
+        return ItemTokens(
+            tuple(item.category for item in items),
+            tuple(text.keys for text in texts),
+            np.concatenate([np.zeros(0, np.int32), *(encoded[number] for number in which)]),
+            offsets(len(encoded[number]) for number in which),
+            offsets(1 + len(text.pieces) for text in texts),
+            tuple(text.codes for text in texts),
+        )
+
+    def encode(self, texts: list[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, without special tokens."""
+        # A published tokenizer file may switch both on, and they would apply to every part.
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        # No ids for an empty text: some tokenizers make a lone blank out of it.
+        encoded = [
+            encoding.ids[: self._max_length] if text else []
+            for text, encoding in zip(
+                texts, self._backend.encode_batch_fast(texts, add_special_tokens=False), strict=True
+            )
+        ]
+        flat = np.fromiter(chain.from_iterable(encoded), np.int32)
+        flat[np.isin(flat, self._special)] = self._unknown
+        return np.split(flat, offsets(map(len, encoded))[1:-1]) if encoded else []

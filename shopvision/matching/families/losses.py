@@ -7,7 +7,9 @@ negative half, a hinge on a distance has the wrong sign, and 1 / distance explod
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.distributed
@@ -42,6 +44,41 @@ class LossOptions:
 
     margin: float | None = None
     scale: float | None = None
+
+
+LogitLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(log-odds (n,), labels (n,)) -> the mean loss."""
+
+
+class ComputeOnVectors(Protocol):
+    """The mean loss of item vectors; see ``two_tower_loss``."""
+
+    def __call__(
+        self,
+        axes: Axes,
+        head: nn.Module,
+        u: Tensor,
+        v: Tensor,
+        labels: Tensor,
+        *,
+        groups: tuple[Tensor, Tensor] | None = None,
+        options: LossOptions | None = None,
+    ) -> Tensor:
+        """See ``two_tower_loss``."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorLoss:
+    """A loss of item vectors.
+
+    Attributes:
+        compute: see there.
+        in_batch: whether a pair's loss depends on the other pairs of its step: then the pairs of the same product are
+            drawn, each beside hard negatives, and the loss sees all pairs of all processes at once.
+    """
+
+    compute: ComputeOnVectors
+    in_batch: bool = False
 
 
 def binary_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -154,5 +191,14 @@ def two_tower_loss(
             return cosine_loss(s, labels, margin)
         case "hinge":
             return hinge_loss(s, labels, margin)
-        case _:
+        case "contrastive":
             return contrastive_loss(1 - s if axes.similarity == "cosine" else s, labels, margin)
+        case other:
+            raise ValueError(f"{other} is no loss of this function")
+
+
+LOGIT_LOSSES: Mapping[Loss, LogitLoss] = {"ce": binary_loss, "bce": binary_loss}
+VECTOR_LOSSES: Mapping[Loss, VectorLoss] = {
+    **{name: VectorLoss(two_tower_loss) for name in ("ce", "bce", "cosine", "contrastive", "hinge")},
+    "mnr": VectorLoss(two_tower_loss, in_batch=True),
+}

@@ -30,22 +30,13 @@ from shopvision.errors import UserError
 from shopvision.items import code_agreement
 from shopvision.items.item import Item
 from shopvision.items.item_texts import ItemText, TextBuilder
-from shopvision.matching.families.item_tokens import ItemTokens, Rows, TokenizedItem, offsets
+from shopvision.matching.families.item_tokens import ItemTokenizer, ItemTokens, Rows, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
 
 IMAGE_TOKEN = "[unused99]"  # noqa: S105 - a word of BERT's vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """One sequence: ids (L,) int32, token types (L,) int8, and where the two picture tokens are."""
-
-    ids: NDArray[np.int32]
-    types: NDArray[np.int8]
-    slots: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +98,12 @@ class Packer:
         self.image_token = image_token
         self._types = token_types
         self._ids = ids
-        self._special_ids = np.array([*tokenizer.all_special_ids, ids.get("mask", ids["unk"])])
+        special = (*tokenizer.all_special_ids, ids.get("mask", ids["unk"]))
+        self._tokenizer = ItemTokenizer(tokenizer, builder, max_length=max_length, unknown=ids["unk"], special=special)
         # Per side: behind title and pieces, and [IMG] [SEP].
         self._side_specials = (1 if builder.name == "title" else 2) + 2 * image_token
-        self._prefix = np.zeros(0, np.int32)
-        self._prefix = self._tokenize([prefix.strip()])[0]
-        said = self._tokenize(list(code_agreement.WORDS if builder.compare_codes else code_agreement.WORDS[:1]))
+        self._prefix = self._tokenizer.encode([prefix.strip()])[0]
+        said = self._tokenizer.encode(list(code_agreement.WORDS if builder.compare_codes else code_agreement.WORDS[:1]))
         self._said, self._said_starts = np.concatenate(said), offsets(map(len, said))
         needed = 2 + 1 + 2 * self._side_specials + max(len(self._prefix), *map(len, said))
         if max_length < needed:
@@ -120,40 +111,9 @@ class Packer:
         if max_length > tokenizer.model_max_length:
             raise UserError(f"max_length {max_length} is more than the encoder's {tokenizer.model_max_length} tokens.")
 
-    # -- tokens of items ----------------------------------------------------------------------------------------------
-
-    def item(self, item: Item) -> TokenizedItem:
-        """Token ids of one item."""
-        return self.items([item])[0]
-
     def items(self, items: Sequence[Item]) -> ItemTokens:
-        """Token ids of n items; equal texts among them are tokenised once."""
-        texts = [self.builder.item(item) for item in items]
-        numbers: dict[str, int] = {}
-        which = [numbers.setdefault(part, len(numbers)) for text in texts for part in (text.title, *text.pieces)]
-        encoded = self._tokenize(list(numbers))
-        return ItemTokens(
-            tuple(item.category for item in items),
-            tuple(text.keys for text in texts),
-            np.concatenate([np.zeros(0, np.int32), *(encoded[number] for number in which)]),
-            offsets(len(encoded[number]) for number in which),
-            offsets(1 + len(text.pieces) for text in texts),
-            tuple(text.codes for text in texts),
-        )
-
-    def _tokenize(self, texts: list[str]) -> list[NDArray[np.int32]]:
-        backend = self.tokenizer.backend_tokenizer
-        # A published tokenizer file may switch both on, and they would apply to every part.
-        backend.no_truncation()
-        backend.no_padding()
-        # No ids for an empty text: some tokenizers make a lone blank out of it.
-        encoded = [
-            encoding.ids[: self.max_length] if text else []
-            for text, encoding in zip(texts, backend.encode_batch_fast(texts, add_special_tokens=False), strict=True)
-        ]
-        flat = np.fromiter(chain.from_iterable(encoded), np.int32)
-        flat[np.isin(flat, self._special_ids)] = self._ids["unk"]
-        return np.split(flat, offsets(map(len, encoded))[1:-1]) if encoded else []
+        """Token ids of n items."""
+        return self._tokenizer.items(items)
 
     # -- many sequences at once ---------------------------------------------------------------------------------------
 
@@ -284,37 +244,9 @@ class Packer:
         length = np.clip((room - title)[owner] - before, 0, length)
         _copy(ids, items.tokens, rows=owner, columns=start[owner] + before, starts=items.starts[part], counts=length)
 
-    # -- one sequence -------------------------------------------------------------------------------------------------
-
-    def pair(self, a: TokenizedItem, b: TokenizedItem) -> Packed:
-        """The sequence of one pair."""
-        packed = self.pairs(ItemTokens.join([a, b]), np.array([0]), np.array([1]))
-        slots = packed.slots
-        return _one(packed.tokens, None if slots is None else (int(slots[0, 0]), int(slots[0, 1])))
-
-    def single(self, a: TokenizedItem) -> Packed:
-        """The sequence of one item."""
-        return _one(self.singles(ItemTokens.join([a]), np.array([0])).tokens, None)
-
-    def collate(self, sequences: Sequence[Packed]) -> PackedBatch:
-        """Sequences padded to the longest."""
-        lengths = np.fromiter((len(sequence.ids) for sequence in sequences), np.int64, len(sequences))
-        attention = np.arange(lengths.max(initial=1)) < lengths[:, None]
-        ids = np.full(attention.shape, self._ids["pad"], np.int64)
-        types = np.zeros_like(ids)
-        ids[attention] = np.concatenate([np.zeros(0, np.int32), *(sequence.ids for sequence in sequences)])
-        types[attention] = np.concatenate([np.zeros(0, np.int8), *(sequence.types for sequence in sequences)])
-        slots = torch.tensor([sequence.slots for sequence in sequences]) if self.image_token else None
-        return PackedBatch(_batch(ids, attention, types), slots)
-
 
 def _batch(ids: NDArray[Any], attention: NDArray[Any], types: NDArray[Any]) -> TokenBatch:
     return TokenBatch(*(torch.from_numpy(array.astype(np.int64)) for array in (ids, attention, types)))
-
-
-def _one(tokens: TokenBatch, slots: tuple[int, int] | None) -> Packed:
-    ids, types = tokens.input_ids[0].numpy(), tokens.token_type_ids[0].numpy()
-    return Packed(ids.astype(np.int32), types.astype(np.int8), slots)
 
 
 def _put(ids: NDArray[np.int64], columns: NDArray[np.int64], token: int) -> None:

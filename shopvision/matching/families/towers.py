@@ -1,39 +1,40 @@
-"""Pair models: one tower that reads both items as one sequence, two towers that give each item a vector.
+"""What families are built from: an encoder that reads both items' texts, and towers that give each item a vector.
 
-Letters in shapes: n pairs or items, L tokens, H width of the text encoder, d features of a picture or dimensions of an
-item vector.
+Letters in shapes: n pairs or items, L tokens, H width of the text encoder, d dimensions of an item vector.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.encoders.text_backbone import Pooling, pool
-from shopvision.matching.families.heads import MetricHead, PictureComparingHead
+from shopvision.encoders._fast import accelerate_text_encoder
+from shopvision.encoders.text_backbone import Pooling, build_text, pool
+from shopvision.errors import UserError
+from shopvision.matching.families._network import ItemNetwork, PairNetwork
+from shopvision.matching.families._parts import FamilyArguments, FamilyOptions
+from shopvision.matching.families.heads import LARGEST_VECTOR, MetricHead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from shopvision.encoders.tokens import TokenBatch
-    from shopvision.images.preprocessing import Preprocessing
 
 LayerPooling = Literal["cat", "avg"]
+_LAYER = re.compile(r"\blayers?\.(\d+)\.")
 
 
-class OneTower(nn.Module):
-    """An encoder that reads both items as one sequence, and a pair head on its states.
-
-    Pictures enter as features behind a projection, in place of the word embeddings of two tokens; position, token type,
-    layer norm and dropout are those of any token. A ``PictureComparingHead`` reads them once more.
+class OneTower(PairNetwork):
+    """An encoder that reads both items as one sequence, and a head on its states.
 
     Attributes:
         text: a transformers encoder.
-        head: states, and pictures where it compares them, to log-odds.
-        image_projection: features of a picture to a word embedding; None for models of text alone.
+        head: states to log-odds.
     """
 
     def __init__(
@@ -44,7 +45,6 @@ class OneTower(nn.Module):
         pooling: Pooling = "cls",
         layers: Sequence[int] = (1,),
         layer_pooling: LayerPooling = "cat",
-        image_features: int | None = None,
     ) -> None:
         """Put together.
 
@@ -52,7 +52,6 @@ class OneTower(nn.Module):
             pooling: ``cls``: the state of the first token; or the ``mean`` of all tokens.
             layers: which layers' states the head sees, counted from the top: 1 is the last.
             layer_pooling: several layers are concatenated (``cat``) or averaged (``avg``).
-            image_features: d; None for models of text alone.
         """
         super().__init__()
         self.text = text
@@ -60,33 +59,22 @@ class OneTower(nn.Module):
         self.pooling: Pooling = pooling
         self.layers = tuple(layers)
         self.layer_pooling: LayerPooling = layer_pooling
-        self.image_projection: nn.Linear | None = None
-        if image_features is not None:
-            words: nn.Embedding = text.get_input_embeddings()  # type: ignore[operator] # transformers is untyped
-            self.image_projection = nn.Linear(image_features, words.embedding_dim)
-        self._takes_token_types = _takes_token_types(text)
 
-    def forward(self, tokens: TokenBatch, image_features: Tensor | None = None, slots: Tensor | None = None) -> Tensor:
-        """Log-odds of "same".
+    def forward(self, batch: Any) -> Tensor:
+        """See ``PairNetwork``; of a ``TokenBatch``."""
+        logits: Tensor = self.head(self.states(batch))
+        return logits
+
+    def states(self, tokens: TokenBatch, embeddings: Tensor | None = None) -> Tensor:
+        """What the head sees of n sequences: (n, H), or (n, H times the layers).
 
         Args:
-            tokens: of n pairs.
-            image_features: (n, 2, d) of unit length, of both items' pictures; zeros where an item has none, so that
-                only the projection's bias is left of it: the learned vector for "no picture".
-            slots: (n, 2) int64, the positions of the picture tokens.
-
-        Returns:
-            (n,).
+            tokens: of the pairs.
+            embeddings: (n, L, H) in place of those of the tokens' words.
         """
-        inputs: dict[str, Tensor | bool] = {"attention_mask": tokens.attention_mask}
-        if self._takes_token_types:
-            inputs["token_type_ids"] = tokens.token_type_ids
-        if self.image_projection is None or image_features is None or slots is None:
-            inputs["input_ids"] = tokens.input_ids
-        else:
-            inputs["inputs_embeds"] = self._with_pictures(tokens.input_ids, image_features, slots)
+        inputs = text_inputs(self.text, tokens, embeddings)
         if self.layers == (1,):
-            return self._logits(pool(self.text(**inputs), tokens.attention_mask, self.pooling), image_features)
+            return pool(self.text(**inputs), tokens.attention_mask, self.pooling)
         from transformers.modeling_outputs import BaseModelOutput
 
         outputs = self.text(**inputs, output_hidden_states=True)
@@ -94,109 +82,118 @@ class OneTower(nn.Module):
             pool(BaseModelOutput(last_hidden_state=outputs.hidden_states[-layer]), tokens.attention_mask, self.pooling)
             for layer in self.layers
         ]
-        together = torch.cat(states, 1) if self.layer_pooling == "cat" else torch.stack(states).mean(0)
-        return self._logits(together, image_features)
+        return torch.cat(states, 1) if self.layer_pooling == "cat" else torch.stack(states).mean(0)
 
-    def _with_pictures(self, input_ids: Tensor, image_features: Tensor, slots: Tensor) -> Tensor:
-        embeddings: Tensor = self.text.get_input_embeddings()(input_ids)  # type: ignore[operator] # as above
-        projection = self.image_projection
-        assert projection is not None  # noqa: S101 - for the type checker
-        projected = projection(image_features.to(projection.weight.dtype)).to(embeddings.dtype)
-        return embeddings.scatter(1, slots.unsqueeze(2).expand_as(projected), projected)
-
-    def _logits(self, states: Tensor, image_features: Tensor | None) -> Tensor:
-        compares = isinstance(self.head, PictureComparingHead)
-        logits: Tensor = self.head(states, image_features) if compares else self.head(states)
-        return logits
+    def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See ``PairNetwork``."""
+        super().prepare_for_scoring(device, dtype)
+        accelerate_text_encoder(self.text, pooling=self.pooling, layers=self.layers)
 
 
-class TwoTower(nn.Module):
-    """One encoder for both items, of text or of pictures, an optional projection, and a head on two item vectors.
+class TwoTowerOptions(FamilyOptions):
+    """Options of families whose items have vectors.
 
     Attributes:
-        text: a transformers encoder, or None.
-        image: a timm network without classifier, or None.
-        projection: features to vectors; None where the features are the vectors.
-        head: two vectors to log-odds.
-        dimension: d.
+        projection: length of the vectors where it is not the encoder's.
     """
 
-    mean: Tensor
-    std: Tensor
+    projection: int | None = Field(None, ge=2, le=LARGEST_VECTOR)
 
-    def __init__(
-        self,
-        head: nn.Module,
-        *,
-        features: int,
-        text: nn.Module | None = None,
-        image: nn.Module | None = None,
-        pooling: Pooling = "mean",
-        projection: int | None = None,
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        """Put together; either ``text`` or ``image`` is given.
+
+class TwoTowerArguments(FamilyArguments):
+    """Arguments of families whose items have vectors.
+
+    Attributes:
+        projection: dimensions of item vectors, where they are not the encoder's own.
+    """
+
+    projection: int | None = Field(None, gt=0, le=LARGEST_VECTOR)
+
+
+class TwoTower(ItemNetwork):
+    """One encoder for both items, an optional projection, and a head on two item vectors.
+
+    Attributes:
+        projection: features to vectors; None where the features are the vectors.
+    """
+
+    def __init__(self, head: nn.Module, *, features: int, projection: int | None = None) -> None:
+        """Put together.
 
         Args:
-            features: the encoder's pooled features.
-            pooling: of the text encoder.
+            features: length of what ``features`` gives.
             projection: d, where it is not ``features``.
-            preprocessing: of pictures: their mean and standard deviation.
         """
         super().__init__()
-        self.text = text
-        self.image = image
-        self.pooling: Pooling = pooling
         self.dimension = projection or features
         self.projection = None if projection is None else nn.Linear(features, projection)
         self.head = head
         self._unit = isinstance(head, MetricHead) and head.similarity == "cosine"
-        if text is not None:
-            self._takes_token_types = _takes_token_types(text)
-        if preprocessing is not None:
-            self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
-            self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
 
-    def encode(self, tokens: TokenBatch | None = None, pictures: Tensor | None = None) -> Tensor:
-        """Item vectors.
+    @abstractmethod
+    def features(self, batch: Any) -> Tensor:
+        """What the encoder says of items, pooled: (n, features)."""
 
-        Args:
-            tokens: of n items, where the model reads text.
-            pictures: (n, height, width, 3) uint8 as ``shopvision.images.preprocessing.prepare`` makes them, where it
-                reads pictures.
-
-        Returns:
-            (n, d) float32; of unit length where the head takes cosines, so that inner products are cosines.
-        """
-        return self.from_features(self.features(tokens, pictures))
-
-    def from_features(self, features: Tensor) -> Tensor:
-        """Item vectors of what ``features`` gave: training keeps those of an encoder that stays as it is."""
+    def encode(self, batch: Any) -> Tensor:
+        """See ``ItemNetwork``: of unit length where the head takes cosines, so that inner products are cosines."""
+        features = self.features(batch)
         vectors = features if self.projection is None else self.projection(features)
         vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
         return functional.normalize(vectors, dim=1) if self._unit else vectors
 
-    def features(self, tokens: TokenBatch | None = None, pictures: Tensor | None = None) -> Tensor:
-        """What the encoder says of items, pooled; see ``encode`` for the arguments."""
-        if self.text is not None:
-            if tokens is None:
-                raise ValueError("a model of texts needs tokens")
-            inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
-            if self._takes_token_types:
-                inputs["token_type_ids"] = tokens.token_type_ids
-            return pool(self.text(**inputs), tokens.attention_mask, self.pooling)
-        if self.image is None or pictures is None:
-            raise ValueError("a model of pictures needs pictures")
-        pixels = (pictures.to(self.mean.dtype) / 255 - self.mean) / self.std
-        features: Tensor = self.image(pixels.permute(0, 3, 1, 2))
-        return features
 
-    def pair_logits(self, u: Tensor, v: Tensor) -> Tensor:
-        """Log-odds of "same": (n, d), (n, d) -> (n,)."""
-        logits: Tensor = self.head(u, v)
-        return logits
+# -- text encoders ----------------------------------------------------------------------------------------------------
 
 
-def _takes_token_types(text: nn.Module) -> bool:
-    """Encoders without token types (DistilBERT, ModernBERT) do not take them."""
-    return hasattr(text.config, "type_vocab_size")
+def build_text_encoder(config: Mapping[str, Any], pooling: Pooling) -> nn.Module:
+    """A transformers encoder, weights still random; without a pooler that is not read.
+
+    Weights that no gradient reaches would stop distributed training.
+    """
+    return build_text({**config, "add_pooling_layer": pooling == "pooler"})
+
+
+def read_weights(tensors: Mapping[str, Tensor], pooling: Pooling) -> dict[str, Tensor]:
+    """Those of a pretrained text encoder's tensors that ``build_text_encoder`` has a place for."""
+    unread = () if pooling == "pooler" else ("pooler.",)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(unread)}
+
+
+def text_width(text: nn.Module) -> int:
+    """H of a transformers encoder."""
+    width: int = text.config.hidden_size  # type: ignore[union-attr,assignment] # transformers is untyped
+    return width
+
+
+def text_inputs(text: nn.Module, tokens: TokenBatch, embeddings: Tensor | None = None) -> dict[str, Tensor]:
+    """Keyword arguments of a transformers encoder; see ``OneTower.states``."""
+    inputs = {"attention_mask": tokens.attention_mask}
+    if hasattr(text.config, "type_vocab_size"):  # others (DistilBERT, ModernBERT) do not take token types
+        inputs["token_type_ids"] = tokens.token_type_ids
+    if embeddings is None:
+        return {"input_ids": tokens.input_ids, **inputs}
+    return {"inputs_embeds": embeddings, **inputs}
+
+
+def layer_depths(encoder: nn.Module) -> dict[str, int]:
+    """Parameter name -> 0 for the embeddings, 1 for the first layer, ..., the last layer's number for what is above."""
+    found = {name: _LAYER.search(name) for name, _ in encoder.named_parameters()}
+    numbers = {name: int(match[1]) + 1 for name, match in found.items() if match}
+    top = max(numbers.values(), default=0)
+    return {name: numbers.get(name, 0 if "embed" in name else top) for name in found}
+
+
+def freeze_layers(text: nn.Module, layers: int) -> None:
+    """Keep the first ``layers`` layers of an encoder, with the embeddings below, as they are; 0 keeps nothing.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    if not layers:
+        return
+    depths = layer_depths(text)
+    if max(depths.values()) < layers:
+        raise UserError(f"model.frozen_layers = {layers}: the text encoder has {max(depths.values())} layers.")
+    for name, weight in text.named_parameters():
+        if depths[name] <= layers:
+            weight.requires_grad = False

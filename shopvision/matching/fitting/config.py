@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from shopvision.errors import UserError
-from shopvision.items.item_texts import BuilderName, Segmenter
-from shopvision.matching.families._family import Family, find_family
-from shopvision.matching.families.axes import Axes, Head, Interaction, Loss, Similarity
-from shopvision.matching.families.towers import LayerPooling
+from shopvision.matching.families._parts import FamilyOptions
+from shopvision.matching.families.registry import AnyFamily, find_family
+from shopvision.matching.families.text_reading import TextOptions
 from shopvision.training.config import Decay, FitConfig
 
 FRACTIONS = (0.7, 0.15, 0.15)
-# A cosine starts from what a pretrained encoder knows of similarity, where an interaction head starts from nothing.
-USUAL_HEAD: dict[Interaction, Head] = {"one_tower": "pair", "two_tower": "metric"}
+DEFAULT_FAMILY = "text_one_tower"
 
 
 class DataConfig(BaseModel):
     """Section ``[data]``: labelled pairs.
 
     Attributes:
-        pairs: JSONL, CSV or Parquet, see ``shopvision.matching.fitting.data.read_pairs``.
+        pairs: JSONL, CSV or Parquet, see ``shopvision.items.pair_files.read_pairs``.
         valid: pairs to choose the best epoch, the calibration and the thresholds on; by default a part of ``pairs``.
         items: the items that the pairs name by id; not needed where pairs hold their items.
         images: what relative picture addresses start from: a folder, ``s3://`` or ``https://``; by default beside the
@@ -65,96 +63,6 @@ class DataConfig(BaseModel):
         return tuple(file.parent for file in files if file is not None)
 
 
-class TextConfig(BaseModel):
-    """Section ``[text]``: how an item becomes text.
-
-    Attributes:
-        builder: see ``shopvision.items.item_texts``.
-        segmenter: ``jieba`` puts blanks between Chinese words.
-        compare_codes: let a pair begin with what the items' model codes say: same, similar or other model. For one
-            tower; a shop whose titles name no codes loses nothing by it.
-        prefix: what the encoder wants before a single item (two towers): ``query:`` for E5.
-        max_length: most tokens of a pair (one tower) or an item (two towers).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    builder: BuilderName = "title_attributes"
-    segmenter: Segmenter = "none"
-    compare_codes: bool = True
-    prefix: str = ""
-    max_length: int = Field(128, ge=8)
-
-
-class ModelConfig(BaseModel):
-    """Section ``[model]``.
-
-    Attributes:
-        name: of the model version that training makes.
-        family: which model.
-        text: text encoder, see ``shopvision.encoders.text_backbone.fetch_text``.
-        image: image encoder, see ``shopvision.models.importers.fetch``.
-        head: see ``shopvision.matching.families.axes``; by default the family's usual one, as the next two.
-        similarity: of a metric head.
-        loss: what training minimises.
-        margin: of the losses cosine, contrastive and hinge.
-        scale: of the loss mnr.
-        pooling: of a one-tower's states; by default the text encoder's own, or ``cls`` where that is its pooler.
-        layers: which layers of the text encoder a one-tower's head reads, counted from the top.
-        layer_pooling: how several are put together.
-        projection: length of a two-tower's vectors where it is not the encoder's.
-        dropout: of the head.
-        symmetric: score both orders of a pair and take the mean; twice the work. By default where the order matters:
-            with one tower, and with the additive head.
-        compare_pictures: of text + image models: let the head compare both pictures, beside the sequence that they are
-            tokens of.
-        frozen_image: keep the image encoder as it is; its outputs are computed once. Of text + image models it always
-            is.
-        frozen_layers: how many of the text encoder's first layers, with the embeddings below, are kept as they are.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = "matcher"
-    family: str = "text_one_tower"
-    text: str = "wheel:minilm"
-    image: str = "wheel:efficientnet-lite0"
-    head: Head | None = None
-    similarity: Similarity | None = None
-    loss: Loss | None = None
-    margin: float | None = None
-    scale: float | None = Field(None, gt=0)
-    pooling: Literal["cls", "mean"] | None = None
-    layers: tuple[int, ...] = (1,)
-    layer_pooling: LayerPooling = "cat"
-    projection: int | None = Field(None, ge=2, le=1024)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    symmetric: bool | None = None
-    compare_pictures: bool = True
-    frozen_image: bool = True
-    frozen_layers: int = Field(0, ge=0)
-
-    @property
-    def axes(self) -> Axes:
-        """The four choices.
-
-        Raises:
-            UserError: they do not go together.
-        """
-        interaction = find_family(self.family).interaction
-        head = self.head or USUAL_HEAD[interaction]
-        similarity: Similarity = self.similarity or ("cosine" if head == "metric" else "none")
-        loss: Loss = self.loss or ("contrastive" if similarity in ("l1", "l2") else "bce")
-        return Axes(interaction=interaction, head=head, similarity=similarity, loss=loss)
-
-    @property
-    def scores_both_orders(self) -> bool:
-        """Whether scores are means over both orders of a pair."""
-        if self.symmetric is None:
-            return self.axes.interaction == "one_tower" or self.axes.head == "additive"
-        return self.symmetric
-
-
 class TrainConfig(FitConfig):
     """Section ``[train]``, beside the fields of ``FitConfig``.
 
@@ -191,29 +99,43 @@ class TrainConfig(FitConfig):
     soup: Literal["none", "uniform", "greedy"] = "none"
 
 
+def _options_of_family(value: Any) -> Any:
+    """The section ``[model]`` as its family reads it."""
+    if not isinstance(value, dict):
+        return value
+    family = find_family(str(value.get("family", DEFAULT_FAMILY)))
+    known = family.options.model_fields
+    for name in value:
+        if name not in known:
+            raise UserError(f"model.{name} is unknown to the family {family.name}; there are {', '.join(known)}.")
+    return family.options.model_validate(value)
+
+
 class MatcherConfig(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: DataConfig
-    text: TextConfig | None = None
-    model: ModelConfig = ModelConfig()
+    text: TextOptions | None = None
+    model: Annotated[SerializeAsAny[FamilyOptions], BeforeValidator(_options_of_family)] = Field(
+        default_factory=lambda: _options_of_family({}), validate_default=False
+    )
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        _ = self.model.axes
+        _ = self.family.axes(self.model)
         if self.text is not None and not self.family.reads_text:
             raise UserError(f"The family {self.model.family} reads no text: remove the section [text].")
         return self
 
     @property
-    def family(self) -> Family:
+    def family(self) -> AnyFamily:
         """The model's family."""
         return find_family(self.model.family)
 
     @property
-    def texts(self) -> TextConfig:
+    def texts(self) -> TextOptions:
         """Section ``[text]``, or what it says where it is left out."""
-        return self.text or TextConfig()
+        return self.text or TextOptions()

@@ -1,4 +1,4 @@
-"""What a training step feeds a pair model: sequences of pairs, or of items, and pictures as features or pixels."""
+"""What a training step feeds a pair model: batches of pairs or of items, with pictures as features or pixels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shopvision.encoders.tokens import TokenBatch
 from shopvision.items.pair_table import PairTable
-from shopvision.matching.families.packing import Packer
+from shopvision.matching.families._network import Batch, ItemReader, PairReader, Rows
 from shopvision.training.pixels import PixelReader
-
-Rows = NDArray[np.integer[Any]]
 
 
 class Pictures(Protocol):
@@ -45,7 +42,7 @@ class PixelPictures:
     """Pixels: random crops in training, the whole picture in evaluation.
 
     Attributes:
-        uris: address of each item's picture.
+        uris: address of each item's picture; empty where it has none that can be read.
         reader: reads them.
     """
 
@@ -53,57 +50,20 @@ class PixelPictures:
     reader: PixelReader
 
     def take(self, items: Rows, generator: np.random.Generator | None) -> Tensor:
-        """(n, H, W, 3) uint8."""
+        """(n, H, W, 3) uint8; zeros where an item has no picture."""
         crops = None if generator is None else generator.random((len(items), 2))
-        return self.reader.read([self.uris[item] for item in items.tolist()], crops)
+        uris = [self.uris[item] for item in items.tolist()]
+        rows = [row for row, uri in enumerate(uris) if uri]
+        if len(rows) == len(uris):
+            return self.reader.read(uris, crops)
+        pixels = torch.zeros(len(uris), *self.reader.size, 3, dtype=torch.uint8)
+        if rows:
+            pixels[rows] = self.reader.read([uris[row] for row in rows], None if crops is None else crops[rows])
+        return pixels
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """n pairs for a model that reads both items at once.
-
-    Attributes:
-        tokens: of the pairs.
-        features: (n, 2, d) of both items' pictures; None for models of text alone.
-        slots: (n, 2) where the picture tokens are.
-        labels: (n,) float32, 1 for the same product, else 0.
-    """
-
-    tokens: TokenBatch
-    features: Tensor | None
-    slots: Tensor | None
-    labels: Tensor
-
-    def part(self, rows: slice) -> PairBatch:
-        """Some of the pairs, without the padding that only the others needed."""
-        features, slots = (None if tensor is None else tensor[rows] for tensor in (self.features, self.slots))
-        return PairBatch(self.tokens.rows(rows), features, slots, self.labels[rows])
-
-
-@dataclass(frozen=True)
-class ItemBatch:
-    """m items for a model that reads each item by itself.
-
-    Attributes:
-        tokens: of the items; None for models of pictures.
-        pictures: features (m, d) or pixels (m, H, W, 3); None for models of text.
-    """
-
-    tokens: TokenBatch | None
-    pictures: Tensor | None
-
-    def __len__(self) -> int:
-        inputs = self.tokens if self.tokens is not None else self.pictures
-        return 0 if inputs is None else len(inputs)
-
-    def part(self, rows: slice) -> ItemBatch:
-        """Some of the items."""
-        tokens = None if self.tokens is None else self.tokens.rows(rows)
-        return ItemBatch(tokens, None if self.pictures is None else self.pictures[rows])
-
-
-class PairInputs:
-    """Inputs of one split. Every item is tokenised once.
+class Inputs:
+    """Labelled pairs of one split.
 
     Attributes:
         items: the items of the split's pairs, in the order of the table.
@@ -112,49 +72,69 @@ class PairInputs:
         labels: (n,) int8.
     """
 
-    def __init__(self, table: PairTable, packer: Packer | None, pictures: Pictures | None) -> None:
+    def __init__(self, table: PairTable, pictures: Pictures | None) -> None:
         """Of the labelled pairs in ``table``; ``pictures`` are by position in ``items``."""
         used = table.item_rows()
         self.items = [table.items[row] for row in used.tolist()]
         self.left, self.right = np.searchsorted(used, table.left), np.searchsorted(used, table.right)
         self.labels = table.labels
-        self._packer, self._pictures = packer, pictures
-        self._tokens = None if packer is None else packer.items(self.items)
+        self._pictures = pictures
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sides(self, rows: Rows, swapped: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the first and second items of pairs, the right item first where ``swapped`` holds."""
+        left, right = self.left[rows], self.right[rows]
+        return np.where(swapped, right, left), np.where(swapped, left, right)
+
+    def labels_of(self, rows: Rows) -> Tensor:
+        """(n,) float32, 1 for the same product, else 0."""
+        return torch.from_numpy(self.labels[rows].astype(np.float32))
+
+
+class PairInputs(Inputs):
+    """For a network that reads both items at once."""
+
+    def __init__(self, table: PairTable, reader: PairReader[Any], pictures: Pictures | None) -> None:
+        """See ``Inputs``; every item is read once."""
+        super().__init__(table, pictures)
+        self._reader, self._kept = reader, reader.read(self.items)
+
     def pair_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each pair as one sequence; zeros without text."""
-        if self._packer is None or self._tokens is None:
-            return np.zeros(len(self), np.int64)
-        return self._packer.pair_lengths(self._tokens, self.left, self.right)
+        """(pairs,) how long each is for the network."""
+        return self._reader.lengths(self._kept, self.left, self.right)
 
-    def item_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each item by itself; zeros without text."""
-        if self._packer is None or self._tokens is None:
-            return np.zeros(len(self.items), np.int64)
-        return self._packer.single_lengths(self._tokens)
-
-    def pairs(self, rows: Rows, swapped: NDArray[np.bool_], generator: np.random.Generator | None) -> PairBatch:
-        """Pairs as sequences, with the right item first where ``swapped`` holds."""
-        if self._packer is None or self._tokens is None:
-            raise ValueError("a model of pairs needs text")
-        first = np.where(swapped, self.right[rows], self.left[rows])
-        second = np.where(swapped, self.left[rows], self.right[rows])
-        packed = self._packer.pairs(self._tokens, first, second)
-        features = None
+    def batch(self, rows: Rows, swapped: NDArray[np.bool_], generator: np.random.Generator | None) -> Batch:
+        """Pairs for the network; with a generator those of training."""
+        first, second = self.sides(rows, swapped)
+        pictures = None
         if self._pictures is not None:
             both = self._pictures.take(np.stack([first, second], axis=1).ravel(), generator)
-            features = both.view(len(rows), 2, -1)
-        labels = torch.from_numpy(self.labels[rows].astype(np.float32))
-        return PairBatch(packed.tokens, features, packed.slots, labels)
+            pictures = both.view(len(rows), 2, *both.shape[1:])
+        batch: Batch = self._reader.batch(self._kept, first, second, pictures)
+        return batch
 
-    def single(self, items: Rows, generator: np.random.Generator | None) -> ItemBatch:
-        """Items at positions ``items``, each by itself."""
-        tokens = pictures = None
-        if self._packer is not None and self._tokens is not None:
-            tokens = self._packer.singles(self._tokens, items).tokens
-        if self._pictures is not None:
-            pictures = self._pictures.take(items, generator)
-        return ItemBatch(tokens, pictures)
+
+class ItemInputs(Inputs):
+    """For a network that reads each item by itself."""
+
+    def __init__(self, table: PairTable, reader: ItemReader[Any], pictures: Pictures | None) -> None:
+        """See ``Inputs``; every item is read once."""
+        super().__init__(table, pictures)
+        self._reader, self._kept = reader, reader.read(self.items)
+
+    def item_lengths(self) -> NDArray[np.int64]:
+        """(items,) how long each is for the network."""
+        return self._reader.lengths(self._kept)
+
+    def pair_lengths(self) -> NDArray[np.int64]:
+        """(pairs,) the longer item's."""
+        lengths = self.item_lengths()
+        return np.maximum(lengths[self.left], lengths[self.right])
+
+    def batch(self, items: Rows, generator: np.random.Generator | None) -> Batch:
+        """Items at positions ``items`` for the network; with a generator those of training."""
+        pictures = None if self._pictures is None else self._pictures.take(items, generator)
+        batch: Batch = self._reader.batch(self._kept, items, pictures)
+        return batch

@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 
 from shopvision.database import among, connect
 from shopvision.images import PictureDoor
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
-from shopvision.matching.fitting.data import items_from_catalogue
 from shopvision.matching.fitting.error_page import Field, compare
 from shopvision.matching.groups.reviews import pairs_to_review
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore

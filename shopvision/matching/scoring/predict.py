@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,9 +21,9 @@ from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.calibration import verdicts as verdicts_of
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item, pair_key
-from shopvision.matching.families._family import find_family, image_dimension
+from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.families.card import load_matcher
-from shopvision.matching.families.towers import OneTower
+from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
 from shopvision.matching.scoring.item_pictures import read_pictures
 from shopvision.settings import get_settings
@@ -212,62 +212,62 @@ class PairScorer(BaseScorer):
         self.device = choose_device(device)
         self.dtype = best_precision(self.device) if precision == "auto" else getattr(torch, precision)
         loaded = load_matcher(folder)
-        family = find_family(loaded.arguments.family)
+        model, parts = loaded.model, loaded.model.parts
         self.card = loaded.card
-        self.needs_text = family.reads_text
-        self.needs_picture = family.reads_pictures
-        self.preprocessing = loaded.preprocessing
-        self._packer = loaded.packer
-        self._calibration = loaded.arguments.calibration
+        self.needs_text = model.family.reads_text
+        self.needs_picture = model.family.reads_pictures
+        self.preprocessing = parts.preprocessing
+        self.vector_dimension = model.kept_dimension
+        self._family = model.family
+        self._calibration = model.arguments.calibration
         self._features: ImageEncoder | None = None
-        self._runner: OneTowerRunner | TwoTowerRunner
-        symmetric = loaded.arguments.symmetric
-        if isinstance(loaded.network, OneTower):
-            assert loaded.packer is not None  # noqa: S101 - for the type checker: one-tower models read texts
-            self.vector_dimension = None
-            if loaded.image_encoder is not None and loaded.preprocessing is not None:
-                self.vector_dimension = image_dimension(loaded.image_encoder)
-                self._features = ImageEncoder(
-                    loaded.image_encoder, loaded.preprocessing, self.vector_dimension,
-                    device=self.device, dtype=self.dtype,
-                )  # fmt: skip
-            self._runner = OneTowerRunner(
-                loaded.network, loaded.packer, device=self.device, dtype=self.dtype, symmetric=symmetric
+        if parts.image_encoder is not None and parts.preprocessing is not None:
+            dimension = image_dimension(parts.image_encoder)
+            self._features = ImageEncoder(
+                parts.image_encoder, parts.preprocessing, dimension, device=self.device, dtype=self.dtype
             )
-        else:
-            self.vector_dimension = loaded.network.dimension
-            self._runner = TwoTowerRunner(
-                loaded.network, loaded.packer, loaded.preprocessing,
-                device=self.device, dtype=self.dtype, symmetric=symmetric,
-            )  # fmt: skip
+        self._runner: OneTowerRunner | TwoTowerRunner
+        options: Any = {"device": self.device, "dtype": self.dtype, "symmetric": model.arguments.symmetric}
+        network, reader = model.network, model.reader
+        if isinstance(network, PairNetwork) and isinstance(reader, PairReader):
+            self._runner = OneTowerRunner(network, reader, **options)
+        elif isinstance(network, ItemNetwork) and isinstance(reader, ItemReader):
+            self._runner = TwoTowerRunner(network, reader, **options)
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``."""
-        if self.needs_text and not self.needs_picture and not (item.title or item.attributes or item.description):
-            raise ItemError("no_text", f"Item {item.item_id!r} has no title, attributes or description: give it some.")
-        if self.needs_picture and not self.needs_text and not item.picture:
-            raise _no_picture(item)
+        self._family.check(item)
 
     def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
         """See ``BaseScorer``."""
         if self.vector_dimension is None:
             raise UserError(f"{self.card.spec} keeps nothing of items: it reads both items of a pair at once.")
-        if isinstance(self._runner, TwoTowerRunner) and self._packer is not None:
-            return self._runner.text_vectors(self._packer.items(items))
+        if not self.needs_picture:
+            assert isinstance(self._runner, TwoTowerRunner)  # noqa: S101 - for the type checker: it keeps vectors
+            return self._runner.vectors(items)
         if pictures is None or len(pictures) != len(items):
             raise UserError(f"{self.card.spec} reads pictures: give one for each of the {len(items)} items.")
+        if self._family.needs_every_picture:
+            for item, picture in zip(items, pictures, strict=True):
+                if picture is None:
+                    self._family.check(replace(item, picture=""))
+        if self._features is not None:
+            features = self._picture_features(pictures, self._features)
+            return features if isinstance(self._runner, OneTowerRunner) else self._runner.vectors(items, features)
+        assert isinstance(self._runner, TwoTowerRunner)  # noqa: S101 - as above
+        assert self.preprocessing is not None  # noqa: S101 - for the type checker: it reads pictures
+        nothing = np.zeros((*self.preprocessing.size, 3), np.uint8)
+        return self._runner.vectors_of_pixels(items, [nothing if picture is None else picture for picture in pictures])
+
+    def _picture_features(self, pictures: Sequence[NDArray[np.uint8] | None], encoder: ImageEncoder) -> Floats:
+        """(m, d) of unit length; zeros where an item has no picture."""
         rows = [row for row, picture in enumerate(pictures) if picture is not None]
         given = [picture for picture in pictures if picture is not None]
-        vectors = np.zeros((len(items), self.vector_dimension), np.float32)
-        if isinstance(self._runner, TwoTowerRunner):
-            if len(rows) < len(items):
-                raise _no_picture(items[next(row for row, picture in enumerate(pictures) if picture is None)])
-            return self._runner.picture_vectors(given)
-        assert self._features is not None  # noqa: S101 - for the type checker
-        size = self._features.batch_size
-        for start in range(0, len(given), size):
-            vectors[rows[start : start + size]] = self._features.encode(np.stack(given[start : start + size]))
-        return vectors
+        features = np.zeros((len(pictures), encoder.dimension), np.float32)
+        for start in range(0, len(given), encoder.batch_size):
+            part = slice(start, start + encoder.batch_size)
+            features[rows[part]] = encoder.encode(np.stack(given[part]))
+        return features
 
     def log_odds(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None = None) -> Floats:
         """As ``score``, before calibration: what the network says."""
@@ -286,12 +286,7 @@ class PairScorer(BaseScorer):
         Averaged are log-odds and not probabilities, because calibration works on log-odds, and a very sure order would
         count no more than a rather sure one.
         """
-        if isinstance(self._runner, TwoTowerRunner):
-            assert vectors is not None  # noqa: S101 - for the type checker: two-tower models keep vectors
-            return self._runner.log_odds(vectors, left, right, should_stop)
-        assert self._packer is not None  # noqa: S101 - as above: one-tower models read texts
-        return self._runner.log_odds(self._packer.items(items), left, right, vectors, should_stop)
-
-
-def _no_picture(item: Item) -> ItemError:
-    return ItemError("no_picture", f"Item {item.item_id!r} has no picture: give it one, or use a model of texts.")
+        if isinstance(self._runner, OneTowerRunner):
+            return self._runner.log_odds(items, left, right, vectors, should_stop)
+        assert vectors is not None  # noqa: S101 - for the type checker: two-tower models keep vectors
+        return self._runner.log_odds(vectors, left, right, should_stop)

@@ -13,14 +13,12 @@ from sqlalchemy import insert
 from shopvision.catalogue.importing import Importer, items_kind
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
+from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
-from shopvision.matching.fitting.data import (
-    items_from_catalogue,
-    read_items,
-    read_pairs,
-    reviewed_pairs,
-    split_by_component,
-)
+from shopvision.items.item_files import read_items
+from shopvision.items.pair_files import read_pairs
+from shopvision.items.pair_splits import split_by_component
+from shopvision.matching.groups.reviews import reviewed_pairs
 from shopvision.matching.tables import PairReview
 
 ITEMS: list[dict[str, Any]] = [

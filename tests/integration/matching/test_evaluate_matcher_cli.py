@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from shopvision.matching.fitting.data import read_items, read_pairs
+from shopvision.items.item_files import read_items
+from shopvision.items.pair_files import read_pairs
 from shopvision.matching.scoring.predict import PairScorer
 from tests.conftest import Run
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny

@@ -12,8 +12,7 @@ from sqlalchemy import select
 
 from shopvision.database import connect
 from shopvision.errors import UserError
-from shopvision.matching.fitting.data import reviewed_pairs
-from shopvision.matching.groups.reviews import import_reviews, pairs_to_review, write_review_list
+from shopvision.matching.groups.reviews import import_reviews, pairs_to_review, reviewed_pairs, write_review_list
 from shopvision.matching.tables import PairReview
 from tests.conftest import Run
 from tests.integration.matching.pairs import fill_shop

@@ -119,8 +119,8 @@ def test_from_pairs_to_a_model_that_serves(world: World, tmp_path: Path, set_env
         ("data", {"pairs": "/nowhere/pairs.csv"}, "/nowhere/pairs.csv"),
         ("data", {"items": "/nowhere/items.jsonl"}, "/nowhere/items.jsonl"),
         ("model", {"text": "local-dir:/nowhere"}, "/nowhere holds no config.json"),
-        ("model", {"loss": "mnr"}, "do not go together. Legal are"),
-        ("model", {"family": "gcn"}, "There is no family 'gcn' of pair models: use one of text_one_tower"),
+        ("model", {"loss": "mnr"}, "do not go together in text_one_tower. Legal are"),
+        ("model", {"family": "gcn"}, "There is no family 'gcn' of pair models: use one of image_two_tower"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

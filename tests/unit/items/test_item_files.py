@@ -17,7 +17,9 @@ from pyarrow import parquet
 
 from shopvision.errors import ItemError, UserError
 from shopvision.items.item import Item, pair_key
-from shopvision.matching.fitting.data import PairTable, read_items, read_pairs
+from shopvision.items.item_files import read_items
+from shopvision.items.pair_files import read_pairs
+from shopvision.items.pair_table import PairTable
 
 
 def write(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:

@@ -9,7 +9,8 @@ import pytest
 
 from shopvision.errors import UserError
 from shopvision.items.item import Item
-from shopvision.matching.fitting.data import PairTable, is_unseen, seen_categories, split_by_component
+from shopvision.items.pair_splits import is_unseen, seen_categories, split_by_component
+from shopvision.items.pair_table import PairTable
 
 FRACTIONS = {"train": 0.6, "valid": 0.2, "test": 0.2}
 

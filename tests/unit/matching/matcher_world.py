@@ -40,6 +40,10 @@ class World:
         """A configuration that learns this world in seconds."""
         return MatcherConfig.model_validate(self.sections(family, **changes))
 
+    def encoders(self, family: str) -> dict[str, str]:
+        sources = {"text": self.text, "image": self.image}
+        return {name: source for name, source in sources.items() if name in family}
+
     def sections(
         self,
         family: str = "text_one_tower",
@@ -57,7 +61,7 @@ class World:
                 "pairs": str(self.pairs), "items": str(self.items), "images": str(self.images),
                 "fractions": [0.6, 0.4, 0.0],
             } | (data or {}),
-            "model": {"name": "tiny", "family": family, "text": self.text, "image": self.image} | (model or {}),
+            "model": {"name": "tiny", "family": family, **self.encoders(family)} | (model or {}),
             "train": settled | train,
         }  # fmt: skip
         if family != "image_two_tower":

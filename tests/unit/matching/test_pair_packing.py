@@ -13,8 +13,7 @@ from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.item import Item
 from shopvision.items.item_texts import BuilderName, TextBuilder
-from shopvision.matching.families.item_tokens import ItemTokens
-from shopvision.matching.families.packing import Packed, Packer
+from shopvision.matching.families.packing import Packer
 from tests.unit.matching.tiny_matcher import WORDS, tiny_tokenizer, unigram_tokenizer
 
 Make = Callable[[], PreTrainedTokenizerFast]
@@ -140,22 +139,14 @@ def test_single_items(make: Make, builder: BuilderName) -> None:
 def test_one_at_a_time_is_the_same_as_many_at_once(builder: BuilderName) -> None:
     items = random_items(12, seed=4)
     of = packer(tiny_tokenizer(), items, builder, image_token=True)
-    tokens = of.items(items)
     left, right = np.arange(6), np.arange(6, 12)
-    many = of.pairs(tokens, left, right)
-    alone = [of.item(item) for item in items]
-    one = of.collate([of.pair(alone[a], alone[b]) for a, b in zip(left, right, strict=True)])
-    for name in ("input_ids", "attention_mask", "token_type_ids"):
-        assert getattr(one.tokens, name).equal(getattr(many.tokens, name))
-    assert one.slots.equal(many.slots)
-    joined = ItemTokens.join(list(tokens))
-    np.testing.assert_array_equal(joined.tokens, tokens.tokens)
-    np.testing.assert_array_equal(joined.starts, tokens.starts)
-    np.testing.assert_array_equal(joined.first, tokens.first)
-    single = of.single(alone[3])
-    assert single.ids.dtype == np.int32
-    assert single.slots is None
-    np.testing.assert_array_equal(single.ids, of.singles(tokens, np.array([3])).tokens.input_ids[0])
+    many = of.pairs(of.items(items), left, right)
+    for row in range(6):
+        one = of.pairs(of.items([items[row], items[row + 6]]), np.array([0]), np.array([1]))
+        size = one.tokens.input_ids.shape[1]
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            assert getattr(one.tokens, name)[0].equal(getattr(many.tokens, name)[row, :size])
+        assert one.slots[0].equal(many.slots[row])
 
 
 def test_the_published_layout_of_a_pair_and_of_a_pair_with_pictures() -> None:
@@ -165,22 +156,21 @@ def test_the_published_layout_of_a_pair_and_of_a_pair_with_pictures() -> None:
         (True, "[CLS] [unused99] [SEP] red shoe [SEP] size : 1 ; [SEP] [unused99] [SEP] nike [SEP] brand : 1 ; [SEP]"),
     ):
         of = packer(tiny_tokenizer(), items, "title_attributes", 64, image_token=image)
-        packed = of.pair(of.item(items[0]), of.item(items[1]))
-        words = of.tokenizer.convert_ids_to_tokens(packed.ids.tolist())
+        packed = of.pairs(of.items(items), np.array([0]), np.array([1]))
+        words = of.tokenizer.convert_ids_to_tokens(packed.tokens.input_ids[0].tolist())
         assert " ".join(words) == expected
         # Segment 0 up to and including the last separator of the first item.
         first_item = 1 + (2 if image else 0) + len(["red", "shoe", "[SEP]", "size", ":", "1", ";", "[SEP]"])
-        assert packed.types.tolist() == [0] * first_item + [1] * (len(words) - first_item)
-        assert packed.slots == ((1, first_item) if image else None)
+        assert packed.tokens.token_type_ids[0].tolist() == [0] * first_item + [1] * (len(words) - first_item)
+        assert (None if packed.slots is None else packed.slots.tolist()) == ([[1, first_item]] if image else None)
 
 
 def test_without_the_unused_word_the_mask_stands_for_a_picture() -> None:
     items = random_items(2, seed=5)
     tokenizer = tiny_tokenizer(image_token=None)
-    packed: Packed = packer(tokenizer, items, "title", image_token=True).pair(
-        *packer(tokenizer, items, "title").items(items)
-    )
-    assert packed.ids[packed.slots[0]] == packed.ids[packed.slots[1]] == tokenizer.mask_token_id
+    of = packer(tokenizer, items, "title", image_token=True)
+    packed = of.pairs(of.items(items), np.array([0]), np.array([1]))
+    assert packed.tokens.input_ids.gather(1, packed.slots).tolist() == [[tokenizer.mask_token_id] * 2]
 
 
 def test_an_encoder_with_one_token_type_gets_zeros() -> None:
@@ -193,7 +183,7 @@ def test_empty_and_endless_items() -> None:
     items = [Item("empty"), Item("long", title="red " * 25_000, description="blue " * 20_000)]
     of = packer(tiny_tokenizer(), items, "title_attributes", 20)
     tokens = of.items(items)
-    assert len(tokens[1].title) == 20  # no more than could ever be read
+    assert np.diff(tokens.starts)[tokens.first[1]] == 20  # no more than could ever be read
     both = of.pairs(tokens, np.array([0, 1, 0]), np.array([1, 1, 0])).tokens
     words = [" ".join(of.tokenizer.convert_ids_to_tokens(row.tolist())) for row in both.input_ids]
     assert words[0] == f"[CLS] [SEP] [SEP] {'red ' * 15}[SEP] [SEP]"
@@ -201,7 +191,6 @@ def test_empty_and_endless_items() -> None:
     assert words[2].split("[PAD]", maxsplit=1)[0] == "[CLS] [SEP] [SEP] [SEP] [SEP] "
     nothing = of.pairs(of.items([]), np.zeros(0, int), np.zeros(0, int))
     assert len(nothing.tokens) == 0
-    assert len(of.collate([]).tokens) == 0
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.matching.families._family import MatcherArguments, build_frozen_image, build_matcher
+from shopvision.matching.families._parts import FamilyArguments, Parts
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.card import save_matcher
-from shopvision.matching.families.towers import OneTower, TwoTower
+from shopvision.matching.families.image_encoders import build_frozen_image
+from shopvision.matching.families.pair_model import PairModel, build_model
+from shopvision.matching.families.registry import find_family
 from shopvision.models.card import Architecture, ModelCard
 
 WORDS = (
@@ -58,38 +60,55 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def arguments(family: str, axes: Axes, **changes: Any) -> MatcherArguments:
-    fields: dict[str, Any] = {"family": family, "axes": axes, "max_length": 32}
+TEXT_FIELDS = {"builder", "segmenter", "compare_codes", "prefix", "statistics", "max_length"}
+
+
+def arguments(family: str, axes: Axes, **changes: Any) -> Any:
+    """Arguments of a tiny model; those of its texts may be given beside the others."""
+    fields: dict[str, Any] = {"family": family, "axes": axes}
+    texts = {"max_length": 32} | {name: value for name, value in changes.items() if name in TEXT_FIELDS}
     if "text" in family:
-        fields |= {"text_config": BERT, "pooling": "mean"}
+        fields |= {"text_config": BERT, "pooling": "mean", "texts": texts}
     if "image" in family:
         fields |= {"image": RESNET}
-    return MatcherArguments(**(fields | changes))
+    rest = {name: value for name, value in changes.items() if name not in TEXT_FIELDS}
+    return find_family(family).arguments.model_validate(fields | rest)
 
 
-def tiny_network(wanted: MatcherArguments, seed: int = 1) -> OneTower | TwoTower:
+def tiny_parts(wanted: FamilyArguments) -> Parts:
+    family = find_family(wanted.family)
+    torch.manual_seed(0)
+    return Parts(
+        tokenizer=tiny_tokenizer() if family.reads_text else None,
+        preprocessing=PREPROCESSING if family.reads_pictures else None,
+        image_encoder=build_frozen_image(RESNET) if family.pictures == "features" else None,
+    )
+
+
+def tiny_model(wanted: FamilyArguments, seed: int = 1) -> PairModel:
     """Every tensor random, also those that start as zeros or ones, so that a lost one shows."""
+    parts = tiny_parts(wanted)
     torch.manual_seed(seed)
-    reads_pixels = wanted.image is not None
-    network = build_matcher(wanted, PREPROCESSING if reads_pixels else None)
+    model = build_model(wanted, parts)
     with torch.no_grad():
-        for tensor in network.state_dict().values():
+        for tensor in model.network.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(0.05 * torch.rand_like(tensor))
-    return network
+    return model
 
 
-def save_tiny(folder: Path, wanted: MatcherArguments, seed: int = 1, **changes: Any) -> ModelCard:
+def tiny_network(wanted: FamilyArguments, seed: int = 1) -> Any:
+    return tiny_model(wanted, seed).network
+
+
+def save_tiny(folder: Path, wanted: FamilyArguments, seed: int = 1, **changes: Any) -> ModelCard:
     """A model version of these arguments in ``folder``."""
+    return save_model(folder, tiny_model(wanted, seed), **changes)
+
+
+def save_model(folder: Path, model: PairModel, **changes: Any) -> ModelCard:
     fields: dict[str, Any] = {
         "name": "tiny", "source": "test", "calibration": {"method": "temperature", "scale": 2.0, "shift": 0.5},
-        "thresholds": THRESHOLDS, "image_encoder": build_frozen_image(wanted),
+        "thresholds": THRESHOLDS,
     }  # fmt: skip
-    return save_matcher(
-        folder,
-        tiny_network(wanted, seed),
-        wanted,
-        tiny_tokenizer() if wanted.text_config else None,
-        PREPROCESSING if wanted.image else None,
-        **(fields | changes),
-    )
+    return save_matcher(folder, model, **(fields | changes))
