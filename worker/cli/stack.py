@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +74,26 @@ def status(as_json: JsonFlag = False) -> None:
     emit(_describe(state), as_json, lambda: _show(state))
     if state.phase != "ready" or not all(process.running for process in state.processes.values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def env(as_json: JsonFlag = False) -> None:
+    """Print what to export so that a producer on this machine reaches the stack: `eval "$(shopvision stack env)"`."""
+    from shopvision.errors import UserError
+    from shopvision.local_stack_env import stack_environment
+    from shopvision.settings import get_settings
+    from worker.stack.detached import read_status
+
+    home = get_settings().home
+    found = stack_environment(home) if read_status(home) is not None else {}
+    if not found:
+        raise UserError(f"No stack runs in {home}: start one with `shopvision stack up --detach`.")
+    variables = {f"SHOPVISION_{name.upper()}": str(value) for name, value in {"home": home, **found}.items()}
+    if as_json:
+        typer.echo(json.dumps(variables, indent=2))
+        return
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def _describe(state: StackState) -> dict[str, Any]:

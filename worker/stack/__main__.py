@@ -13,5 +13,5 @@ if __name__ == "__main__":
     configure_logging()
     try:
         Supervisor(get_settings().home).run()
-    except ShopvisionError as error:
+    except (ShopvisionError, OSError) as error:
         sys.exit(str(error))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shopvision.errors import ShopvisionError
 from worker.stack.lifetime import ProcessMark, tied_to_this_process
 from worker.stack.processes import ProcessPlan
 from worker.stack.state import ProcessState
@@ -67,8 +68,8 @@ class Child:
 
     def start(self) -> None:
         """Start it now."""
-        plan, descriptors = self._plan()
         with self.log.open("ab") as output:
+            plan, descriptors = self._plan()
             self._process = subprocess.Popen(
                 plan.arguments,
                 env=plan.environment(),
@@ -105,8 +106,14 @@ class Child:
             return f"{self.name} ended with status {self.exit_status()}; restarting in {pause:g} s"
         if now < self._restart_at:
             return None
+        try:
+            self.start()
+        except (OSError, ShopvisionError) as error:  # a full disk, for one: it may have room later
+            self._exits_in_a_row += 1
+            pause = pause_before_restart(self._exits_in_a_row)
+            self._restart_at = now + pause
+            return f"{self.name} cannot be restarted ({error}); trying again in {pause:g} s"
         self.restarts += 1
-        self.start()
         return f"{self.name} restarted"
 
     def ask_to_stop(self) -> None:

@@ -71,6 +71,8 @@ class Supervisor:
         self._others: list[Child] = []
         self._run_directories: dict[str, RunDirectory] = {}
         self._stopping = False
+        self._announced = False
+        self._unwritten = False  # the state that was last said
 
     def run(self) -> None:
         """Start, supervise, stop.
@@ -112,6 +114,7 @@ class Supervisor:
         self._say("starting", "workers, beat and Flower")
         self._start_others()
         self._say("ready")
+        self._announced = True
         self._announce(self._state)
 
     def _start_servers(self) -> dict[str, str]:
@@ -259,10 +262,18 @@ class Supervisor:
                     log.warning("process_event", event_text=event)
                     self._say("ready")
             if now >= next_log_check:
-                for child in (*self._servers, *self._others):
-                    child.bound_log()
+                self._bound_logs()
+                if self._unwritten:
+                    self._say("ready")
                 next_log_check = now + LOG_CHECK_SECONDS
             time.sleep(TICK_SECONDS)
+
+    def _bound_logs(self) -> None:
+        for child in (*self._servers, *self._others):
+            try:
+                child.bound_log()
+            except OSError as error:
+                log.warning("log_not_bounded", name=child.name, error=str(error))
 
     def _stop(self) -> None:
         """Those who use the servers first, then the servers, Postgres last."""
@@ -297,7 +308,16 @@ class Supervisor:
                 "processes": {name: state for name, state in children.items() if state is not None},
             }
         )
-        self._folder.write_state(self._state)
+        try:
+            self._folder.write_state(self._state)
+            self._unwritten = False
+        except OSError as error:
+            if not self._announced and phase in {"starting", "ready"}:
+                raise UserError(f"Cannot write to {self._folder.home} ({error.strerror}): free space there.") from None
+            # What runs goes on; only `stack status` shows the state of before.
+            if not self._unwritten:
+                log.warning("state_not_written", folder=str(self._folder.home), error=error.strerror)
+            self._unwritten = True
 
 
 def _constant(plan: ProcessPlan) -> tuple[ProcessPlan, list[int]]:

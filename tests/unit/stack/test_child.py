@@ -59,6 +59,20 @@ def test_a_long_run_starts_the_pauses_anew(tmp_path: Path) -> None:
     assert "0.5 s" in str(child.tend(time.monotonic() + child_module.STABLE_SECONDS + 1))
 
 
+def test_what_cannot_be_restarted_is_tried_again(tmp_path: Path) -> None:
+    child = make("pass", tmp_path)
+    child.start()
+    wait_for(lambda: not child.running())
+    now = time.monotonic()
+    child.tend(now)
+    child.log = tmp_path / "full" / "it.log"  # cannot be opened, as on a disk without room
+    assert "cannot be restarted" in str(child.tend(now + 1))
+    assert child.tend(now + 1.1) is None
+    child.log.parent.mkdir()
+    assert child.tend(now + 3) == "it restarted"
+    child.wait(time.monotonic() + 5)
+
+
 def test_kills_what_does_not_stop(tmp_path: Path) -> None:
     child = make(STUBBORN, tmp_path)
     child.start()
