@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from shopvision.database import connect, dispose_engine
 from shopvision.settings import get_settings
+from shopvision.storage import close_stores
 from worker.stack.embedded import PostgresServer, RedisServer, free_port
 
 Run = Callable[..., tuple[int, str, str]]
@@ -74,6 +75,7 @@ def isolated_settings(
     set_environment(SHOPVISION_HOME=str(tmp_path / "home"))
     yield
     dispose_engine()
+    close_stores()
     get_settings.cache_clear()
     structlog.reset_defaults()  # a command that ran in this test logs to its captured, now closed stderr
 

@@ -12,6 +12,7 @@ from celery.app.task import Task
 from celery.signals import celeryd_init, task_failure, worker_process_init, worker_shutting_down
 
 from shopvision.database import dispose_engine, explain, fault_of
+from shopvision.storage import close_stores
 from worker.app import app
 from worker.dispatcher import DispatcherStep
 from worker.health import HealthStep
@@ -50,6 +51,7 @@ def _remember_name(sender: str, **_: object) -> None:
 @worker_process_init.connect
 def _start_clean(**_: object) -> None:
     dispose_engine()
+    close_stores()
 
 
 @worker_shutting_down.connect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,16 +12,10 @@ from pathlib import Path
 
 from shopvision.errors import JobError, TransientError
 from shopvision.index.manifest import StoredFile
-from shopvision.storage import ObjectStore
+from shopvision.storage import ObjectStore, sha256_of
 
 BLOCK_BYTES = 2**20
 PARTIAL = "partial-"
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hexadecimal digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FileCache:
@@ -53,7 +46,7 @@ class FileCache:
             temporary = Path(name)
             try:
                 self._store.download(file.key, temporary)
-                if sha256_of_file(temporary) != file.sha256:
+                if sha256_of(temporary) != file.sha256:
                     raise TransientError(
                         f"{self._store.url}/{file.key} arrived damaged: its sha256 is not the manifest's."
                     )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import select, update
 
 from shopvision.database import among, connect
-from shopvision.errors import JobError
+from shopvision.errors import JobError, UserError
 from shopvision.index import generation_rows
 from shopvision.index.changes import forget_idle_notes
 from shopvision.index.manifest import generations_prefix, manifest_key
@@ -17,6 +18,8 @@ from shopvision.index.publisher_lock import publisher_lock
 from shopvision.index.tables import IndexGeneration
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectStore, open_store
+
+log = structlog.get_logger(__name__)
 
 # A reader that began to download a generation just before it was superseded is done with it long before this.
 GRACE = timedelta(hours=1)
@@ -60,7 +63,11 @@ def collect_garbage(
             for found in store.list(generations_prefix(name))
             if found.key not in needed and (_folder(found.key) in finished or found.modified < oldest)
         ]
-        store.delete(found.key for found in doomed)
+        try:
+            store.delete(found.key for found in doomed)
+        except UserError as error:  # rights that allow no deletes are a choice, and no reason to stop working
+            log.warning("old generations stay in the store", index=name, objects=len(doomed), reason=str(error))
+            doomed = []
         forget_idle_notes()
     return CollectReport(collected, len(doomed), sum(found.size for found in doomed))
 

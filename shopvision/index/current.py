@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from shopvision.errors import JobError, TransientError
-from shopvision.index.manifest import Current, Manifest, current_key, manifest_key, sha256_of
-from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed
+from shopvision.index.manifest import Current, Manifest, current_key, manifest_key
+from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, sha256_of
 
 
 def read_current(store: ObjectStore, name: str) -> tuple[Current, str] | None:

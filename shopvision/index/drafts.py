@@ -10,7 +10,7 @@ import numpy as np
 
 from shopvision.database import snapshot
 from shopvision.index.build import build, choose_type, exact_index, require_memory
-from shopvision.index.cache import FileCache, sha256_of_file
+from shopvision.index.cache import FileCache
 from shopvision.index.changes import Changes, read_changes
 from shopvision.index.distinct import distinct_vectors
 from shopvision.index.faiss_library import faiss
@@ -18,6 +18,7 @@ from shopvision.index.gate import require_count, require_recall, require_sound_v
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
 from shopvision.index.manifest import Counts, Manifest, Segment, StoredFile
 from shopvision.index.source import count_vectors, spool
+from shopvision.storage import sha256_of
 
 # Delta rows and hidden rows together, as a share of the base: beyond it searches pay more for the delta than one build
 # costs. A replaced picture counts twice, so an eighth of the catalogue may change.
@@ -181,9 +182,7 @@ def _segment(path: str, rows: int, folder: Path, **names: str) -> tuple[Segment,
     """The files of ``folder`` as a segment, by the name of its field; those that were not written are left out."""
     written = {field: name for field, name in {"ids": "ids.arrow", **names}.items() if (folder / name).exists()}
     stored = {
-        field: StoredFile(
-            key=f"{path}/{name}", sha256=sha256_of_file(folder / name), bytes=(folder / name).stat().st_size
-        )
+        field: StoredFile(key=f"{path}/{name}", sha256=sha256_of(folder / name), bytes=(folder / name).stat().st_size)
         for field, name in written.items()
     }
     files = {stored[field]: folder / name for field, name in written.items()}

@@ -8,9 +8,9 @@ from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.index import generation_rows
 from shopvision.index.current import move_current
-from shopvision.index.manifest import Current, manifest_key, sha256_of
+from shopvision.index.manifest import Current, manifest_key
 from shopvision.index.publisher_lock import publisher_lock
-from shopvision.storage import ObjectStore, open_store
+from shopvision.storage import ObjectStore, open_store, sha256_of
 
 log = structlog.get_logger(__name__)
 

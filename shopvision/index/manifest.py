@@ -14,7 +14,6 @@ uploaded follows what changed.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import UTC, datetime
 from typing import Literal
@@ -125,11 +124,6 @@ class Current(_Record):
     generation: str
     manifest_sha256: str
     previous: str | None
-
-
-def sha256_of(data: bytes) -> str:
-    """Hexadecimal digest."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def manifest_key(path: str) -> str:

@@ -34,12 +34,12 @@ from shopvision.index.current import move_current
 from shopvision.index.drafts import Draft, FullBuildNeededError, Target, delta_draft, full_draft
 from shopvision.index.gate import GenerationRefused
 from shopvision.index.generation_rows import Position
-from shopvision.index.manifest import Current, Manifest, StoredFile, manifest_key, new_path, sha256_of
+from shopvision.index.manifest import Current, Manifest, StoredFile, manifest_key, new_path
 from shopvision.index.publisher_lock import PublisherLock, publisher_lock
 from shopvision.index.tables import IndexGeneration
 from shopvision.models.tables import ModelVersion
 from shopvision.settings import get_settings
-from shopvision.storage import ObjectMissing, ObjectStore, open_store
+from shopvision.storage import ObjectMissing, ObjectStore, open_store, sha256_of
 
 if TYPE_CHECKING:
     from shopvision.models.registry import ModelVersionRef
@@ -207,12 +207,10 @@ def _go_live(manifest: Manifest, draft: Draft, position: Position, store: Object
     current = Current(generation=manifest.path, manifest_sha256=sha256_of(document), previous=manifest.parent)
     try:
         for file, path in draft.files.items():
-            store.put(file.key, path)
+            store.put(file.key, path, sha256=file.sha256)
         store.put(key, document)
         if missing := _missing(store, manifest.files):
             raise TransientError(f"The upload of {manifest.path} is incomplete ({missing[0]}): it is not published.")
-        if store.get(key) != document:
-            raise TransientError(f"The upload of {key} is damaged: it is not published.")
         lock.require_held()
     except ShopvisionError:
         with contextlib.suppress(ShopvisionError):

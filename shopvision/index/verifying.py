@@ -10,13 +10,12 @@ from sqlalchemy import select
 
 from shopvision.database import snapshot
 from shopvision.errors import JobError, UserError
-from shopvision.index.cache import sha256_of_file
 from shopvision.index.changes import read_changes
 from shopvision.index.current import read_current, read_manifest
 from shopvision.index.manifest import Manifest
 from shopvision.index.source import count_vectors
 from shopvision.index.tables import IndexGeneration
-from shopvision.storage import ObjectMissing, ObjectStore, open_store
+from shopvision.storage import ObjectMissing, ObjectStore, open_store, sha256_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,6 @@ def _damaged(store: ObjectStore, manifest: Manifest) -> list[str]:
             except ObjectMissing:
                 problems.append(f"{file.key} is missing: compact the index.")
                 continue
-            if sha256_of_file(local) != file.sha256:
+            if sha256_of(local) != file.sha256:
                 problems.append(f"{file.key} is damaged: compact the index.")
     return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,16 +57,26 @@ class ObjectStore(ABC):
         """Content and etag of one object, read together. Raises ``ObjectMissing``."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes | Path, *, if_match: str | None = None, if_none_match: bool = False) -> str:
-        """Write one object whole or not at all, and return its new etag.
+    def put(
+        self,
+        key: str,
+        data: bytes | Path,
+        *,
+        sha256: str | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """Write one object whole or not at all, make sure that it arrived as it is, and return its new etag.
 
         Args:
             data: the content, or a local file that holds it.
+            sha256: hexadecimal digest that the object must have; by default that of ``data``.
             if_match: write only if the object still has this etag.
             if_none_match: write only if there is no such object.
 
         Raises:
             PreconditionFailed: the condition does not hold; nothing was written.
+            TransientError: the store holds something else than was sent, time and again.
         """
 
     @abstractmethod
@@ -88,29 +99,51 @@ class ObjectStore(ABC):
         """Content of one object. Raises ``ObjectMissing``."""
         return self.get_with_etag(key)[0]
 
-    def honours_conditional_writes(self) -> bool:
-        """Whether ``if_match`` and ``if_none_match`` really refuse. Tried out once per store object.
+    def close(self) -> None:  # noqa: B027 - a store that holds nothing open has nothing to do
+        """Close what is open. The store may still be used: it opens anew."""
 
-        Some S3-compatible servers ignore the conditions and write: that counts as no.
+    def honours_conditional_writes(self) -> bool:
+        """Whether ``if_match`` and ``if_none_match`` refuse what they must, and nothing else. Tried out once per store.
+
+        Some S3-compatible servers ignore the conditions and write, others refuse the right etag too: that counts as no.
         """
         if self._honours is None:
-            self._honours = self._probe()
-            if not self._honours:
-                log.warning("store ignores conditional writes; the database lock alone guards", store=self.url)
+            reason = self._probe_conditions()
+            self._honours = reason is None
+            if reason is not None:
+                log.warning("conditional writes are of no use; the database lock alone guards", store=self.url,
+                            reason=reason)  # fmt: skip
         return self._honours
 
-    def _probe(self) -> bool:
-        key = f"probes/conditional-write-{uuid.uuid4().hex}"
-        self.put(key, b"first")
-        try:
+    def _probe_conditions(self) -> str | None:
+        """What is wrong with conditional writes here; ``None`` where they work."""
+        with self._probe_object("conditional-write") as key:
+            try:
+                etag = self.put(key, b"first")
+            except UserError as error:
+                return str(error)
             for condition in ({"if_none_match": True}, {"if_match": '"00000000000000000000000000000000"'}):
                 try:
                     self.put(key, b"second", **condition)
                 except PreconditionFailed:
                     continue
                 except UserError:  # "not implemented": some servers refuse the header itself
-                    return False
-                return False
-            return True
-        finally:
+                    return "conditions are refused as such"
+                return "conditions are ignored"
+            try:
+                self.put(key, b"third", if_match=etag)
+            except PreconditionFailed:
+                # A repeated request is refused where the first one succeeded and only its answer was lost.
+                if self.get(key) != b"third":
+                    return "the right etag is refused"
+            return None
+
+    @contextmanager
+    def _probe_object(self, purpose: str) -> Iterator[str]:
+        """A key of its own to try something out on; where the store refuses to delete, the object stays."""
+        key = f"probes/{purpose}-{uuid.uuid4().hex}"
+        yield key
+        try:
             self.delete([key])
+        except UserError as error:
+            log.warning("a probe object stays", store=self.url, key=key, reason=str(error))

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from shopvision.errors import TransientError, UserError
 from shopvision.storage.base import ObjectMissing, ObjectStat, ObjectStore, PreconditionFailed
+from shopvision.storage.digests import sha256_of
 
 PRIVATE = ".shopvision-store"  # lock and half-written files, in the root but never listed
 
@@ -42,8 +43,16 @@ class FileStore(ObjectStore):
             return file.read(), _etag(os.fstat(file.fileno()))
 
     @override
-    def put(self, key: str, data: bytes | Path, *, if_match: str | None = None, if_none_match: bool = False) -> str:
-        target = self._path(key)
+    def put(
+        self,
+        key: str,
+        data: bytes | Path,
+        *,
+        sha256: str | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        target, sha256 = self._path(key), sha256 or sha256_of(data)
         with self._named_errors(key):
             descriptor, name = tempfile.mkstemp(dir=self.root / PRIVATE)
             temporary = Path(name)
@@ -56,6 +65,8 @@ class FileStore(ObjectStore):
                         file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                if sha256_of(temporary) != sha256:
+                    raise TransientError(f"{self.url}/{key} arrived damaged: its sha256 is not that of what was sent.")
                 with self._lock():
                     self._check(target, key, if_match, if_none_match=if_none_match)
                     return self._move(temporary, target)

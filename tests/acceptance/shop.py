@@ -44,20 +44,6 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 60.0) -
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
-class RuledProxy(FaultyProxy):
-    """A faulty proxy whose ``rule(method, path)`` names the fault of each request."""
-
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
-        self.be_good()
-
-    def be_good(self) -> None:
-        self.rule: Callable[[str, str], str] = lambda method, path: ""
-
-    def next_fault(self, method: str, path: str) -> str:
-        return self.rule(method, path)
-
-
 class Shop:
     """Servers and workers of one deployment, by name. Workers reach the S3 server through ``proxy``."""
 
@@ -66,7 +52,7 @@ class Shop:
         self.postgres = PostgresServer(folder / "postgres", free_port(), "test")
         self.redis = RedisServer(folder / "redis", free_port(), "test")
         self.s3_port = free_port()
-        self.proxy = RuledProxy(f"http://127.0.0.1:{self.s3_port}")
+        self.proxy = FaultyProxy(f"http://127.0.0.1:{self.s3_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log_starts: dict[str, int] = {}
         self.images: dict[str, list[int]] = {}

@@ -122,9 +122,9 @@ class WrappedStore(ObjectStore):
         self._note("get", key)
         return self.inner.get_with_etag(key)
 
-    def put(self, key: str, data: bytes | Path, *, if_match: str | None = None, if_none_match: bool = False) -> str:
+    def put(self, key: str, data: bytes | Path, **options: Any) -> str:
         self._note("put", key)
-        return self.inner.put(key, data, if_match=if_match, if_none_match=if_none_match)
+        return self.inner.put(key, data, **options)
 
     def download(self, key: str, path: Path) -> None:
         self._note("download", key)

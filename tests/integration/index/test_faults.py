@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,8 +139,8 @@ def test_an_answer_that_got_lost_on_the_way_is_recognised(store: ObjectStore) ->
     shop = toy(60)
 
     class Echo(WrappedStore):
-        def put(self, key: str, data: bytes | Path, *, if_match: str | None = None, if_none_match: bool = False) -> str:
-            etag = super().put(key, data, if_match=if_match, if_none_match=if_none_match)
+        def put(self, key: str, data: bytes | Path, **options: Any) -> str:
+            etag = super().put(key, data, **options)
             if key.endswith("current"):
                 raise PreconditionFailed("repeated")
             return etag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,38 @@ def test_a_store_that_stays_away_leaves_the_old_generation(proxy: FaultyProxy, t
         reader = IndexReader(open_store(), "shop", tmp_path / f"reader-{healthy}")
         assert reader.generation().path == first.path
     assert publish("shop", shop.model).kind == "delta"
+
+
+@pytest.mark.parametrize("server", ["refuses_deletes", "compares_quotes"])
+def test_servers_with_ways_of_their_own_are_published_to(proxy: FaultyProxy, server: str) -> None:
+    setattr(proxy, server, True)
+    shop = toy(60)
+    publish("shop", shop.model)
+    embed(shop.model, [1], clustered(1, 16, seed=1))
+    assert publish("shop", shop.model).kind == "delta"
+    assert open_store().honours_conditional_writes() is (server == "refuses_deletes")
+    for _ in range(3):
+        publish("shop", shop.model, force_full=True)
+    assert (collect_garbage("shop", 1, grace=timedelta(0)).objects == 0) is (server == "refuses_deletes")
+    assert verify("shop").problems == []
+
+
+@pytest.mark.parametrize("file", ["base.faiss", "ids.arrow", "manifest.json", "current"])
+def test_no_flipped_bit_is_published(proxy: FaultyProxy, tmp_path: Path, file: str) -> None:
+    flips = [1]
+    proxy.rule = lambda method, path: (
+        "flip" if method == "PUT" and path.endswith(file) and flips and flips.pop() else ""
+    )
+    shop = toy(60)
+    publish("shop", shop.model)
+    assert flips == []
+    assert verify("shop").problems == []
+    assert IndexReader(open_store(), "shop", tmp_path / "reader").generation().live == 60
+
+
+def test_what_arrives_damaged_every_time_is_not_published(proxy: FaultyProxy) -> None:
+    proxy.rule = lambda method, path: "flip" if method == "PUT" and path.endswith("base.faiss") else ""
+    shop = toy(60)
+    with pytest.raises(TransientError, match=r"base\.faiss arrived damaged"):
+        publish("shop", shop.model)
+    assert list(open_store().list("indexes/")) == []

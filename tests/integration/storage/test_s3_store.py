@@ -9,7 +9,7 @@ import pytest
 import stamina
 
 from shopvision.errors import TransientError, UserError
-from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store
+from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, close_stores, open_store
 from shopvision.storage import s3 as s3_module
 from tests.integration.storage.faulty_proxy import FaultyProxy
 
@@ -29,6 +29,8 @@ def store(s3: str) -> ObjectStore:
 def proxy(s3: str, s3_server: str, set_environment: Callable[..., None]) -> Iterator[FaultyProxy]:
     with FaultyProxy(s3_server) as proxy:
         set_environment(SHOPVISION_S3_ENDPOINT_URL=proxy.url)
+        open_store().put("first", b"")  # tries out what the server can do
+        proxy.requests.clear()
         yield proxy
 
 
@@ -87,7 +89,7 @@ def test_passing_faults_are_retried(proxy: FaultyProxy, tmp_path: Path, fault: s
     store.put("key", tmp_path / "file")
     proxy.faults = [fault, fault]
     assert store.get("key") == b"content"
-    assert proxy.requests == ["PUT"] * 3 + ["GET"] * 3
+    assert proxy.requests == ["PUT"] * 3 + ["GET"] + ["GET"] * 3
 
 
 def test_a_cut_download_is_repeated(proxy: FaultyProxy, tmp_path: Path) -> None:
@@ -127,7 +129,93 @@ def test_a_failed_multipart_upload_leaves_nothing(
     with pytest.raises(TransientError):
         store.put("large", path)
     assert proxy.requests == ["POST", "PUT", "PUT", "PUT", "PUT", "PUT", "DELETE"]
-    assert list(store.list("")) == []
+    assert [found.key for found in store.list("")] == ["first"]
+
+
+@pytest.mark.parametrize("server", ["computes checksums", "ignores checksums"])
+@pytest.mark.parametrize("size", [10, 11 * 2**20])
+def test_a_bit_flipped_on_the_way_is_sent_again(
+    s3_server: str, s3: str, tmp_path: Path, set_environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+    server: str, size: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 6 * 2**20)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)
+    (tmp_path / "file").write_bytes(bytes(size))
+    with FaultyProxy(s3_server) as proxy:
+        proxy.checks_uploads = server == "computes checksums"
+        set_environment(SHOPVISION_S3_ENDPOINT_URL=proxy.url)
+        store = open_store()
+        flips = ["/key"] * 2
+        proxy.rule = lambda method, path: "flip" if method == "PUT" and flips and flips.pop() in path else ""
+        store.put("first", b"")
+        flips += ["/key"] * 2
+        proxy.requests.clear()
+        store.put("key", tmp_path / "file")
+        assert flips == []
+        assert store.get("key") == bytes(size)
+        assert ("GET" in proxy.requests[:-1]) is (server == "ignores checksums")
+
+
+def test_conditional_writes_are_checked_too(proxy: FaultyProxy) -> None:
+    """``current`` is damaged once: it is written again on top of our own damaged one."""
+    store = open_store()
+    proxy.faults = ["flip"]
+    first = store.put("current", b"one", if_none_match=True)
+    assert store.get_with_etag("current") == (b"one", first)
+    proxy.faults = ["flip"]
+    store.put("current", b"two", if_match=first)
+    assert store.get("current") == b"two"
+
+
+def test_what_always_arrives_damaged_is_an_error(proxy: FaultyProxy, tmp_path: Path) -> None:
+    proxy.rule = lambda method, path: "flip" if method == "PUT" else ""
+    with pytest.raises(TransientError, match="s3://shop/vision/key arrived damaged"):
+        open_store().put("key", b"content")
+
+
+def test_a_file_that_changed_before_it_was_sent_is_an_error(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(11 * 2**20))
+    with pytest.raises(TransientError, match="arrived damaged"):
+        store.put("key", tmp_path / "file", sha256="00" * 32)
+    monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 6 * 2**20)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)
+    with pytest.raises(TransientError, match="changed while it was uploaded"):
+        store.put("parts", tmp_path / "file", sha256="00" * 32)
+    assert [found.key for found in store.list("parts")] == []
+
+
+def test_a_server_that_compares_etags_with_their_quotes_has_no_use_of_conditions(proxy: FaultyProxy) -> None:
+    assert open_store().honours_conditional_writes()
+    proxy.compares_quotes = True
+    close_stores()
+    assert not open_store().honours_conditional_writes()
+
+
+def test_a_lost_answer_does_not_make_conditions_useless(proxy: FaultyProxy) -> None:
+    proxy.every_request_once = "lost answer"
+    assert open_store().honours_conditional_writes()
+
+
+def test_a_server_that_refuses_deletes_is_written_to(proxy: FaultyProxy) -> None:
+    proxy.refuses_deletes = True
+    close_stores()
+    store = open_store()
+    assert store.honours_conditional_writes()
+    store.put("key", b"content")
+    assert {found.key.partition("/")[0] for found in store.list("")} == {"first", "key", "probes"}
+
+
+def test_one_store_for_each_address_closed_with_its_connections(s3: str) -> None:
+    store = open_store()
+    store.put("key", b"content")
+    assert open_store() is store
+    assert open_store("s3://shop/other") is not store
+    close_stores()
+    assert open_store() is not store
+    assert store.get("key") == b"content"
+    store.close()
 
 
 def test_nothing_listens(s3: str, set_environment: Callable[..., None]) -> None:

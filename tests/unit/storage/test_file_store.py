@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shopvision.errors import TransientError, UserError
-from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store
+from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store, sha256_of
 
 
 @pytest.fixture
@@ -100,6 +100,16 @@ def test_a_write_that_fails_leaves_the_old_object_and_nothing_else(
         store.put("key", b"new")
     assert store.get("key") == b"old"
     assert [path.name for path in (tmp_path / "a store" / ".shopvision-store").iterdir()] == ["lock"]
+
+
+def test_what_is_written_must_have_the_digest_that_was_given(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"one bit was flipped since")
+    for data in (tmp_path / "file", b"content"):
+        with pytest.raises(TransientError, match="key arrived damaged"):
+            store.put("key", data, sha256="00" * 32)
+    assert list(store.list("")) == []
+    store.put("key", b"content", sha256=sha256_of(b"content"))
+    assert store.get("key") == b"content"
 
 
 @pytest.mark.parametrize("url", ["s3:///prefix", "ftp://x/y", "plain", "file://host/dir"])
