@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from celery.signals import worker_process_init, worker_ready, worker_shutting_do
 
 from shopvision.errors import UserError
 from shopvision.settings import get_settings
+from worker.probe_server import ProbeServer
 from worker.stack.run_directory import ALIVE_SECONDS, RUN_DIRECTORY_VARIABLE, RunDirectory
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class Monitor:
         self._queues = queues
         self._die = die
         self._ended = threading.Event()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: ProbeServer | None = None
 
     def start(self) -> None:
         """Serve, and note the address in the run directory.
@@ -99,13 +100,12 @@ class Monitor:
         settings = get_settings()
         self._directory.heartbeat.touch()
         try:
-            self._server = ThreadingHTTPServer((settings.health_host, settings.health_port), self._handler())
+            self._server = ProbeServer((settings.health_host, settings.health_port), self._handler())
         except OSError as error:
             raise UserError(
                 f"Cannot serve health on {settings.health_host}:{settings.health_port} ({error.strerror}): "
                 "set SHOPVISION_HEALTH_PORT to a free port, or to 0."
             ) from None
-        self._server.daemon_threads = True
         host, port = self._server.server_address[:2]
         address = {"pid": os.getpid(), "host": str(host), "port": port}
         self._directory.address_file.write_text(json.dumps(address))
@@ -125,7 +125,10 @@ class Monitor:
             if reason is not None:
                 log.critical("worker_gives_up", reason=reason)
                 self._die(GIVE_UP_STATUS)
-            self._directory.heartbeat.touch()
+            try:
+                self._directory.heartbeat.touch()
+            except OSError as error:
+                log.warning("heartbeat_not_written", error=str(error))
 
     def _ask(self) -> None:
         while True:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,6 +23,7 @@ from worker.broker import broker_errors, queue_depth
 from worker.celery_config import QUEUES
 from worker.health import BEAT_SECONDS, Monitor
 from worker.metrics import BrokerCollector, LedgerCollector, expose
+from worker.probe_server import MOST_CONNECTIONS
 from worker.stack.run_directory import RunDirectory, claim_run_directory
 
 
@@ -77,6 +81,34 @@ def test_probes(database: None, celery: None, directory: RunDirectory) -> None:
         os.utime(directory.heartbeat, (0, 0))
         assert client.get("/livez").status_code == 503
         wait_for(lambda: directory.heartbeat_age() < BEAT_SECONDS)  # a thread of its own keeps it beating
+    monitor.stop()
+
+
+def test_half_sent_requests_keep_nobody_out(database: None, celery: None, directory: RunDirectory) -> None:
+    monitor = Monitor(directory, ())
+    monitor.start()
+    address = json.loads(directory.address_file.read_text())
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for _ in range(300):
+            half = stack.enter_context(socket.create_connection((address["host"], address["port"])))
+            half.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+        wait_for(lambda: threading.active_count() - before <= MOST_CONNECTIONS + 1)
+        assert httpx.get(f"http://{address['host']}:{address['port']}/livez").status_code == 200
+    monitor.stop()
+
+
+def test_a_connection_that_trickles_is_ended(
+    database: None, celery: None, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.probe_server.LONGEST_SECONDS", 0.3)
+    monitor = Monitor(directory, ())
+    monitor.start()
+    address = json.loads(directory.address_file.read_text())
+    with socket.create_connection((address["host"], address["port"])) as trickle:
+        trickle.settimeout(5)
+        trickle.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert trickle.recv(1) == b""
     monitor.stop()
 
 
