@@ -114,6 +114,11 @@ class NegativesSampler:
         """
         self._table, self._hard, self._seed, self._swap, self._world = table, hard_negatives, seed, swap, world
         self._positives = np.flatnonzero(table.labels == 1)
+        if not len(self._positives):
+            raise UserError(
+                f"The loss mnr learns from pairs of the same product, and none of {len(table):,} is one: label some 1, "
+                "or take another loss."
+            )
         in_step = batch_size // (1 + hard_negatives)
         self.steps_per_epoch = math.ceil(len(self._positives) / max(in_step, 1))
         if min(len(self._positives) // self.steps_per_epoch, in_step) < max(2, world):

@@ -103,3 +103,11 @@ def test_a_ranking_step_needs_same_pairs_to_tell_apart(batch_size: int, hard: in
 def test_without_hard_negatives() -> None:
     labels = offers().labels
     assert all((labels[step.rows] == 1).all() for step in negatives_sampler(hard=0).epoch(1))
+
+
+def test_negatives_without_a_pair_of_the_same_product_are_refused() -> None:
+    items = tuple(Item(str(number)) for number in range(4))
+    sides = np.array([0, 2], np.int32), np.array([1, 3], np.int32)
+    table = PairTable(items, *sides, np.zeros(2, np.int8))
+    with pytest.raises(UserError, match="none of 2 is one: label some 1, or take another loss"):
+        NegativesSampler(table, batch_size=8, hard_negatives=1, world=1, seed=0, swap=False)
