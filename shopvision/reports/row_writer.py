@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from shopvision.errors import UserError
+from shopvision.reports.spreadsheet_text import neutralised
 
 Kind = Literal["string", "int32", "float32", "bool"]
 WriteRows = Callable[[Sequence[Sequence[Any]]], None]
@@ -69,7 +70,15 @@ def _csv(part: Path, columns: Mapping[str, Kind]) -> Iterator[WriteRows]:
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        yield writer.writerows
+        # Programs join by ids, so these stay as they are.
+        shown = [kind == "string" and not name.endswith("_id") for name, kind in columns.items()]
+
+        def write(rows: Sequence[Sequence[Any]]) -> None:
+            for row in rows:
+                cells = zip(row, shown, strict=True)
+                writer.writerow([neutralised(cell) if is_shown and cell else cell for cell, is_shown in cells])
+
+        yield write
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from shopvision.database import among, connect
+from shopvision.database import among, snapshot
 from shopvision.images import PictureDoor
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.matching.fitting.error_page import Field, compare
-from shopvision.matching.groups.reviews import pairs_to_review
+from shopvision.matching.groups.reviews import read_pairs_to_review
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
 from shopvision.reports import Thumbnails, render_page
 from shopvision.settings import get_settings
@@ -96,13 +96,14 @@ def matching_page(
     Args:
         model_version_id: whose unsure pairs are shown.
         job_id: whose changes are marked.
-        decision: see ``pairs_to_review``.
+        decision: see ``read_pairs_to_review``.
         most_groups: at most so many; after the changed ones the largest.
         most_pairs: at most so many of both kinds.
     """
-    unsure = pairs_to_review(model_version_id, decision=decision, limit=most_pairs)
     changed = (ItemGroup.job_id == job_id).label("changed")
-    with connect() as connection:
+    # One moment, because an item may be deleted between two statements.
+    with snapshot() as connection:
+        unsure = read_pairs_to_review(connection, model_version_id, decision=decision, limit=most_pairs)
         groups = connection.execute(
             select(ItemGroup.group_id, ItemGroup.size, changed)
             .order_by(changed.desc(), ItemGroup.size.desc(), ItemGroup.created_at, ItemGroup.group_id)

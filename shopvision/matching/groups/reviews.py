@@ -23,6 +23,7 @@ from shopvision.items.item import pair_key
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.tables import PairReview, PairScore
 from shopvision.reports.row_writer import replacing
+from shopvision.reports.spreadsheet_text import neutralised, original
 
 VERDICTS = ("same", "different")
 REQUIRED = ("left_item_id", "right_item_id", "verdict")
@@ -132,9 +133,18 @@ def reviewed_pairs(connection: Connection) -> PairTable:
 
 
 def pairs_to_review(model_version_id: int, *, decision: float = 0.5, limit: int = 200) -> list[PairToReview]:
+    """What :func:`read_pairs_to_review` finds now."""
+    with connect() as connection:
+        return read_pairs_to_review(connection, model_version_id, decision=decision, limit=limit)
+
+
+def read_pairs_to_review(
+    connection: Connection, model_version_id: int, *, decision: float, limit: int
+) -> list[PairToReview]:
     """Pairs with verdict ``review`` that nobody has decided, the least certain first.
 
     Args:
+        connection: reads them.
         model_version_id: whose scores count.
         decision: the probability at which "same" and "different" are equally likely to be right: the card's.
         limit: at most so many.
@@ -160,8 +170,7 @@ def pairs_to_review(model_version_id: int, *, decision: float = 0.5, limit: int 
         )
         .limit(limit)
     )  # fmt: skip
-    with connect() as connection:
-        return [PairToReview(*row) for row in connection.execute(query)]
+    return [PairToReview(*row) for row in connection.execute(query)]
 
 
 def write_review_list(path: Path, pairs: Sequence[PairToReview]) -> None:
@@ -174,13 +183,9 @@ def write_review_list(path: Path, pairs: Sequence[PairToReview]) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for pair in pairs:
-            titles = (_plain(pair.left_title), _plain(pair.right_title))
-            writer.writerow((pair.left_item_id, pair.right_item_id, "", "", "", f"{pair.probability:.4f}", *titles))
-
-
-def _plain(title: str | None) -> str:
-    # Spreadsheets take a text that begins so for a formula; titles are not read back.
-    return f"'{title}" if title and title[0] in "=+-@\t" else title or ""
+            ids = (neutralised(pair.left_item_id), neutralised(pair.right_item_id))
+            titles = (neutralised(pair.left_title or ""), neutralised(pair.right_title or ""))
+            writer.writerow((*ids, "", "", "", f"{pair.probability:.4f}", *titles))
 
 
 def _read(
@@ -202,7 +207,7 @@ def _read(
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    return "" if value is None else original(str(value).strip())
 
 
 def _consistent(

@@ -1,0 +1,18 @@
+"""Texts in CSV files that people open in a spreadsheet, which runs some of them as formulas."""
+
+from __future__ import annotations
+
+import re
+
+_MARK = "'"
+_RISKY = re.compile(rf"{_MARK}*[=+\-@\t\r]")
+
+
+def neutralised(text: str) -> str:
+    """``text`` behind an apostrophe, where a spreadsheet would take it for a formula."""
+    return _MARK + text if _RISKY.match(text) else text
+
+
+def original(text: str) -> str:
+    """What :func:`neutralised` was given."""
+    return text[1:] if text.startswith(_MARK) and _RISKY.match(text) else text
