@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.catalogue.tables import ItemImage
 from shopvision.items.item import Item
-from shopvision.items.record_parsing import OWN_KEYS, item_from_record
+from shopvision.items.record_parsing import item_from_record
 
 IDS_A_QUERY = 10_000
 
@@ -26,7 +26,6 @@ _ITEMS = (
         ItemRow.description,
         ItemRow.attributes,
         ItemRow.sku_attributes,
-        ItemRow.extra,
         ItemImage.uri,
     )
     .outerjoin(ItemImage, (ItemImage.item_id == ItemRow.item_id) & (ItemImage.position == 0))
@@ -46,9 +45,7 @@ def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dic
 
 
 def _item(row: Any) -> Item:
-    # What the import did not know counts as it does in a file, but never in place of what it knew.
-    record = {key: value for key, value in row.extra.items() if key not in OWN_KEYS}
-    record |= {"title": row.title, "category": row.category, "brand": row.brand, "description": row.description}
+    record = {"title": row.title, "category": row.category, "brand": row.brand, "description": row.description}
     record |= {"price": None if row.price is None else f"{row.price:f}", "currency": row.currency, "image": row.uri}
     record |= {"attributes": row.attributes, "sku_attributes": row.sku_attributes}
     return item_from_record(record, row.item_id)

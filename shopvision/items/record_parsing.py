@@ -26,7 +26,6 @@ TEXT_KEYS = {
 }
 ATTRIBUTE_KEYS = ("attributes", "sku_attributes", "item_pvs", "sku_pvs")
 PICTURE_KEYS = ("picture", "image", "image_url", "item_image_name", "images")
-OWN_KEYS = {*ID_KEYS, *ATTRIBUTE_KEYS, *PICTURE_KEYS, "updated_at"}.union(*TEXT_KEYS.values())
 PLAIN_NUMBER = re.compile(r"[0-9]+\.[0-9]+")  # 52.0 and 52 are one price
 
 
@@ -55,9 +54,8 @@ def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot 
     """An item from a JSON object or the cells of a row.
 
     Attributes are those under ``attributes`` and ``sku_attributes`` (lists of ``{key, value}``, or key -> value or
-    values) and ``item_pvs`` and ``sku_pvs`` (attribute strings; the others may be such strings too). Where there are
-    none, the record is flat: its other texts and numbers are the attributes, by name, except ids (``id``, ``..._id``),
-    which could tell what belongs together. The currency, which says what a price means, is always one.
+    values) and ``item_pvs`` and ``sku_pvs`` (attribute strings; the others may be such strings too), and the currency,
+    which says what a price means. Other keys are none: a counter of the stock would make another item of it every day.
 
     Args:
         root: where relative pictures start from; without one only full addresses are taken.
@@ -69,11 +67,7 @@ def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot 
     if PLAIN_NUMBER.fullmatch(texts["price"]):
         texts["price"] = texts["price"].rstrip("0").rstrip(".")
     given = [pair for key in ATTRIBUTE_KEYS for pair in _attributes(key, record.get(key))]
-    if given:
-        others = {"currency": record.get("currency")}
-    else:
-        others = {key: record[key] for key in sorted(record) if key not in OWN_KEYS and not key.endswith("_id")}
-    attributes = merge_attributes(given, _flat(others))
+    attributes = merge_attributes(given, _flat({"currency": record.get("currency")}))
     return Item(item_id, **texts, attributes=attributes, picture=_picture(record, root))
 
 
