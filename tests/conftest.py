@@ -75,6 +75,8 @@ def isolated_settings(
     set_environment(SHOPVISION_HOME=str(tmp_path / "home"))
     yield
     dispose_engine()
+    if opening := sys.modules.get("shopvision.index.opening"):
+        opening.close_readers()
     close_stores()
     get_settings.cache_clear()
     structlog.reset_defaults()  # a command that ran in this test logs to its captured, now closed stderr

@@ -18,9 +18,7 @@ def read_current(store: ObjectStore, name: str) -> tuple[Current, str] | None:
     try:
         return Current.model_validate_json(data), etag
     except ValidationError:
-        raise JobError(
-            f"{store.url}/{current_key(name)} is damaged: delete it and publish again (`shopvision index compact`)."
-        ) from None
+        raise JobError(f"{store.url}/{current_key(name)} is damaged: run `shopvision index repair`.") from None
 
 
 def read_manifest(store: ObjectStore, current: Current) -> Manifest:
@@ -51,8 +49,11 @@ def move_current(store: ObjectStore, name: str, target: Current, expected_etag: 
         if store.honours_conditional_writes():
             store.put(key, data, if_match=expected_etag, if_none_match=expected_etag is None)
             return
-        found = read_current(store, name)
-        if (found[1] if found else None) == expected_etag:
+        try:
+            found_etag = store.get_with_etag(key)[1]
+        except ObjectMissing:
+            found_etag = None
+        if found_etag == expected_etag:
             store.put(key, data)
             return
     except PreconditionFailed:

@@ -131,6 +131,13 @@ def record_refused(connection: Connection, name: str, path: str, model_version_i
     )
 
 
+def current_path(name: str) -> str | None:
+    """Path of the generation that the rows call current."""
+    query = select(IndexGeneration.path).where(IndexGeneration.name == name, IndexGeneration.is_current)
+    with connect() as connection:
+        return connection.scalar(query)
+
+
 def newest_published(name: str) -> str | None:
     """Path of the generation published last, current or not."""
     query = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from threading import Lock
 
@@ -9,7 +10,7 @@ import structlog
 from numpy import float32
 from numpy.typing import NDArray
 
-from shopvision.errors import JobError, UserError
+from shopvision.errors import JobError, ShopvisionError, UserError
 from shopvision.index.cache import FileCache
 from shopvision.index.current import read_current, read_manifest
 from shopvision.index.generation import Generation, Hit
@@ -18,6 +19,7 @@ from shopvision.storage import ObjectMissing, ObjectStore
 log = structlog.get_logger(__name__)
 
 REFRESH_ATTEMPTS = 4
+RETRY_SECONDS = 30.0  # after a look that failed: each may wait for the store for a minute
 
 
 class IndexReader:
@@ -27,12 +29,16 @@ class IndexReader:
     hold the ``Generation`` object; a failed refresh leaves the old one serving.
     """
 
-    def __init__(self, store: ObjectStore, name: str, cache_dir: Path) -> None:
+    def __init__(self, store: ObjectStore, name: str, cache_dir: Path, *, follow_seconds: float | None = None) -> None:
+        """``follow_seconds``: ``generation()`` refreshes when the last look is older; by default it never does."""
         self._store = store
         self._name = name
         self._cache = FileCache(cache_dir / name, store)
         self._refreshing = Lock()
+        self._noting = Lock()
         self._generation: Generation | None = None
+        self._follow_seconds = follow_seconds
+        self._look_again = 0.0
 
     def refresh(self) -> bool:
         """Follow ``current``; returns whether another generation serves now.
@@ -65,14 +71,35 @@ class IndexReader:
         )
 
     def generation(self) -> Generation:
-        """The generation that serves now, opened on first use. Hold it to ask it several questions."""
+        """The generation that serves now, opened on first use. Hold it to ask it several questions.
+
+        Where a later look fails, the generation that served before goes on serving.
+        """
+        if self._generation is not None and self._is_due():
+            try:
+                self.refresh()
+            except ShopvisionError as error:
+                self._look_again = time.monotonic() + RETRY_SECONDS
+                log.warning("serving the former generation", index=self._name, reason=str(error))
         generation = self._generation
         if generation is None:
             self.refresh()
+            self._is_due()
             generation = self._generation
         if generation is None:
             raise AssertionError("refresh() sets the generation or raises")
         return generation
+
+    def _is_due(self) -> bool:
+        """Whether this thread is the one to look again; the others go on with what is there."""
+        if self._follow_seconds is None:
+            return False
+        with self._noting:
+            now = time.monotonic()
+            due = now >= self._look_again
+            if due:
+                self._look_again = now + self._follow_seconds
+            return due
 
     def search(
         self, vectors: NDArray[float32], k: int, category: str | None = None, *, soft: bool = True

@@ -51,7 +51,7 @@ def verify(name: str, store: ObjectStore | None = None) -> VerifyReport:
         manifest = read_manifest(store, found[0])
     except ObjectMissing as error:
         raise JobError(f"{error} Run `shopvision index rollback` or `shopvision index compact`.") from None
-    problems = _damaged(store, manifest)
+    problems = damaged_files(store, manifest)
     with snapshot() as connection:
         in_postgres = count_vectors(connection, manifest.model_version_id)
         pending = len(read_changes(connection, manifest.model_version_id).image_ids)
@@ -69,7 +69,8 @@ def verify(name: str, store: ObjectStore | None = None) -> VerifyReport:
     )  # fmt: skip
 
 
-def _damaged(store: ObjectStore, manifest: Manifest) -> list[str]:
+def damaged_files(store: ObjectStore, manifest: Manifest) -> list[str]:
+    """One line for each file of a generation that is missing or damaged; every file is downloaded."""
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "file"

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from shopvision import models
 from shopvision.errors import UserError
 from shopvision.index.generation import Generation, Hit
+from shopvision.index.opening import open_reader
 from shopvision.index.reader import IndexReader
-from shopvision.settings import get_settings
-from shopvision.storage import open_store
 
 if TYPE_CHECKING:
     from shopvision.images.preprocessing import Preprocessing
@@ -134,9 +133,7 @@ def _read(path: Path) -> bytes:
 
 
 def _search() -> CatalogueSearch:
-    settings = get_settings()
-    reader = IndexReader(open_store(), settings.index_name, settings.cache_dir / "index")
-    return CatalogueSearch(reader, models.load)
+    return CatalogueSearch(open_reader(), models.load)
 
 
 def search_image(picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult:

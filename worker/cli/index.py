@@ -74,6 +74,15 @@ def rollback(name: NameOption = None, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def repair(name: NameOption = None, as_json: JsonFlag = False) -> None:
+    """Let a damaged or lost `current` point to the last good generation again."""
+    from shopvision.index.repairing import repair as mend
+
+    done = mend(_name(name))
+    emit({"done": done}, as_json, lambda: done)
+
+
+@app.command()
 def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Write a full generation of the current model now, without deltas."""
     from shopvision.index.publish import compact as build

@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
+from shopvision.index import opening
 from shopvision.index.collecting import collect_garbage
 from shopvision.index.current import read_current
 from shopvision.index.generation_rows import list_generations
 from shopvision.index.going_back import rollback
 from shopvision.index.publish import compact, publish
 from shopvision.index.reader import IndexReader
+from shopvision.index.repairing import repair
 from shopvision.index.verifying import verify
 from shopvision.storage import ObjectStore
 from tests.integration.index.catalogue import clustered, embed, notes, remove_items, toy
@@ -157,3 +159,42 @@ def test_the_command_line_shows_and_goes_back(store: ObjectStore) -> None:
     for key in [found.key for found in store.list("indexes/catalogue/generations/")]:
         store.delete([key] if key.endswith("ids.arrow") else [])
     assert isinstance(run.invoke(app, ["verify"]).exception, JobError)
+
+
+def test_a_damaged_current_is_repaired(store: ObjectStore, reader: IndexReader) -> None:
+    shop = toy(60)
+    first = publish("catalogue", shop.model, store)
+    second = publish("catalogue", shop.model, store, force_full=True)
+    assert "nothing to repair" in repair("catalogue", store)
+    for harm in (
+        lambda: store.put("indexes/catalogue/current", b"{"),
+        lambda: store.delete(["indexes/catalogue/current"]),
+    ):
+        harm()
+        done = CliRunner().invoke(app, ["repair"]).output
+        assert "is damaged" in done or "is missing" in done
+        assert read_current(store, "catalogue")[0].generation == second.path
+        assert verify("catalogue", store).problems == []
+    store.put(f"{second.path}/base.faiss", b"damaged")
+    assert f"Now {first.path} is current: 60 pictures of toy:1." in repair("catalogue", store)
+    assert [row.path for row in list_generations("catalogue") if row.is_current] == [first.path]
+    assert publish("catalogue", shop.model, store).kind == "full"
+    for found in list(store.list("indexes/")):
+        store.put(found.key, b"{")
+    with pytest.raises(JobError, match="No published generation of index 'catalogue' is whole"):
+        repair("catalogue", store)
+
+
+def test_a_reader_of_the_process_follows_current(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "FOLLOW_SECONDS", 0.0)
+    shop = toy(60)
+    first = publish("catalogue", shop.model, store)
+    held = opening.open_reader().generation()
+    assert held.path == first.path
+    second = publish("catalogue", shop.model, store, force_full=True)
+    assert opening.open_reader() is opening.open_reader()
+    assert opening.open_reader().generation().path == second.path
+    assert opening.open_reader().generation() is opening.open_reader().generation()
+    assert held.search(shop.vectors[:1].astype(np.float32), 1)[0][0].image_id == 0
+    store.put("indexes/catalogue/current", b"{")
+    assert opening.open_reader().generation().path == second.path

@@ -1,0 +1,33 @@
+"""One reader for each index and process: files are opened once, and all searches see the same generation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+
+from shopvision.index.reader import IndexReader
+from shopvision.settings import get_settings
+from shopvision.storage import open_store
+
+FOLLOW_SECONDS = 1.0
+
+_open: dict[tuple[str, str, Path], IndexReader] = {}
+_opening = Lock()
+
+
+def open_reader() -> IndexReader:
+    """The reader of the settings' index; it follows ``current``."""
+    settings, store = get_settings(), open_store()
+    known = store.url, settings.index_name, settings.cache_dir
+    with _opening:
+        if known not in _open:
+            _open[known] = IndexReader(
+                store, settings.index_name, settings.cache_dir / "index", follow_seconds=FOLLOW_SECONDS
+            )
+        return _open[known]
+
+
+def close_readers() -> None:
+    """Let go of every reader of this process; queries that run keep theirs until they end."""
+    with _opening:
+        _open.clear()
