@@ -24,7 +24,10 @@ class Embedding(Base):
     """
 
     __tablename__ = "embeddings"
-    __table_args__ = (Index("ix_embeddings_model_version_id_image_sha256", "model_version_id", "image_sha256"),)
+    __table_args__ = (
+        Index("ix_embeddings_model_version_id_image_sha256", "model_version_id", "image_sha256"),
+        Index("ix_embeddings_model_version_id_embedded_at", "model_version_id", "embedded_at"),
+    )
 
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
     image_id: Mapped[int] = mapped_column(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import REAL, CheckConstraint, ForeignKey, Integer, LargeBinary, Sequence, func
+from sqlalchemy import REAL, CheckConstraint, ForeignKey, Index, Integer, LargeBinary, Sequence, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import Item
@@ -17,6 +17,7 @@ class ItemVector(Base):
     """What one pair scorer keeps of one item: the vector of its two-tower, or its picture's features."""
 
     __tablename__ = "item_vectors"
+    __table_args__ = (Index("ix_item_vectors_model_version_id_computed_at", "model_version_id", "computed_at"),)
 
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
     item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True)
@@ -73,6 +74,7 @@ class PairScore(Base):
     __table_args__ = (
         CheckConstraint('left_item_id COLLATE "C" < right_item_id COLLATE "C"', name="ordered"),
         CheckConstraint("verdict IN ('same', 'different', 'review')", name="verdict"),
+        Index("ix_pair_scores_model_version_id_scored_at", "model_version_id", "scored_at"),
     )
 
     left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)

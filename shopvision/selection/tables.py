@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import REAL, ForeignKey, ForeignKeyConstraint, Integer, LargeBinary
+from sqlalchemy import REAL, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import ItemImage
@@ -21,6 +21,7 @@ class PlanRankingState(Base):
     """
 
     __tablename__ = "plan_ranking_states"
+    __table_args__ = (Index("ix_plan_ranking_states_model_version_id_ranked_at", "model_version_id", "ranked_at"),)
 
     plan_id: Mapped[str] = mapped_column(ForeignKey("plans.plan_id", ondelete="CASCADE"), primary_key=True)
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
