@@ -171,16 +171,28 @@ def roles() -> dict[str, RoleState]:
         return {role: RoleState(specs[now], specs.get(before)) for role, now, before in filled}
 
 
-def activate(role: str, spec: str) -> ModelVersionRef:
+def activate(role: str, spec: str, *, force: bool = False) -> ModelVersionRef:
     """Let ``name:tag`` serve ``role`` from now on; the one before is kept for ``rollback``.
 
+    Args:
+        role: what it will serve as.
+        spec: the model version.
+        force: activate it although its own metrics show no skill.
+
     Raises:
-        UserError: unknown role or version, or a model of the wrong kind.
+        UserError: unknown role or version, a model that cannot serve the role, or one whose metrics show no skill.
     """
     require_role(role)
     ref = find(spec)
     _require_kind(ref, role)
-    find_kind(ref.card.kind).require_fit(ref.card, role)
+    kind = find_kind(ref.card.kind)
+    kind.require_fit(ref.card, role)
+    doubt = kind.doubt(ref.card, role)
+    if doubt is not None and not force:
+        raise UserError(
+            f"{spec} {doubt}: look at what it was trained on, or insist with `shopvision models activate {role} {spec} "
+            "--force`."
+        )
     statement = insert(ModelRole).values(role=role, model_version_id=ref.model_version_id)
     with connect() as connection:
         connection.execute(

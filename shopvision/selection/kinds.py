@@ -42,5 +42,12 @@ class PlanRankerKind(ModelKind):
 
         return PlanRanker(folder, device=device, precision=precision)
 
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``."""
+        found, chance = card.metrics.get("mrr"), card.metrics.get("mrr_random")
+        if found is None or chance is None or found > chance:
+            return None
+        return f"ranks pictures no better than chance (MRR {found:.3f}, chance {chance:.3f})"
+
 
 KINDS = (PlanRankerKind(),)

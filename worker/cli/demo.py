@@ -211,7 +211,7 @@ def _train_ranker(folder: Path) -> bool:
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
         spec = registry.import_model(f"local-dir:{report.folder}").spec
-    registry.activate("plan_ranker", spec)
+    registry.activate("plan_ranker", spec, force=True)  # a demonstration shows what little data give
     if plans:  # what a ranker is for: each plan may now choose from all that stands beside its category too
         import_plans(
             Source("categories", enumerate((plan.record(plan.candidates) for plan in plans), start=1), lambda: 1.0)
@@ -274,7 +274,7 @@ def _list_again(home: Path) -> list[str]:
             raise UserError("The demo trains in one process: start it without torchrun.")
         spec = registry.import_model(f"local-dir:{report.folder}").spec
     for role in ("pair_scorer", "pair_blocker"):  # its vectors find candidates as well
-        registry.activate(role, spec)
+        registry.activate(role, spec, force=True)
     console.print(f"{spec} scores pairs now")
     return [record["item_id"] for record in records]
 

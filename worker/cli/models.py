@@ -12,6 +12,7 @@ from worker.cli.output import JsonFlag, emit, table
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
+Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]
 Role = Annotated[str, typer.Argument(help="catalogue_encoder, pair_scorer, ...")]
 
 
@@ -83,6 +84,7 @@ def import_(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="What the source does not say itself.")
     ] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a model into object storage. The same content again changes nothing."""
@@ -92,7 +94,7 @@ def import_(
         registry.require_role(activate)
     ref = registry.import_model(source, name=name, tag=tag, options=_options(option or []))
     if activate is not None:
-        registry.activate(activate, ref.spec)
+        registry.activate(activate, ref.spec, force=force)
     serves = f", active for {activate}" if activate else ""
     emit({"spec": ref.spec, "activated": activate}, as_json, lambda: f"{ref.spec}{serves}")
 
@@ -108,11 +110,11 @@ def _options(given: list[str]) -> dict[str, str]:
 
 
 @app.command("activate")
-def activate_(role: Role, spec: Spec, as_json: JsonFlag = False) -> None:
+def activate_(role: Role, spec: Spec, force: Force = False, as_json: JsonFlag = False) -> None:
     """Let a model version serve a role from now on."""
     from shopvision.models import registry
 
-    registry.activate(role, spec)
+    registry.activate(role, spec, force=force)
     _emit_role(role, as_json)
 
 

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from worker.cli.models import Force
 from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def clik(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it rank plans.")] = False,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a ranker of promotion plans' pictures. `torchrun --nproc-per-node N` before the command uses N GPUs."""
@@ -56,7 +58,7 @@ def clik(
         report = train_clik(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
-    _tell(report, ROLE, "ranks plans", activate=activate, as_json=as_json, exhibitions=report.exhibitions)
+    _tell(report, ROLE, "ranks plans", activate=activate, force=force, as_json=as_json, exhibitions=report.exhibitions)
 
 
 @app.command("matcher")
@@ -69,6 +71,7 @@ def matcher(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model that tells whether two items are the same product. `torchrun` before the command uses N GPUs."""
@@ -83,17 +86,19 @@ def matcher(
     if report is None:
         return
     more = {"soup": report.soup, "thresholds": report.card.thresholds, "pairs": report.pairs}
-    _tell(report, MATCHER_ROLE, "scores pairs", activate=activate, as_json=as_json, **more)
+    _tell(report, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json, **more)
 
 
-def _tell(report: TrainingReport, role: str, does: str, *, activate: bool, as_json: bool, **more: Any) -> None:
+def _tell(
+    report: TrainingReport, role: str, does: str, *, activate: bool, force: bool, as_json: bool, **more: Any
+) -> None:
     """Let the model serve, where that was asked for, and say what came of the training."""
     from shopvision.models import registry
 
     serves = f": shopvision models import local-dir:{report.folder}"
     if activate:
         spec = registry.import_model(f"local-dir:{report.folder}").spec
-        registry.activate(role, spec)
+        registry.activate(role, spec, force=force)
         serves = f", {does} as {spec}"
     data = {
         "model": str(report.folder),
@@ -128,6 +133,7 @@ def ensemble(
     output: Annotated[Path, typer.Option("--output", help="Folder of the model version.")] = Path("runs/ensemble"),
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
@@ -160,7 +166,7 @@ def ensemble(
             on_progress=lambda done, total: bars.stage("members", done, total),
         )
     if activate:
-        registry.activate(MATCHER_ROLE, registry.import_model(f"local-dir:{output}").spec)
+        registry.activate(MATCHER_ROLE, registry.import_model(f"local-dir:{output}").spec, force=force)
     data = {
         "model": str(output),
         "spec": card.spec,

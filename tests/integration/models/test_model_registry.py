@@ -223,6 +223,21 @@ def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path)
 
 
 @pytest.mark.usefixtures("file_store")
+def test_a_model_without_skill_is_activated_by_force_alone(tmp_path: Path) -> None:
+    for tag, auc in (("skilled", 0.9), ("random", 0.17)):
+        save_tiny(tmp_path / tag, arguments("text_one_tower", ONE), tag=tag, metrics={"roc_auc": auc})
+        registry.import_model(f"local-dir:{tmp_path / tag}")
+    registry.activate("pair_scorer", "tiny:skilled")
+    with pytest.raises(UserError, match=r"tiny:random tells .* than chance \(ROC-AUC 0\.17, chance 0\.50\).*--force"):
+        registry.activate("pair_scorer", "tiny:random")
+    assert registry.active("pair_scorer").spec == "tiny:skilled"
+    registry.activate("pair_scorer", "tiny:random", force=True)
+    assert registry.active("pair_scorer").spec == "tiny:random"
+    with pytest.raises(UserError, match="tiny:skilled has no item vectors: a two-tower model is needed"):
+        registry.activate("pair_blocker", "tiny:skilled", force=True)
+
+
+@pytest.mark.usefixtures("file_store")
 def test_the_default_encoder_fills_an_empty_role_only(saved: Callable[[int], str]) -> None:
     ref = registry.ensure_default_encoder()
     assert (ref.name, ref.card.source, ref.card.dimension) == ("efficientnet-lite0", "wheel:efficientnet-lite0", 1280)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.models.card import CARD_FILE, Architecture
+from shopvision.models.card import CARD_FILE, Architecture, ModelCard
 from shopvision.models.importers import fetch
 from shopvision.models.kinds import all_kinds, all_roles, all_schemes, find_kind
 from shopvision.models.version_folder import write_version
@@ -113,3 +113,17 @@ def test_a_version_of_an_unknown_kind_is_not_imported(tmp_path: Path) -> None:
     assert (tmp_path / "m" / CARD_FILE).is_file()
     with pytest.raises(UserError, match="There is no kind of model 'oracle'"):
         fetch(f"local-dir:{tmp_path / 'm'}", tmp_path / "copy")
+
+
+def test_a_ranker_that_ranks_by_chance_is_doubted() -> None:
+    card = ModelCard(
+        name="r", tag="1", kind="plan_ranker", architecture=Architecture(name="clik"), source="s", files={}
+    )
+    kind = find_kind("plan_ranker")
+
+    def doubt(**metrics: float) -> str | None:
+        return kind.doubt(card.model_copy(update={"metrics": metrics}), "plan_ranker")
+
+    assert doubt() is None
+    assert doubt(mrr=0.6, mrr_random=0.3) is None
+    assert doubt(mrr=0.29, mrr_random=0.3) == "ranks pictures no better than chance (MRR 0.290, chance 0.300)"
