@@ -77,6 +77,15 @@ class UnreadPicture:
 PictureOutcome: TypeAlias = ReadPicture[T] | KnownPicture | UnreadPicture
 
 
+def whole(outcome: PictureOutcome[T]) -> T | ItemError:
+    """What was made of a picture of which nothing was known and no regions were asked for."""
+    if isinstance(outcome, ReadPicture):
+        return outcome.parts[0]
+    if isinstance(outcome, UnreadPicture):
+        return outcome.error
+    raise TypeError(f"Picture {outcome.key} was known before: it has no outcome of its own.")
+
+
 class PictureReader(Generic[T]):
     """How pictures are read: through which door, and what is made of each."""
 

@@ -1,6 +1,6 @@
 """Self-contained HTML pages for people who would rather look: pictures inside, nothing fetched from anywhere."""
 
 from shopvision.reports.page import render_page
-from shopvision.reports.thumbnails import Thumbnails
+from shopvision.reports.thumbnails import read_thumbnails
 
-__all__ = ["Thumbnails", "render_page"]
+__all__ = ["read_thumbnails", "render_page"]

@@ -5,44 +5,41 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from shopvision.errors import ItemError, TransientError
+from shopvision.errors import TransientError
+from shopvision.images.reader import PictureReader, PictureRequest, whole
 
 if TYPE_CHECKING:
-    from shopvision.images import PictureDoor
+    from shopvision.images import Decoded, PictureDoor
 
 SIDE_PIXELS = 180
 JPEG_QUALITY = 80
-THREADS = 8  # most of them wait for a remote source most of the time
 
 
-class Thumbnails:
-    """Collects ``image_id -> data: address``; a picture that cannot be read is left out and the page shows a blank."""
+def read_thumbnails(uris: Mapping[int, str], door: PictureDoor) -> dict[int, str]:
+    """``data:`` addresses of the pictures at ``uris``, under the same keys.
 
-    def __init__(self, door: PictureDoor) -> None:
-        self._door = door
-        self.sources: dict[int, str] = {}
+    A picture that cannot be read is left out, and the page shows a blank.
+    """
+    reader = PictureReader(door, _thumbnail, target=(SIDE_PIXELS, SIDE_PIXELS))
+    places = list(dict.fromkeys(uris.values()))
+    found: dict[str, str] = {}
+    try:
+        with reader.read([PictureRequest(key, uri) for key, uri in enumerate(places)]) as reading:
+            for outcome in reading:
+                if isinstance(source := whole(outcome), str):
+                    found[places[outcome.key]] = source
+    except TransientError:
+        pass  # the page is worth having without what is away
+    return {key: found[uri] for key, uri in uris.items() if uri in found}
 
-    def add_all(self, uris: Mapping[int, str]) -> None:
-        """Several at once, ``image_id -> uri``."""
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(self.add, uris.keys(), uris.values()))
 
-    def add(self, image_id: int, uri: str) -> None:
-        """Fetch and shrink one picture, unless it is there already."""
-        from PIL import Image
+def _thumbnail(decoded: Decoded) -> str:
+    from PIL import Image
 
-        from shopvision.images import decode
-
-        if image_id in self.sources:
-            return
-        try:
-            picture = decode(self._door.fetch(uri).data, target=(SIDE_PIXELS, SIDE_PIXELS))
-        except (ItemError, TransientError):
-            return
-        picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
-        self.sources[image_id] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture = decoded.image
+    picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

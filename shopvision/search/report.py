@@ -14,7 +14,7 @@ from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
-from shopvision.reports import Thumbnails, render_page
+from shopvision.reports import read_thumbnails, render_page
 from shopvision.search.items import search_item
 from shopvision.settings import get_settings
 
@@ -80,11 +80,9 @@ def write_report(
     Raises:
         UserError: the file cannot be written.
     """
+    shown = [item for row in rows for item in (row.item, *(neighbour.item for neighbour in row.neighbours))]
     with PictureDoor(get_settings()) as door:
-        thumbnails = Thumbnails(door)
-        for row in rows:
-            for item in (row.item, *(neighbour.item for neighbour in row.neighbours)):
-                thumbnails.add(item.image_id, item.uri)
+        pictures = read_thumbnails({item.image_id: item.uri for item in shown}, door)
     render_page(
         "neighbours.html",
         output,
@@ -93,7 +91,7 @@ def write_report(
         facts=[("items shown", f"{len(rows):,}"), *facts],
         rows=rows,
         failures=failures,
-        pictures=thumbnails.sources,
+        pictures=pictures,
     )
 
 

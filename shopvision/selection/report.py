@@ -14,7 +14,7 @@ from shopvision.catalogue.tables import Item, ItemImage, Plan
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
-from shopvision.reports import Thumbnails, render_page
+from shopvision.reports import read_thumbnails, render_page
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from shopvision.settings import get_settings
 
@@ -168,8 +168,7 @@ def write_report(
         for picture in (*plan.best, *plan.worst, *([plan.former] if plan.former else []))
     }
     with PictureDoor(get_settings()) as door:
-        thumbnails = Thumbnails(door)
-        thumbnails.add_all(shown)
+        pictures = read_thumbnails(shown, door)
     render_page(
         "plan_rankings.html",
         output,
@@ -182,5 +181,5 @@ def write_report(
         ],
         plans=plans,
         failures=failures,
-        pictures=thumbnails.sources,
+        pictures=pictures,
     )

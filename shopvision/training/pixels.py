@@ -1,11 +1,11 @@
-"""Pictures as pixels for networks that are fine-tuned: decoded by threads, cropped at random in training."""
+"""Pictures as pixels for networks that are fine-tuned: read ahead, cropped at random in training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shopvision.errors import ItemError, JobError
-from shopvision.images.preprocessing import Preprocessing, prepare
+from shopvision.images.preprocessing import Preprocessing, fit
+from shopvision.images.reader import PictureReader, PictureRequest, whole
 from shopvision.training.features import OnProgress
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
 
-THREADS = 8
 # Published (CLIK): 257 pixels for a crop of 224.
 RESIZED_FOR_CROP = 1.15
+
+Pixels: TypeAlias = NDArray[np.uint8]
 
 
 class PixelReader:
@@ -32,12 +34,10 @@ class PixelReader:
     """
 
     def __init__(self, door: PictureDoor, preprocessing: Preprocessing) -> None:
-        self._door, self._preprocessing = door, preprocessing
         height, width = self.size = preprocessing.size
-        self._larger = preprocessing.model_copy(
-            update={"size": (int(height * RESIZED_FOR_CROP), int(width * RESIZED_FOR_CROP))}
-        )
-        self._threads = ThreadPoolExecutor(THREADS, "pictures")
+        larger = {"size": (int(height * RESIZED_FOR_CROP), int(width * RESIZED_FOR_CROP))}
+        self._whole = _reader(door, preprocessing)
+        self._larger = _reader(door, preprocessing.model_copy(update=larger))
 
     def read(self, uris: Sequence[str], crops: NDArray[np.float64] | None) -> Tensor:
         """Pixels of n pictures.
@@ -53,18 +53,20 @@ class PixelReader:
         Raises:
             JobError: a picture cannot be read.
         """
-        places: Sequence[NDArray[np.float64] | None] = [None] * len(uris) if crops is None else list(crops)
-        return torch.from_numpy(np.stack(list(self._threads.map(self._pixels, uris, places))))
+        pixels = torch.empty(len(uris), *self.size, 3, dtype=torch.uint8)
+        rows = pixels.numpy()
+        reader = self._whole if crops is None else self._larger
+        with reader.read(_requests(uris)) as reading:
+            for outcome in reading:
+                found = whole(outcome)
+                if isinstance(found, ItemError):
+                    uri = uris[outcome.key]
+                    raise JobError(f"{uri} was readable before training: restore it and give --resume ({found}).")
+                rows[outcome.key] = found if crops is None else self._cropped(found, crops[outcome.key])
+        return pixels
 
-    def _pixels(self, uri: str, crop: NDArray[np.float64] | None) -> NDArray[np.uint8]:
-        try:
-            data = self._door.fetch(uri).data
-            if crop is None:
-                return prepare(data, self._preprocessing, self._door.limits)
-            pixels = prepare(data, self._larger, self._door.limits)
-        except ItemError as error:
-            raise JobError(f"{uri} was readable before training: restore it and give --resume ({error}).") from None
-        height, width = self._preprocessing.size
+    def _cropped(self, pixels: Pixels, crop: NDArray[np.float64]) -> Pixels:
+        height, width = self.size
         top = math.floor(crop[0] * (pixels.shape[0] - height + 1))
         left = math.floor(crop[1] * (pixels.shape[1] - width + 1))
         return pixels[top : top + height, left : left + width]
@@ -74,18 +76,18 @@ def unreadable_pictures(
     uris: Sequence[str], preprocessing: Preprocessing, door: PictureDoor, on_progress: OnProgress
 ) -> dict[int, str]:
     """Position -> reason of every picture that cannot be fetched or decoded."""
-
-    def reason(uri: str) -> str | None:
-        try:
-            prepare(door.fetch(uri).data, preprocessing, door.limits)
-        except ItemError as error:
-            return error.message
-        return None
-
     failures = {}
-    with ThreadPoolExecutor(THREADS, "pictures") as threads:
-        for position, found in enumerate(threads.map(reason, uris)):
-            if found is not None:
-                failures[position] = found
-            on_progress(position + 1, len(uris))
+    with _reader(door, preprocessing).read(_requests(uris)) as reading:
+        for outcome in reading:
+            if isinstance(found := whole(outcome), ItemError):
+                failures[outcome.key] = found.message
+            on_progress(len(uris) - reading.missing, len(uris))
     return failures
+
+
+def _reader(door: PictureDoor, preprocessing: Preprocessing) -> PictureReader[Pixels]:
+    return PictureReader(door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized)
+
+
+def _requests(uris: Sequence[str]) -> list[PictureRequest]:
+    return [PictureRequest(position, uri) for position, uri in enumerate(uris)]

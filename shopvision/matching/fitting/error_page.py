@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from shopvision.items.item import Item
 from shopvision.items.text_normalisation import normalise
 from shopvision.items.word_overlap import WORD, distinct_words
 from shopvision.matching.fitting.evaluate import MatchingReport
-from shopvision.reports import Thumbnails, render_page
+from shopvision.reports import read_thumbnails, render_page
 
 MOST_ERRORS = 1000  # of each kind
 BORDERLINE = 50
 TEXT_CHARACTERS = 600
-THREADS = 8
 ITEM_FIELDS = ("title", "category", "brand", "price")
 
 Marked = list[tuple[str, bool]]
@@ -101,10 +99,7 @@ def write_error_page(
             for row in pair.rows
             if report.table.items[row].picture
         }
-        thumbnails = Thumbnails(door)
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(thumbnails.add, wanted.keys(), wanted.values()))
-        pictures = thumbnails.sources
+        pictures = read_thumbnails(wanted, door)
     metrics = report.metrics
     render_page(
         "pair_errors.html",

@@ -230,7 +230,7 @@ def score_readable(
     for batch in vectors_in_batches(scorer, items, door):
         readable[batch.rows] = True
         vectors[batch.rows] = batch.vectors
-        on_progress(batch.end, len(items))
+        on_progress(batch.done, len(items))
     kept = readable[left] & readable[right]
     if not kept.any():
         raise UserError(

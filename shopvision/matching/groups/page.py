@@ -17,7 +17,7 @@ from shopvision.items.item import Item
 from shopvision.matching.fitting.error_page import Field, compare
 from shopvision.matching.groups.reviews import read_pairs_to_review
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
-from shopvision.reports import Thumbnails, render_page
+from shopvision.reports import read_thumbnails, render_page
 from shopvision.settings import get_settings
 
 GROUPS, PAIRS = 500, 200
@@ -168,8 +168,7 @@ def write_report(
     items += [item for pair in (*page.borderline, *page.conflicts) for item in (pair.left, pair.right)]
     number = {item.picture: place for place, item in enumerate(items) if item.picture}
     with PictureDoor(get_settings()) as door:
-        thumbnails = Thumbnails(door)
-        thumbnails.add_all({place: picture for picture, place in number.items()})
+        pictures = read_thumbnails({place: picture for picture, place in number.items()}, door)
     render_page(
         "item_groups.html",
         output,
@@ -180,7 +179,7 @@ def write_report(
         page=page,
         number=number,
         failures=failures,
-        pictures=thumbnails.sources,
+        pictures=pictures,
     )
 
 

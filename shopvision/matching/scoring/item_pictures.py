@@ -1,18 +1,20 @@
-"""Pictures of items through the picture door, decoded in threads ahead of the model that reads them."""
+"""Pictures of items, read ahead of the model that looks at them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import ItemError
-from shopvision.images.preprocessing import prepare
+from shopvision.images.preprocessing import fit
+from shopvision.images.reader import PictureOutcome, PictureReader, PictureRequest, whole
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
     from shopvision.items.item import Item
     from shopvision.matching.scoring.predict import BaseScorer
 
-THREADS = 8  # most of them wait for a remote source most of the time
 PICTURES_AT_ONCE = 256
 TEXTS_AT_ONCE = 1_024
+# A batch comes at least this often, even an empty one, so that its user can look whether to go on.
+PATIENCE_SECONDS = 2.0
 
 Picture: TypeAlias = NDArray[np.uint8]
+ItemPictures: TypeAlias = "dict[int, Picture | ItemError | None]"
+"""Row of an item -> its prepared picture, None where it has none, or why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,14 @@ class VectorBatch:
     """What a model keeps of some of many items.
 
     Attributes:
-        end: how many items have been looked at, those of this batch included.
+        done: how many items have been looked at, those of this batch included.
         rows: the places, among all items, of those that the model can read.
         vectors: (rows, d) float32; (rows, 0) of a model that keeps nothing of items.
         failed: place -> why the model cannot read the item.
         model_seconds: time spent in the model.
     """
 
-    end: int
+    done: int
     rows: list[int]
     vectors: NDArray[np.float32]
     failed: dict[int, ItemError]
@@ -47,7 +52,7 @@ class VectorBatch:
 
 
 def vectors_in_batches(scorer: BaseScorer, items: Sequence[Item], door: PictureDoor | None) -> Iterator[VectorBatch]:
-    """What a model keeps of items; an item that it cannot read stops no other.
+    """What a model keeps of items, in any order; one that it cannot read, or whose picture is slow, stops no other.
 
     Args:
         scorer: makes the vectors.
@@ -57,21 +62,18 @@ def vectors_in_batches(scorer: BaseScorer, items: Sequence[Item], door: PictureD
     Raises:
         TransientError: a source of pictures is away.
     """
-    for place, found in read_pictures(items, scorer.preprocessing, door, check=scorer.check):
-        failed: dict[int, ItemError] = {}
-        rows: list[int] = []
-        pictures: list[Picture | None] = []
-        for row, picture in enumerate(found, place.start):
-            if isinstance(picture, ItemError):
-                failed[row] = picture
-            else:
-                rows.append(row)
-                pictures.append(picture)
+    done = 0
+    for found in read_pictures(items, scorer.preprocessing, door, check=scorer.check):
+        done += len(found)
+        failed = {row: picture for row, picture in found.items() if isinstance(picture, ItemError)}
+        pictures = {row: picture for row, picture in found.items() if not isinstance(picture, ItemError)}
+        rows = list(pictures)
         started = time.perf_counter()
         vectors = np.empty((len(rows), scorer.vector_dimension or 0), np.float32)
         if rows and scorer.vector_dimension is not None:
-            vectors = scorer.item_vectors([items[row] for row in rows], pictures if scorer.needs_picture else None)
-        yield VectorBatch(place.stop, rows, vectors, failed, time.perf_counter() - started)
+            given = list(pictures.values()) if scorer.needs_picture else None
+            vectors = scorer.item_vectors([items[row] for row in rows], given)
+        yield VectorBatch(done, rows, vectors, failed, time.perf_counter() - started)
 
 
 def read_pictures(
@@ -80,8 +82,8 @@ def read_pictures(
     door: PictureDoor | None,
     *,
     check: Callable[[Item], None] = lambda _: None,
-) -> Iterator[tuple[slice, list[Picture | ItemError | None]]]:
-    """The pictures of items, in batches; while one batch is worked on, the next is fetched and decoded.
+) -> Iterator[ItemPictures]:
+    """The pictures of items, in batches as they are ready; while one is worked on, others are read.
 
     Args:
         items: any number.
@@ -90,37 +92,43 @@ def read_pictures(
         check: raises ``ItemError`` for an item whose picture is not worth reading.
 
     Yields:
-        The batch's place among ``items``, and for each item its prepared picture, None where it has none, or why it
-        cannot be read; the message names the item.
+        Each item once, in any order, rows ascending within a batch; the message of an error names the item.
 
     Raises:
         TransientError: a source of pictures is away.
     """
-
-    def read(item: Item) -> Picture | ItemError | None:
+    settled: ItemPictures = {}
+    requests = []
+    for row, item in enumerate(items):
         try:
             check(item)
         except ItemError as error:
-            return error
+            settled[row] = error
+            continue
         if preprocessing is None or door is None or not item.picture:
-            return None
-        try:
-            return prepare(door.fetch(item.picture).data, preprocessing, door.limits)
-        except ItemError as error:
-            return ItemError(error.code, f"Item {item.item_id!r}: {error.message}")
-        except MemoryError:
-            return ItemError("out_of_memory", f"Item {item.item_id!r}: not enough memory to decode {item.picture}.")
+            settled[row] = None
+        else:
+            requests.append(PictureRequest(row, item.picture))
+    rest = iter(settled.items())
+    if preprocessing is None or door is None or not requests:
+        while batch := dict(islice(rest, TEXTS_AT_ONCE)):
+            yield batch
+        return
+    reader = PictureReader(
+        door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized, ahead=2 * PICTURES_AT_ONCE
+    )
+    with reader.read(requests) as reading:
+        while reading.missing:
+            taken = reading.take_many(PICTURES_AT_ONCE, PATIENCE_SECONDS)
+            batch = dict(islice(rest, PICTURES_AT_ONCE))
+            batch |= {outcome.key: _named(items[outcome.key], outcome) for outcome in taken}
+            yield dict(sorted(batch.items()))
+    while batch := dict(islice(rest, TEXTS_AT_ONCE)):
+        yield batch
 
-    size = TEXTS_AT_ONCE if preprocessing is None else PICTURES_AT_ONCE
-    places = [slice(start, min(start + size, len(items))) for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(THREADS, "pictures") as threads:
-        try:
-            ahead = threads.map(read, items[places[0]]) if places else iter(())
-            for number, place in enumerate(places):
-                pictures = list(ahead)
-                if number + 1 < len(places):
-                    ahead = threads.map(read, items[places[number + 1]])
-                yield place, pictures
-        finally:
-            # Whoever stops here does not wait for what only the next batch would have needed.
-            threads.shutdown(wait=False, cancel_futures=True)
+
+def _named(item: Item, outcome: PictureOutcome[Picture]) -> Picture | ItemError:
+    picture = whole(outcome)
+    if isinstance(picture, ItemError):
+        return ItemError(picture.code, f"Item {item.item_id!r}: {picture.message}")
+    return picture

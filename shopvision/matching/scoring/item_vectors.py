@@ -80,8 +80,9 @@ def item_vectors(
     with PictureDoor(get_settings()) as door:
         for batch in vectors_in_batches(scorer, items, door):
             _take(result, missing, batch)
-            if batch.end < len(missing) and should_stop():
-                result.remaining = missing[batch.end :]
+            if batch.done < len(missing) and should_stop():
+                looked_at = result.vectors.keys() | result.failed.keys()
+                result.remaining = [item_id for item_id in missing if item_id not in looked_at]
                 break
     return result
 

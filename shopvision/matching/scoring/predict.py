@@ -159,13 +159,14 @@ class BaseScorer(ABC):
             return self.item_vectors(items, None)
         vectors = np.empty((len(items), self.vector_dimension), np.float32)
         with PictureDoor(get_settings()) as door:
-            for place, found in read_pictures(items, self.preprocessing, door):
+            for found in read_pictures(items, self.preprocessing, door):
                 pictures = []
-                for picture in found:
+                for picture in found.values():
                     if isinstance(picture, ItemError):
                         raise picture
                     pictures.append(picture)
-                vectors[place] = self.item_vectors(items[place], pictures)
+                if found:
+                    vectors[list(found)] = self.item_vectors([items[row] for row in found], pictures)
         return vectors
 
     def _checked(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None) -> Floats | None:

@@ -240,6 +240,7 @@ def test_what_failed_for_the_moment_is_tried_again_the_next_night(
 
             class Fetched:
                 data = (shop.folder / "red.png").read_bytes()
+                sha256, fingerprint = b"", ""
 
             return Fetched
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -41,12 +42,14 @@ class Door:
             raise ItemError("not_found", "gone: there is no such file.")
         if uri == "huge":
             raise MemoryError
-        return SimpleNamespace(data=self.data)
+        return SimpleNamespace(data=self.data, sha256=b"", fingerprint="")
 
 
 def read(door: Door, items: list[Item], **options: Any) -> list[Any]:
-    found = read_pictures(items, PREPROCESSING, cast("PictureDoor", door), **options)
-    return [picture for _, some in found for picture in some]
+    found: dict[int, Any] = {}
+    for some in read_pictures(items, PREPROCESSING, cast("PictureDoor", door), **options):
+        found |= some
+    return [found[row] for row in range(len(items))]
 
 
 def test_each_item_has_its_picture_or_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +67,7 @@ def test_each_item_has_its_picture_or_its_reason(monkeypatch: pytest.MonkeyPatch
     assert found[1] is None
     assert [(error.code, error.message) for error in found[2:]] == [
         ("not_found", "Item 'c': gone: there is no such file."),
-        ("out_of_memory", "Item 'd': not enough memory to decode huge."),
+        ("out_of_memory", "Item 'd': huge: not enough memory to decode the picture."),
         ("no_text", "nothing to read"),
     ]
     assert sorted(door.fetched) == ["gone", "huge", "red"]
@@ -75,6 +78,28 @@ def test_whoever_stops_does_not_wait_for_the_next_batch(monkeypatch: pytest.Monk
     door = Door()
     items = [Item(str(number), picture="red" if number < 40 else f"slow-{number}") for number in range(80)]
     batches = read_pictures(items, PREPROCESSING, cast("PictureDoor", door))
-    next(batches)
+    assert len(next(batches)) == 40
     batches.close()  # type: ignore[attr-defined] # a generator
     assert 40 <= len(door.fetched) < 80
+
+
+def test_a_slow_picture_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PICTURES_AT_ONCE", 10)
+    monkeypatch.setattr(pictures, "PATIENCE_SECONDS", 0.1)
+    arrived = threading.Event()
+
+    class SlowDoor(Door):
+        def fetch(self, uri: str) -> Any:
+            if uri == "late":
+                arrived.wait(10)
+            return super().fetch(uri)
+
+    items = [Item("late", picture="late"), *(Item(str(number), picture="red") for number in range(60))]
+    batches = read_pictures(items, PREPROCESSING, cast("PictureDoor", SlowDoor()))
+    seen: list[int] = []
+    while len(seen) < 60:
+        seen += next(batches)
+    assert 0 not in seen
+    assert next(batches) == {}  # whoever reads can look whether to go on
+    arrived.set()
+    assert [row for batch in batches for row in batch] == [0]
