@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import REAL, CheckConstraint, ForeignKey, Index, Integer, LargeBinary, Sequence, func
+from sqlalchemy import REAL, BigInteger, CheckConstraint, ForeignKey, Index, Integer, LargeBinary, Sequence, func
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import Item
@@ -39,6 +40,31 @@ class MatchingState(Base):
     content_hash: Mapped[bytes | None] = mapped_column(LargeBinary, comment="null: never matched to the end")
     pending_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     pending_job_id: Mapped[uuid.UUID | None] = mapped_column(index=True)
+
+
+class BlockingKeys(Base):
+    """What an item may share with others, as blocking looks it up: digests of words, codes and attribute values.
+
+    No foreign key: counts have to follow before an item's keys may go. The next run that reads keys sees to both.
+    """
+
+    __tablename__ = "blocking_keys"
+    __table_args__ = (Index("ix_blocking_keys_keys", "keys", postgresql_using="gin"),)
+
+    item_id: Mapped[str] = mapped_column(primary_key=True)
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of the item's record that they were made of")
+    scheme: Mapped[int] = mapped_column(Integer, comment="how they were made")
+    category: Mapped[str] = mapped_column(comment="path, as blocking compares it")
+    keys: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+
+
+class BlockingKeyCount(Base):
+    """How many items have a key."""
+
+    __tablename__ = "blocking_key_counts"
+
+    key: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    items: Mapped[int] = mapped_column(Integer)
 
 
 matching_request_ids = Sequence("matching_request_ids", metadata=Base.metadata)

@@ -10,25 +10,19 @@ takes 12 bytes on disk.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shopvision.matching.blocking.rows import Categories, Rows, digest
+from shopvision.matching.blocking.keys import Keys, of_source
+from shopvision.matching.blocking.rows import Categories, Rows
 from shopvision.matching.options import Source
 
 PARTITION = 2**23  # keys that are sorted at once while frequencies are counted
 BLOCK = 2**21  # keys that are read from disk at once
-
-_digest = lru_cache(maxsize=2**17)(digest)  # most words of a title are frequent ones
-
-Keys = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,21 @@ def firsts(query: Rows, found: Rows) -> NDArray[np.bool_]:
 
 
 class KeySpool:
-    """Digests of the items' keys on disk, item by item; closed before they are read."""
+    """Keys of one source on disk, item by item; closed before they are read."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._rows, self._keys = folder / f"{name}.rows", folder / f"{name}.keys"
-        self._row_buffer, self._key_buffer = array("i"), array("Q")
+    def __init__(self, folder: Path, source: Source) -> None:
+        self._source: Source = source
+        self._rows, self._keys = folder / f"{source}.rows", folder / f"{source}.keys"
         self._files = self._rows.open("wb"), self._keys.open("wb")
 
-    def add(self, row: int, keys: Collection[str]) -> None:
-        """Add the keys of an item; rows must not descend."""
-        self._key_buffer.extend(map(_digest, keys))
-        self._row_buffer.extend([row] * len(keys))
-        if len(self._key_buffer) >= BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        for buffer, file in zip((self._row_buffer, self._key_buffer), self._files, strict=True):
-            buffer.tofile(file)
-            del buffer[:]
+    def add(self, rows: Rows, keys: Keys) -> None:
+        """Add those of ``keys[i]`` of ``rows[i]`` that are of this source; rows must not descend."""
+        mine = of_source(keys, self._source)
+        rows[mine].tofile(self._files[0])
+        keys[mine].tofile(self._files[1])
 
     def close(self) -> tuple[Rows, Keys]:
         """Everything added: rows and keys, mapped from disk."""
-        self._flush()
         for file in self._files:
             file.close()
         if not self._keys.stat().st_size:
@@ -95,31 +82,56 @@ class KeySpool:
         return np.memmap(self._rows, np.int32, "r"), np.memmap(self._keys, np.uint64, "r")
 
 
+@dataclass(frozen=True)
+class KeyCounts:
+    """How many items have each key that several have.
+
+    Attributes:
+        keys: distinct.
+        items: (keys,) how many have it, at least 2.
+        total: how many items there are.
+    """
+
+    keys: Keys
+    items: NDArray[np.int64]
+    total: int
+
+    @classmethod
+    def of(cls, keys: Keys, total: int) -> KeyCounts:
+        """Counted in ``keys``, of which each item has each once."""
+        return cls(*_vocabulary(keys), total)
+
+    def of_source(self, source: Source) -> KeyCounts:
+        """Those of one source."""
+        mine = of_source(self.keys, source)
+        return KeyCounts(self.keys[mine], self.items[mine], self.total)
+
+
 class KeyIndex:
     """Finds rows that share keys with a row."""
 
     def __init__(
-        self, source: Source, rows: Rows, keys: Keys, categories: Categories, *, shared_by: int, budget: int,
-        limit: int, min_similarity: float,
+        self, source: Source, rows: Rows, keys: Keys, counts: KeyCounts, categories: Categories, *, shared_by: int,
+        budget: int, limit: int, min_similarity: float,
     ) -> None:  # fmt: skip
         """Index the keys ``keys[i]`` of ``rows[i]``; rows ascend, and no row has a key twice.
 
         Args:
+            counts: of all items, where ``rows`` are only those that may be found.
             shared_by: a key that more rows share is not looked up.
             budget: how many rows the keys of one query may name altogether, from the rarest key on.
             limit: how many rows a query finds at most.
             min_similarity: of what is found; a budget makes it an estimate from below.
         """
-        count = len(categories.roots)
+        count, vocabulary, frequency = len(categories.roots), counts.keys, counts.items
         self._source: Source = source
         self._limit, self._min_similarity, self._categories = limit, min_similarity, categories
-        vocabulary, frequency = _vocabulary(keys)
         # Columns are numbered from the rarest key on, so rare keys are a prefix of every row.
         order = np.lexsort((vocabulary, frequency))
         column = np.empty(len(order), np.int32)
         column[order] = np.arange(len(order), dtype=np.int32)
         self._frequency = frequency[order]
-        self._weight = np.log1p(count / self._frequency).astype(np.float32)
+        self._weight = np.log1p(counts.total / self._frequency).astype(np.float32)
         row_of, columns = self._known(rows, keys, vocabulary, column)
         self._starts = np.searchsorted(row_of, np.arange(count + 1, dtype=np.int32))
         ones = np.ones(len(columns), np.float32)

@@ -1,17 +1,28 @@
 """What two items may share: words of the title, model codes, attribute values.
 
 The keys of an item are a set of texts; equal texts are equal keys, so everything that people write in several ways
-(case, width, dashes, blanks) is taken out of them here.
+(case, width, dashes, blanks) is taken out of them here. They are kept as 64-bit digests that also tell their source.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shopvision.items.item import Item
 from shopvision.items.text_normalisation import normalise
+from shopvision.matching.blocking.rows import digest
+from shopvision.matching.options import Source
+
+KEY_SCHEME = 1  # raise it where other keys, or other items, are made of the same records
+BATCH_ITEMS = 2_000
+_SOURCE_BITS = np.uint64(3)  # the lowest bits of a digest are its source
 
 KEPT = 2**14  # texts whose keys are remembered: values of attributes repeat, and a title is asked for twice
 LONGEST_VALUE = 200  # characters of an attribute's value: longer ones are descriptions
@@ -67,6 +78,60 @@ def stems(found: Set[str]) -> set[str]:
     return {match[1] for match in matches if match and _is_code(match[1])}
 
 
+Keys = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class KeyedItems:
+    """Some items in the catalogue's order.
+
+    Attributes:
+        item_ids: n of them.
+        categories: n paths, as blocking reads them.
+        counts: (n,) int64, how many keys each has.
+        keys: of all of them, one item after the other.
+    """
+
+    item_ids: list[str]
+    categories: list[str]
+    counts: NDArray[np.int64]
+    keys: Keys
+
+
+def keyed_items(items: Iterable[Item]) -> Iterator[KeyedItems]:
+    """Items with their keys, in batches."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, BATCH_ITEMS)):
+        keys = [key_digests(item) for item in batch]
+        yield KeyedItems(
+            [item.item_id for item in batch],
+            [blocking_category(item) for item in batch],
+            np.fromiter(map(len, keys), np.int64, len(keys)),
+            np.concatenate(keys),
+        )
+
+
+def key_digests(item: Item) -> Keys:
+    """All keys of an item, distinct."""
+    found = [_digest(key, number) for number, keys_of in enumerate(KEY_SOURCES.values()) for key in keys_of(item)]
+    return np.unique(np.array(found, np.uint64))
+
+
+def of_source(keys: Keys, source: Source) -> NDArray[np.bool_]:
+    """Which keys are of a source."""
+    return np.asarray((keys & _SOURCE_BITS) == np.uint64(list(KEY_SOURCES).index(source)))
+
+
+def blocking_category(item: Item) -> str:
+    """The path by which items are compared or not."""
+    return item.category_path or item.category
+
+
+@lru_cache(maxsize=2**17)  # most words of a title are frequent ones
+def _digest(key: str, source: int) -> int:
+    return digest(key) & ~int(_SOURCE_BITS) | source
+
+
 def title_keys(item: Item) -> set[str]:
     """Words of title and brand, and the title's codes with their stems."""
     found = codes(item.title)
@@ -102,3 +167,10 @@ def _is_code(text: str) -> bool:
     if text.isdigit():
         return len(text) in NUMBER_LENGTH
     return len(text) in CODE_LENGTH and not text.isalpha()
+
+
+KEY_SOURCES: dict[Source, Callable[[Item], Collection[str]]] = {
+    "code": code_keys,
+    "attribute": attribute_keys,
+    "words": title_keys,
+}

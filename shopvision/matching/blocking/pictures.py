@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.index.generation import Generation
-from shopvision.matching.blocking.inverted import Found
+from shopvision.matching.blocking.inverted import Found, KeyCounts
+from shopvision.matching.blocking.keys import Keys
+from shopvision.matching.blocking.near_items import NearItems
 from shopvision.matching.blocking.rows import ItemRows, Rows
-from shopvision.matching.blocking.vectors import neighbours
 from shopvision.matching.options import BlockingOptions
 
 _VERSION = "SELECT model_version_id FROM model_versions WHERE name || ':' || tag = :spec"
@@ -24,8 +24,14 @@ _SHARED = """
     SELECT seen.image_sha256, count(DISTINCT image.item_id) AS items,
            (array_agg(DISTINCT image.item_id))[1 : :limit] AS item_ids
     FROM embeddings AS seen JOIN item_images AS image ON image.image_id = seen.image_id
-    WHERE seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+    WHERE seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder') {which}
     GROUP BY seen.image_sha256 HAVING count(DISTINCT image.item_id) > 1
+    """
+_OF_ITEMS = """
+    AND seen.image_sha256 IN (
+        SELECT mine.image_sha256 FROM item_images AS own JOIN embeddings AS mine ON mine.image_id = own.image_id
+        WHERE own.item_id = ANY(CAST(:ids AS text[])) AND mine.model_version_id = (
+            SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder'))
     """
 
 _PICTURES = """
@@ -37,47 +43,84 @@ _PICTURES = """
 
 
 @dataclass(frozen=True)
-class SharedPictures:
-    """Pictures, by their bytes, that several items have.
+class SharedPicture:
+    """A picture, by its bytes, that several items have; at most as many ids as are asked for."""
+
+    sha256: bytes
+    items: int
+    item_ids: list[str]
+
+
+def shared_pictures(
+    connection: Connection, limit: int, item_ids: Sequence[str] | None = None
+) -> Iterator[SharedPicture]:
+    """Pictures that several items have, streamed.
+
+    Args:
+        limit: how many ids of a picture's items are given at most.
+        item_ids: only pictures of these items.
+    """
+    query = text(_SHARED.format(which="" if item_ids is None else _OF_ITEMS))
+    values = {"limit": limit} if item_ids is None else {"limit": limit, "ids": list(item_ids)}
+    with connection.execute(query, values, execution_options={"yield_per": 1_000}) as result:
+        for row in result:
+            yield SharedPicture(bytes(row.image_sha256), row.items, row.item_ids)
+
+
+@dataclass(frozen=True)
+class PictureKeys:
+    """Shared pictures as keys of rows.
 
     Attributes:
-        rows, groups: which rows have which picture, by row.
+        rows, keys: which rows have which picture, by row.
+        counts: how many items have each.
         common: sha256 of those that more items share than are evidence (a placeholder, a size chart).
     """
 
     rows: Rows
-    groups: NDArray[np.uint64]
+    keys: Keys
+    counts: KeyCounts
     common: list[bytes]
 
-
-def shared_pictures(connection: Connection, rows: ItemRows, limit: int) -> SharedPictures:
-    """Pictures that two items to ``limit`` items share, and those that more do."""
-    found, groups, common = [np.empty(0, np.int32)], [np.empty(0, np.uint64)], []
-    query = text(_SHARED).execution_options(yield_per=1_000)
-    for number, (sha256, items, item_ids) in enumerate(connection.execute(query, {"limit": limit})):
-        if items > limit:
-            common.append(bytes(sha256))
-            continue
-        members = rows.find(item_ids)
-        found.append(members[members >= 0])
-        groups.append(np.full(len(found[-1]), number, np.uint64))
-    of_row, of_group = np.concatenate(found), np.concatenate(groups)
-    order = np.argsort(of_row, kind="stable")
-    return SharedPictures(of_row[order], of_group[order], common)
+    @classmethod
+    def of(cls, pictures: Iterable[SharedPicture], rows: ItemRows, limit: int, total: int) -> PictureKeys:
+        """Those of at most ``limit`` items count; of the items some may have no row."""
+        found, keys, items, common = [np.empty(0, np.int32)], [], [], []
+        for picture in pictures:
+            if picture.items > limit:
+                common.append(picture.sha256)
+                continue
+            members = rows.find(picture.item_ids)
+            found.append(members[members >= 0])
+            keys.append(int.from_bytes(picture.sha256[:8].ljust(8, b"\0"), "little"))
+            items.append(picture.items)
+        distinct, of_picture = np.array(keys, np.uint64), np.repeat(keys, list(map(len, found[1:])))
+        ascending = np.argsort(distinct)
+        counts = KeyCounts(distinct[ascending], np.array(items, np.int64)[ascending], total)
+        of_row = np.concatenate(found)
+        order = np.argsort(of_row, kind="stable")
+        return cls(of_row[order], of_picture.astype(np.uint64)[order], counts, common)
 
 
 class CataloguePictures:
     """The nearest pictures of other items in one generation of the catalogue's index."""
 
     def __init__(
-        self, generation: Generation, rows: ItemRows, options: BlockingOptions, common: Sequence[bytes]
-    ) -> None:
-        """``common``: digests of pictures that say nothing, and are not looked up.
+        self, generation: Generation, options: BlockingOptions, *, items: int, common: Sequence[bytes],
+        some_have_none: bool = True,
+    ) -> None:  # fmt: skip
+        """What is the same for every item.
+
+        Args:
+            items: how many the catalogue has.
+            common: digests of pictures that say nothing, and are not looked up.
+            some_have_none: whether there may be items without a category, which go with any.
 
         Raises:
             UserError: the database does not know the model version that the index was made with.
         """
-        self._generation, self._rows, self._options, self._common = generation, rows, options, list(common)
+        self._generation, self._options, self._common = generation, options, list(common)
+        self._some_have_none = some_have_none
         with connect() as connection:
             version = connection.scalar(text(_VERSION), {"spec": generation.model})
         if version is None:
@@ -85,43 +128,52 @@ class CataloguePictures:
                 f"The index was made with {generation.model!r}, which this database does not know: refresh embeddings."
             )
         self._version = version
-        categories = rows.categories()
-        self._some_have_none = bool((categories.roots < 0).any())
-        self._wanted = (options.neighbours + 1) * max(1, -(-generation.live // max(1, len(rows))))
+        self._wanted = (options.neighbours + 1) * max(1, -(-generation.live // max(1, items)))
+
+    def near(self, item_ids: Sequence[str], roots: Sequence[str]) -> NearItems:
+        """The nearest items of these by any of their pictures.
+
+        Args:
+            item_ids: to look up.
+            roots: the root category of each, empty where it has none.
+        """
+        root_of = dict(zip(item_ids, roots, strict=True))
+        values = {"version": self._version, "ids": list(item_ids), "common": self._common}
+        with connect() as connection:
+            pictures = connection.execute(text(_PICTURES), values).all()
+        result = NearItems("picture")
+        if not pictures:
+            return result
+        vectors = np.frombuffer(b"".join(picture.vector for picture in pictures), "<f2").astype(np.float32)
+        vectors = vectors.reshape(len(pictures), -1)
+        names = np.array([root_of[picture.item_id] for picture in pictures])
+        for name in np.unique(names):
+            chosen = np.flatnonzero(names == name)
+            for category in self._categories(str(name)):
+                near = self._generation.nearest(vectors[chosen], self._wanted, category)
+                query, place = np.nonzero((near.pictures >= 0) & (near.scores >= self._options.min_similarity))
+                distinct, of_picture = np.unique(near.pictures[query, place], return_inverse=True)
+                ids = np.array(list(self._generation.item_ids(distinct)), object)
+                result.queries += [pictures[picture].item_id for picture in chosen[query].tolist()]
+                result.found += ids[of_picture].tolist()
+                result.similarity += near.scores[query, place].tolist()
+        return result
+
+    def _categories(self, root: str) -> list[str | None]:
+        """What an item of a root category may be compared with."""
+        if not root:
+            return [None]
+        return [root, ""] if self._some_have_none else [root]
+
+
+class PictureFinder:
+    """The nearest pictures of the index, by rows."""
+
+    def __init__(self, pictures: CataloguePictures, rows: ItemRows, options: BlockingOptions) -> None:
+        self._pictures, self._rows, self._options = pictures, rows, options
 
     def find(self, rows: Rows) -> list[Found]:
         """The nearest rows of ``rows`` by any of their pictures."""
-        parameters = {"version": self._version, "ids": [self._rows.item_id(int(row)) for row in rows]}
-        with connect() as connection:
-            pictures = connection.execute(text(_PICTURES), {**parameters, "common": self._common}).all()
-        if not pictures:
-            return []
-        owners = self._rows.find(picture.item_id for picture in pictures)
-        vectors = np.frombuffer(b"".join(picture.vector for picture in pictures), "<f2").astype(np.float32)
-        vectors = vectors.reshape(len(pictures), -1)
-        categories = self._rows.categories()
-        roots = categories.roots[owners]
-        found = [Found("picture", owners[:0], owners[:0], np.empty(0, np.float32))]
-        for root in np.unique(roots):
-            chosen = np.flatnonzero(roots == root)
-            found += self._search(owners[chosen], vectors[chosen], int(root))
-        everything = Found(
-            "picture",
-            np.concatenate([one.query for one in found]),
-            np.concatenate([one.found for one in found]),
-            np.concatenate([one.similarity for one in found]),
-        )
-        return [neighbours(everything, self._options.neighbours, categories)]
-
-    def _search(self, owners: Rows, vectors: NDArray[np.float32], root: int) -> Iterable[Found]:
-        """What each picture is alike enough to, among items that may be compared with root category ``root``."""
-        names: list[str | None] = [None] if root < 0 else [self._rows.categories().names[root]]
-        if root >= 0 and self._some_have_none:
-            names.append("")
-        for name in names:
-            near = self._generation.nearest(vectors, self._wanted, name)
-            query, place = np.nonzero((near.pictures >= 0) & (near.scores >= self._options.min_similarity))
-            pictures, of_picture = np.unique(near.pictures[query, place], return_inverse=True)
-            rows = self._rows.find(self._generation.item_ids(pictures))[of_picture]
-            known = rows >= 0  # an item may have been deleted since the index was published
-            yield Found("picture", owners[query[known]], rows[known], near.scores[query, place][known])
+        item_ids = [self._rows.item_id(row) for row in rows.tolist()]
+        near = self._pictures.near(item_ids, self._rows.categories().root_names(rows))
+        return [near.in_rows(self._rows, self._options.neighbours)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 
@@ -124,6 +125,10 @@ class Categories:
         roots = np.array([by_name[first] for first in firsts], np.int32)
         self.roots = roots[self._number] if len(codes) else codes
 
+    def root_names(self, rows: Rows) -> list[str]:
+        """The first part of each row's path, empty for an empty path."""
+        return [self.names[root] if root >= 0 else "" for root in self.roots[rows].tolist()]
+
     def compatible(self, left: Rows, right: Rows) -> NDArray[np.bool_]:
         """Whether rows ``left[i]`` and ``right[i]`` may be compared."""
         a, b = self._number[left], self._number[right]
@@ -131,6 +136,12 @@ class Categories:
         return np.asarray(below | self._none[a] | self._none[b])
 
 
+def root_of(category: str, within: Within) -> str:
+    """The first part of a category path, empty where there is none or where all items are compared."""
+    return _scope(category, within).partition("/")[0]
+
+
+@lru_cache(maxsize=2**14)
 def _scope(category: str, within: Within) -> str:
     path = "/".join(part.strip() for part in _SEPARATORS.split(category) if part.strip())
     if within == "any":

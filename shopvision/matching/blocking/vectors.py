@@ -6,14 +6,14 @@ Memory: 2 bytes for each number of a vector up to 20,000 vectors, which are comp
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Executable, select
 
 from shopvision.errors import JobError
 from shopvision.index.build import ADD_ROWS, EXACT_UP_TO, available_memory, exact_index
@@ -126,27 +126,38 @@ def read_text_vectors(
     Raises:
         JobError: they differ in length.
     """
+    path, size, owners = folder / "texts.f16", 1, [np.empty(0, np.int32)]
     query = select(ItemVector.item_id, ItemVector.vector).where(ItemVector.model_version_id == model_version_id)
-    found = connection.execute(query.order_by(ItemVector.item_id).execution_options(yield_per=READ_ROWS))
-    path, size, owners = folder / "texts.f16", 0, [np.empty(0, np.int32)]
-    with path.open("wb") as file, closing(found):
-        for batch in found.partitions():
-            size = size or len(batch[0].vector)
-            for item_id, vector in batch:
-                if len(vector) != size:
-                    raise JobError(
-                        f"Item {item_id!r} has a vector of {len(vector) // 2} numbers, others have {size // 2}: delete "
-                        f"the item vectors of model version {model_version_id} and compute them again."
-                    )
-            mine = rows.find(item_id for item_id, _ in batch)
-            vectors = np.frombuffer(b"".join(vector for _, vector in batch), "<f2").reshape(len(batch), -1)
+    with path.open("wb") as file:
+        for batch, vectors in vector_batches(connection, query.order_by(ItemVector.item_id)):
+            size = vectors.shape[1]
+            mine = rows.find(row.item_id for row in batch)
             units, places = unit_vectors(vectors[mine >= 0])
             file.write(units.tobytes())
             owners.append(mine[mine >= 0][places])
     rows_of = np.concatenate(owners)
     if not len(rows_of):
-        return np.empty((0, max(1, size // 2)), np.float16), rows_of
-    return np.memmap(path, np.float16, "r", shape=(len(rows_of), size // 2)), rows_of
+        return np.empty((0, size), np.float16), rows_of
+    return np.memmap(path, np.float16, "r", shape=(len(rows_of), size)), rows_of
+
+
+def vector_batches(connection: Connection, query: Executable) -> Iterator[tuple[Sequence[Any], Vectors]]:
+    """Rows of ``item_id`` and ``vector``, streamed, and the vectors of each batch as a matrix.
+
+    Raises:
+        JobError: they differ in length.
+    """
+    size = 0
+    with connection.execute(query, execution_options={"yield_per": READ_ROWS}) as result:
+        for batch in result.partitions():
+            size = size or len(batch[0].vector)
+            for row in batch:
+                if len(row.vector) != size:
+                    raise JobError(
+                        f"Item {row.item_id!r} has a vector of {len(row.vector) // 2} numbers, others have "
+                        f"{size // 2}: delete the item vectors of this model version and compute them again."
+                    )
+            yield batch, np.frombuffer(b"".join(row.vector for row in batch), "<f2").reshape(len(batch), -1)
 
 
 def neighbours(found: Found, limit: int, categories: Categories) -> Found:
