@@ -235,17 +235,17 @@ def test_unreadable_pictures_are_counted_and_named(palette: RankingShop) -> None
 
 def test_a_source_that_is_away_is_tried_again_next_time(palette: RankingShop, monkeypatch: pytest.MonkeyPatch) -> None:
     from shopvision.errors import ItemError
-    from shopvision.images.pipeline import EmbeddingPipeline
+    from shopvision.images.door import FetchedPicture, PictureDoor
 
-    original = EmbeddingPipeline.look
+    original = PictureDoor.fetch
 
-    def away(self: EmbeddingPipeline, task: object) -> object:
-        if "green" in task.uri:  # type: ignore[attr-defined]
+    def away(self: PictureDoor, uri: str) -> FetchedPicture:
+        if "green" in uri:
             raise ItemError("unavailable", "The server did not answer.")
-        return original(self, task)  # type: ignore[arg-type]
+        return original(self, uri)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingPipeline, "look", away)
+        patch.setattr(PictureDoor, "fetch", away)
         assert palette.run().counters["unreadable"] == 1
     job = palette.run()
     assert (job.total, job.counters["unreadable"], job.counters["embedded"]) == (1, 0, 1)
