@@ -174,7 +174,10 @@ def _local_copy(ref: ModelVersionRef) -> Path:
 
 
 def make_pictures(folder: Path, count: int, *, large: bool) -> list[Path]:
-    """Real photos, or the same enlarged to the size of an ordinary shop photo; repeated as hard links."""
+    """Real photos, or the same enlarged to the size of an ordinary shop photo.
+
+    Those that are embedded are repeated with other bytes, for equal ones are embedded once; the rest are hard links.
+    """
     from PIL import Image
 
     folder.mkdir()
@@ -187,14 +190,19 @@ def make_pictures(folder: Path, count: int, *, large: bool) -> list[Path]:
         else:
             shutil.copyfile(source, path)
         different.append(path)
-    return different + _links(different, folder, count - len(different))
+    return different + _repeated(different, folder, count - len(different))
 
 
-def _links(different: Sequence[Path], folder: Path, count: int) -> list[Path]:
+def _repeated(different: Sequence[Path], folder: Path, count: int) -> list[Path]:
     made = []
     for number in range(count):
-        path = folder / f"again-{number}.jpg"
-        path.hardlink_to(different[number % len(different)])
+        path, source = folder / f"again-{number}.jpg", different[number % len(different)]
+        if number < max(MEMORY_SIZES):
+            path.write_bytes(
+                source.read_bytes() + number.to_bytes(8)
+            )  # beyond the picture's end, which no decoder reads
+        else:
+            path.hardlink_to(source)
         made.append(path)
     return made
 

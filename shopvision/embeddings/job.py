@@ -132,14 +132,16 @@ def embed_images(
 ) -> RefreshReport:
     """Look at some pictures and embed those that changed. No database connection is held meanwhile.
 
+    A picture with the bytes of one that was embedded before, in any chunk or job, gets its vector.
+
     Args:
         ref: the model version.
         image_ids: pictures to look at; those that left the catalogue since are dropped without a word.
-        everything: embed unchanged ones too.
+        everything: embed unchanged ones too, and anew.
         should_stop: asked after every batch.
     """
     from shopvision import models
-    from shopvision.embeddings.store import select_tasks
+    from shopvision.embeddings.store import select_tasks, vectors_of_bytes
     from shopvision.images import PictureDoor
     from shopvision.images.outcome import Embedded, Failed, ImageTask
     from shopvision.images.pipeline import EmbeddingPipeline
@@ -152,8 +154,15 @@ def embed_images(
     report = RefreshReport(ref.model_version_id)
     waiting = {task.image_id for task in tasks}
     encoder: ImageEncoder = models.load(ref.spec)
+
+    def known_vectors(sha256s: Sequence[bytes]) -> dict[bytes, bytes]:
+        if everything:
+            return {}
+        with connect() as connection:
+            return vectors_of_bytes(connection, ref.model_version_id, sha256s)
+
     with PictureDoor(get_settings()) as door:
-        pipeline = EmbeddingPipeline(encoder, door)
+        pipeline = EmbeddingPipeline(encoder, door, known_vectors=known_vectors)
         for batch in pipeline.stream(tasks):
             for outcome in batch:
                 waiting.discard(outcome.image_id)

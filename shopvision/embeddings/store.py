@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, bindparam, column, func, select, update
+from sqlalchemy import ARRAY, BigInteger, Connection, LargeBinary, Text, and_, bindparam, column, func, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import copy_upsert
@@ -28,6 +29,19 @@ def select_tasks(connection: Connection, model_version_id: int, image_ids: Seque
         .order_by(ItemImage.image_id)
     )
     return [ImageTask(*row) for row in rows]
+
+
+def vectors_of_bytes(connection: Connection, model_version_id: int, sha256s: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Vectors that this model version made of pictures with these bytes, wherever they stand."""
+    rows = connection.execute(
+        select(Embedding.image_sha256, Embedding.vector)
+        .where(
+            Embedding.model_version_id == model_version_id,
+            Embedding.image_sha256 == func.any(bindparam("sha256s", list(sha256s), ARRAY(LargeBinary))),
+        )
+        .ext(distinct_on(Embedding.image_sha256))
+    )
+    return {sha256: vector for sha256, vector in rows}  # noqa: C416 - rows are no pairs to the type checker
 
 
 def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iterable[Outcome]) -> int:

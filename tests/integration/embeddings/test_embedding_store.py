@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
-from shopvision.embeddings.store import select_tasks, write_outcomes
+from shopvision.embeddings.store import select_tasks, vectors_of_bytes, write_outcomes
 from shopvision.images.outcome import Embedded, Failed, ImageTask, Touched, Unchanged
 from shopvision.index.tables import Embedding
 from shopvision.models.tables import ModelVersion
@@ -91,3 +91,14 @@ def test_the_picture_stays_until_the_writer_commits(model: int) -> None:
             with pytest.raises(OperationalError, match="lock timeout"):
                 other.execute(delete(ItemImage).where(ItemImage.image_id == 1))
             other.rollback()
+
+
+def test_vectors_are_found_by_the_pictures_bytes(model: int) -> None:
+    with connect() as connection:
+        write_outcomes(
+            connection,
+            model,
+            [Embedded(1, b"s", "m", b"\1\0"), Embedded(2, b"s", "m", b"\1\0"), Embedded(3, b"t", "m", b"\2\0")],
+        )
+        assert vectors_of_bytes(connection, model, [b"s", b"t", b"other"]) == {b"s": b"\1\0", b"t": b"\2\0"}
+        assert vectors_of_bytes(connection, model, []) == {}
