@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shopvision.matching.blocking.pictures import SharedPicture
     from shopvision.models import ModelVersionRef
 
-SMALL_SHARE = 4  # what has to be looked up is few while it is at most this part of the catalogue
+LOOK_UP_COST = 1  # of an item that a key names, in items of a whole reading; many are named several times
 
 
 def finders_around(
@@ -42,7 +42,7 @@ def finders_around(
     from shopvision.matching.blocking.near_items import FoundNearby, nearest_texts
 
     total = stored_keys.count_items(connection)
-    if len(item_ids) * SMALL_SHARE > total:
+    if len(item_ids) * LOOK_UP_COST > total:
         return None
     due = stored_keys.read_some(connection, item_ids)
     wanted = _looked_up(connection, due, options, total)
@@ -88,7 +88,7 @@ def _looked_up(connection: Connection, due: KeyedItems, options: BlockingOptions
         starts = np.searchsorted(of_row[order], of_row[order])
         before = np.concatenate([[0], named])[starts]
         taken[inverse[order[named - before <= WORD_BUDGET]]] = True
-    return distinct[taken] if items[taken].sum() * SMALL_SHARE <= total else None
+    return distinct[taken] if items[taken].sum() * LOOK_UP_COST <= total else None
 
 
 def _pictures_around(

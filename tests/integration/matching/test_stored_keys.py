@@ -101,7 +101,7 @@ def test_a_few_items_find_what_they_find_among_all(
     encoder: Any, reader: Any, within: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = np.random.default_rng(3)
-    monkeypatch.setattr(around, "SMALL_SHARE", 0)  # small catalogues are looked up one by one as well
+    monkeypatch.setattr(around, "LOOK_UP_COST", 0)  # small catalogues are looked up one by one as well
     words = [f"{a}{b}" for a in "abcde" for b in "klmnopq"]
     ids = [f"{'Zz' if number % 2 else 'a'}-{number:03d}" for number in range(150)]
     categories = ["Men/A", "Men/B", "Women", None]
@@ -135,7 +135,7 @@ def test_a_few_items_find_what_they_find_among_all(
 def test_a_budget_cuts_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     from shopvision.matching.blocking import finders
 
-    monkeypatch.setattr(around, "SMALL_SHARE", 0)
+    monkeypatch.setattr(around, "LOOK_UP_COST", 0)
     for module in (around, finders):
         monkeypatch.setattr(module, "WORD_BUDGET", 25)
     generator = np.random.default_rng(5)
