@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 
+# Up to so many rows are faster one by one (10 hits of one query: 0.07 ms instead of 0.8); many, batch by batch.
+FEW_ROWS = 300
+
 SCHEMA = pa.schema(
     [("image_id", pa.int64()), ("item_id", pa.string()), ("category", pa.string()), ("uri", pa.string())]
 )
@@ -58,6 +61,9 @@ def image_ids(table: Any) -> Ids:
 
 def look_up(table: Any, rows: Ids) -> list[dict[str, Any]]:
     """Some rows of an ids file, in the order asked for; only the parts of the file that hold them are read."""
+    if len(rows) <= FEW_ROWS:
+        columns = [(name, table.column(name)) for name in table.column_names]
+        return [{name: column[row].as_py() for name, column in columns} for row in rows.tolist()]
     found: list[dict[str, Any]] = [{}] * len(rows)
     batches = table.to_batches()
     ends = np.cumsum([batch.num_rows for batch in batches])

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.encoders.text_backbone import fetch_text
@@ -24,7 +22,6 @@ from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.heads import PairHead, PictureComparingHead, outputs_of
 from shopvision.matching.families.image_encoders import build_frozen_image, dimension_of
 from shopvision.matching.families.item_tokens import ItemTokens
-from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_one_tower import (
     TextOneTowerArguments,
@@ -33,7 +30,7 @@ from shopvision.matching.families.text_one_tower import (
     states_width,
     text_fields,
 )
-from shopvision.matching.families.text_reading import TextOptions
+from shopvision.matching.families.text_reading import TextOptions, TextPairReader
 from shopvision.matching.families.towers import OneTower, build_text_encoder, read_weights, text_width
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.training.pretrained import fetch_image
@@ -91,19 +88,8 @@ class IllustratedPairs:
         return IllustratedPairs(self.tokens.rows(index), self.slots[index], self.pictures[index])
 
 
-class IllustratedPairReader(PairReader[ItemTokens]):
+class IllustratedPairReader(TextPairReader):
     """Pairs as token sequences with places for pictures."""
-
-    def __init__(self, packer: Packer) -> None:
-        self.packer = packer
-
-    def read(self, items: Sequence[Item]) -> ItemTokens:
-        """See ``PairReader``."""
-        return self.packer.items(items)
-
-    def lengths(self, kept: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
-        """See ``PairReader``."""
-        return self.packer.pair_lengths(kept, left, right)
 
     def batch(self, kept: ItemTokens, left: Rows, right: Rows, pictures: Tensor | None) -> IllustratedPairs:
         """See ``PairReader``."""

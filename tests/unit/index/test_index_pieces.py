@@ -11,7 +11,17 @@ from shopvision.errors import JobError
 from shopvision.index import build
 from shopvision.index.build import available_memory, choose_type, exact_index, memory_needed, require_memory
 from shopvision.index.gate import GenerationRefused, require_count, require_recall, require_sound_vectors
-from shopvision.index.ids import IdRow, IdsWriter, category_codes, image_ids, in_category, live_masks, read_ids
+from shopvision.index.ids import (
+    FEW_ROWS,
+    IdRow,
+    IdsWriter,
+    category_codes,
+    image_ids,
+    in_category,
+    live_masks,
+    look_up,
+    read_ids,
+)
 from shopvision.index.manifest import model_folder, new_path
 
 
@@ -110,3 +120,20 @@ def test_rows_of_the_index_that_belong_to_other_pictures_are_noticed() -> None:
     index.add(np.roll(vectors, 1, axis=0).astype(np.float32))
     with pytest.raises(GenerationRefused, match=r"recall@10 is 0\."):
         require_recall(index, "exact", vectors)
+
+
+def test_few_rows_and_many_are_looked_up_alike(tmp_path: Path) -> None:
+    """Few go one by one, many batch by batch: each in the order asked for, repeated ones too."""
+    rows = [
+        IdRow(number, f"item-{number % 50}", f"c/{number % 7}" if number % 3 else None, f"u{number}")
+        for number in range(900)
+    ]
+    with IdsWriter(tmp_path / "ids") as writer:
+        for start in range(0, 900, 250):
+            writer.write(rows[start : start + 250])
+    table = read_ids(tmp_path / "ids")
+    asked = np.random.default_rng(3).integers(0, 900, 2 * FEW_ROWS)
+    expected = [rows[number]._asdict() for number in asked]
+    assert look_up(table, asked) == expected
+    assert look_up(table, asked[:FEW_ROWS]) == expected[:FEW_ROWS]
+    assert look_up(table, asked[:0]) == []
