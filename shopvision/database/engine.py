@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import psycopg
@@ -16,14 +18,23 @@ from sqlalchemy.orm import Session
 from shopvision.errors import UserError
 from shopvision.settings import get_settings
 
+_making = Lock()
+# A child that is forked while another thread makes the engine would wait for it for ever.
+os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
-@lru_cache(maxsize=1)
+
 def get_engine() -> Engine:
-    """The engine of this process.
+    """The engine of this process; threads that ask at once get the same, or the others' connections would be lost.
 
     Raises:
         UserError: no database is configured, or its address cannot be read.
     """
+    with _making:
+        return _make_engine()
+
+
+@lru_cache(maxsize=1)
+def _make_engine() -> Engine:
     secret = get_settings().database_url
     if secret is None:
         raise UserError("No database: set SHOPVISION_DATABASE_URL, or start a local stack with `shopvision stack up`.")
@@ -49,9 +60,10 @@ def _use_utc(connection: psycopg.Connection, record: object) -> None:  # noqa: A
 
 def dispose_engine() -> None:
     """Close every pooled connection and forget the engine (a new process, or new settings)."""
-    if get_engine.cache_info().currsize:
-        get_engine().dispose()
-    get_engine.cache_clear()
+    with _making:
+        if _make_engine.cache_info().currsize:
+            _make_engine().dispose()
+        _make_engine.cache_clear()
 
 
 @contextmanager
