@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +70,20 @@ def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[BaseHTTP
             request.wfile.write(body)
 
     return page
+
+
+def asking_for_a_second(
+    status: int, page: Callable[[BaseHTTPRequestHandler], None]
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    """``page``, but for the first second: who comes back sooner than he was told is sent away again."""
+    asked: list[float] = []
+
+    def limited(request: BaseHTTPRequestHandler) -> None:
+        asked.append(time.monotonic())
+        early = asked[-1] < asked[0] + 0.9
+        (answer(b"<Error><Code>SlowDown</Code></Error>", status, Retry_After="1") if early else page)(request)
+
+    return limited
 
 
 def refused(door: PictureDoor, uri: str) -> str:

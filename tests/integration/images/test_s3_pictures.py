@@ -13,7 +13,7 @@ import pytest
 from shopvision.errors import ItemError, JobError
 from shopvision.images import PictureDoor
 from shopvision.settings import get_settings
-from tests.integration.images.site import Site, answer, jpeg, refused
+from tests.integration.images.site import Site, answer, asking_for_a_second, jpeg, refused
 
 
 def test_s3_objects(s3: str, s3_server: str, set_environment: Callable[..., None]) -> None:
@@ -66,13 +66,7 @@ def test_an_object_that_was_stored_compressed_once_more(s3_door: PictureDoor, si
 
 
 def test_a_store_that_asks_for_time_gets_it(s3_door: PictureDoor, site: Site) -> None:
-    started = time.monotonic()
-
-    def limited(request: BaseHTTPRequestHandler) -> None:
-        busy = answer(b"<Error><Code>SlowDown</Code></Error>", 503, Retry_After="1")
-        (busy if time.monotonic() < started + 0.9 else answer(jpeg(), ETag='"v1"'))(request)
-
-    site.pages["/shop/a.jpg"] = limited
+    site.pages["/shop/a.jpg"] = asking_for_a_second(503, answer(jpeg(), ETag='"v1"'))
     assert s3_door.fetch("s3://shop/a.jpg").data == jpeg()
     assert len(site.asked) == 2
 

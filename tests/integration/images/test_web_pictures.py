@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shopvision.images import PictureDoor
 from shopvision.images.addresses import CheckedBackend
 from shopvision.settings import get_settings
-from tests.integration.images.site import PUBLIC, Dialler, Site, answer, jpeg, refused, resolver
+from tests.integration.images.site import PUBLIC, Dialler, Site, answer, asking_for_a_second, jpeg, refused, resolver
 
 
 def test_a_picture_and_its_fingerprint(door: PictureDoor, site: Site, dialler: Dialler) -> None:
@@ -81,13 +81,7 @@ def test_a_busy_server_is_asked_again(door: PictureDoor, site: Site) -> None:
 
 
 def test_a_server_that_asks_for_time_gets_it(door: PictureDoor, site: Site) -> None:
-    started = time.monotonic()
-
-    def limited(request: BaseHTTPRequestHandler) -> None:
-        early = time.monotonic() < started + 0.9
-        (answer(b"", 429, Retry_After="1") if early else answer(jpeg()))(request)
-
-    site.pages["/a.jpg"] = limited
+    site.pages["/a.jpg"] = asking_for_a_second(429, answer(jpeg()))
     assert door.fetch("http://cdn.example/a.jpg").data == jpeg()
     assert len(site.asked) == 2
 
