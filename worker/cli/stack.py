@@ -58,7 +58,7 @@ def down(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def status(as_json: JsonFlag = False) -> None:
-    """Show what runs, where Flower is, and its password. Exits 1 unless everything runs."""
+    """Show what runs, where Flower is, and its password. Exits 1 unless everything runs and the disk has room."""
     from shopvision.settings import get_settings
     from worker.stack.detached import read_status
 
@@ -72,7 +72,8 @@ def status(as_json: JsonFlag = False) -> None:
         )
         raise typer.Exit(1)
     emit(_describe(state), as_json, lambda: _show(state))
-    if state.phase != "ready" or not all(process.running for process in state.processes.values()):
+    running = all(process.running for process in state.processes.values())
+    if state.phase != "ready" or state.warning or not running:
         raise typer.Exit(1)
 
 
@@ -103,6 +104,7 @@ def _describe(state: StackState) -> dict[str, Any]:
         "home": str(get_settings().home),
         "phase": state.phase,
         "message": state.message,
+        "warning": state.warning,
         "flower": {"url": state.flower_url, "user": state.flower_user, "password": state.flower_password},
         "supervisor": state.supervisor.pid,
         "processes": {
@@ -123,6 +125,8 @@ def _show(state: StackState) -> Group:
         for name, process in state.processes.items()
     ]
     lines: list[Any] = [f"The stack is {state.phase}{f': {escape(state.message)}' if state.message else ''}."]
+    if state.warning:
+        lines.append(f"{escape(state.warning)} What runs goes on meanwhile.")
     if state.flower_url:
         lines.append(f"Flower: {state.flower_url}   user {state.flower_user}   password {state.flower_password}")
     return Group(*lines, "", table(("process", "pid", "state", "restarts", "log"), rows))

@@ -23,7 +23,7 @@ def start_detached(home: Path, progress: Callable[[str], None] = lambda _: None)
     """Start a supervisor in a session of its own and wait until the stack is ready.
 
     Raises:
-        UserError: a stack already runs here, or it did not start; with what its log says.
+        UserError: a stack already runs here, the disk is full, or it did not start; with what its log says.
     """
     folder = StackFolder(home)
     folder.create()
@@ -96,4 +96,5 @@ def read_status(home: Path) -> StackState | None:
         return None
     for process in state.processes.values():
         process.running = process.mark.alive()
+    state.warning = folder.full_disk()
     return state

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -17,6 +19,7 @@ from shopvision.local_stack_env import ENVIRONMENT_FILE
 from worker.stack.embedded import free_port, new_password, port_is_free
 from worker.stack.lifetime import ProcessMark
 
+PROBE_BYTES = 2**20
 PortName = Literal["postgres_port", "redis_port", "flower_port"]
 
 
@@ -68,6 +71,7 @@ class StackState(BaseModel):
     supervisor: ProcessMark
     phase: Literal["starting", "ready", "stopping", "stopped", "failed"] = "starting"
     message: str = ""
+    warning: str | None = None
     processes: dict[str, ProcessState] = {}
     flower_url: str | None = None
     flower_user: str | None = None
@@ -86,10 +90,33 @@ class StackFolder:
         self._state = home / "run" / "stack.json"
 
     def create(self) -> None:
-        """Make the folders; what is in them is for their owner alone."""
-        for folder in (self.home, self.logs, self._state.parent, self.home / "objects"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o700)
+        """Make the folders; what is in them is for their owner alone.
+
+        Raises:
+            UserError: they cannot be made, or their disk is full.
+        """
+        try:
+            for folder in (self.home, self.logs, self._state.parent, self.home / "objects"):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.home.chmod(0o700)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be made ({error.strerror}): set SHOPVISION_HOME to a folder of yours."
+            ) from None
+        if full := self.full_disk():
+            raise UserError(full)
+
+    def full_disk(self) -> str | None:
+        """One line where the disk has not even room for a small file; None where it has."""
+        try:
+            with TemporaryFile(dir=self.home) as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())  # some file systems find out late
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return f"The disk of {self.home} is full: free space there, or set SHOPVISION_HOME to another disk."
+        return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ class Supervisor:
         """Start, supervise, stop.
 
         Raises:
-            UserError: another supervisor runs here, or something did not start.
+            UserError: another supervisor runs here, the disk is full, or something did not start.
         """
         self._folder.create()
         with self._folder.locked():
@@ -314,7 +314,7 @@ class Supervisor:
         except OSError as error:
             if not self._announced and phase in {"starting", "ready"}:
                 raise UserError(f"Cannot write to {self._folder.home} ({error.strerror}): free space there.") from None
-            # What runs goes on; only `stack status` shows the state of before.
+            # What runs goes on; `stack status` shows the state of before, and says that the disk is full.
             if not self._unwritten:
                 log.warning("state_not_written", folder=str(self._folder.home), error=error.strerror)
             self._unwritten = True

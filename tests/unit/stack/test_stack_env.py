@@ -60,3 +60,28 @@ def test_a_full_disk_does_not_end_what_runs(tmp_path: Path, monkeypatch: pytest.
     supervisor._say("ready")
     assert not supervisor._unwritten
     assert json.loads((tmp_path / "run" / "stack.json").read_text())["phase"] == "ready"
+
+
+def test_status_and_up_say_that_the_disk_is_full(
+    command_line: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StackFolder(tmp_path / "home")
+    folder.create()
+    line = f"The disk of {tmp_path / 'home'} is full: free space there"
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with folder.locked():
+        folder.write_state(StackState(supervisor=ProcessMark.of(os.getpid()), phase="ready"))
+        assert command_line("stack", "status")[0] == 0
+        monkeypatch.setattr("os.fsync", full)
+        status, printed, _ = command_line("stack", "status")
+        _, as_json, _ = command_line("stack", "status", "--json")
+    assert status == 1
+    assert line in " ".join(printed.split())
+    assert json.loads(as_json)["warning"].startswith(line)
+    for options in ([], ["--detach"]):
+        status, _, said = command_line("stack", "up", *options)
+        assert status == 1
+        assert line in " ".join(said.split())
