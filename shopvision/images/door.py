@@ -27,6 +27,11 @@ class FetchedPicture:
     fingerprint: str
 
 
+def _fetched(answer: tuple[bytes, str]) -> FetchedPicture:
+    data, mark = answer
+    return FetchedPicture(data, hashlib.sha256(data).digest(), mark)
+
+
 class PictureDoor:
     """Fetches pictures by address. Threads may share one; it is a context manager that closes its connections."""
 
@@ -73,8 +78,22 @@ class PictureDoor:
             ItemError: with one of the codes in ``shopvision.images.reasons``.
             JobError: there are no credentials for S3.
         """
-        data, mark = self._sources[scheme_of(uri, self._settings)].fetch(uri)
-        return FetchedPicture(data, hashlib.sha256(data).digest(), mark)
+        return _fetched(self._sources[scheme_of(uri, self._settings)].fetch(uri))
+
+    def fetch_changed(self, uri: str, known: str) -> FetchedPicture | None:
+        """The picture's bytes, or None where its source still bears the fingerprint ``known``: no bytes travel then.
+
+        Raises:
+            ItemError: see ``fetch``.
+            JobError: see ``fetch``.
+        """
+        source = self._sources[scheme_of(uri, self._settings)]
+        if source.mark(uri) == known:
+            return None
+        if isinstance(source, WebPictures):
+            answer = source.fetch_unless(uri, known)
+            return None if answer is None else _fetched(answer)
+        return _fetched(source.fetch(uri))
 
     def __enter__(self) -> PictureDoor:
         return self

@@ -137,11 +137,15 @@ class PictureReader(Generic[T]):
 
     def _look(self, request: PictureRequest) -> PictureOutcome[T]:
         known = request.known_fingerprint
-        if known is not None and self.door.fingerprint(request.uri) == known:
-            return KnownPicture(request.key, known)
-        fetched = self.door.fetch(request.uri)
-        if known is not None and fetched.sha256 == request.known_sha256:
-            return KnownPicture(request.key, fetched.fingerprint)
+        if known is None:
+            fetched = self.door.fetch(request.uri)
+        else:
+            changed = self.door.fetch_changed(request.uri, known)
+            if changed is None:
+                return KnownPicture(request.key, known)
+            if changed.sha256 == request.known_sha256:
+                return KnownPicture(request.key, changed.fingerprint)
+            fetched = changed
         regions = request.regions or ()
         with decoding(fetched.data, target=self.target, regions=regions, limits=self.door.limits) as decoded:
             if request.regions is None:

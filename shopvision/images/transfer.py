@@ -114,6 +114,9 @@ def _unpacked(parts: Iterable[bytes], what: str) -> Iterator[bytes]:
 def patiently(uri: str, deadline: float, attempt: Callable[[], T]) -> T:
     """Call ``attempt`` until it gives an answer instead of raising ``AnotherTry``, with growing pauses.
 
+    Not by stamina, which writes a line in the log for each further try: of a busy host that is one for each of millions
+    of pictures. Which were given up, and why, stands among the failed items.
+
     A source that stays away costs this picture, not the job: other pictures may live elsewhere, and failed items can
     be retried. A source that says when to come again is asked as long as there is time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 3
 REDIRECTS = {301, 302, 303, 307, 308}
+NOT_MODIFIED = 304
 HEADERS = [(b"User-Agent", b"shopvision"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity")]
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class _NotModified(Exception):  # noqa: N818 - an answer, not an error
+    """The server has what was asked about."""
 
 
 def scheme_of(uri: str, settings: Settings) -> str:
@@ -78,6 +86,17 @@ class WebPictures:
         """
         return self._ask("GET", uri)
 
+    def fetch_unless(self, uri: str, mark: str) -> tuple[bytes, str] | None:
+        """Like ``fetch``; None where the server says that the picture still has the ETag ``mark``.
+
+        A server that refuses HEAD, as for addresses signed for GET, is spared the body of what did not change. Weak
+        ETags and dates are not asked about: they may stay the same when the bytes change.
+        """
+        try:
+            return self._ask("GET", uri, [(b"If-None-Match", mark.encode("latin-1"))] if mark.startswith('"') else [])
+        except _NotModified:
+            return None
+
     def mark(self, uri: str) -> str:
         """What the server says of the picture without sending it; a mark of its own where it says nothing.
 
@@ -92,14 +111,14 @@ class WebPictures:
                 return _http_mark({})
             raise
 
-    def _ask(self, method: str, uri: str) -> tuple[bytes, str]:
+    def _ask(self, method: str, uri: str, conditions: Headers = ()) -> tuple[bytes, str]:
         deadline = time.monotonic() + self._settings.image_timeout_seconds
-        return patiently(uri, deadline, lambda: self._follow(method, uri, deadline))
+        return patiently(uri, deadline, lambda: self._follow(method, uri, conditions, deadline))
 
-    def _follow(self, method: str, uri: str, deadline: float) -> tuple[bytes, str]:
+    def _follow(self, method: str, uri: str, conditions: Headers, deadline: float) -> tuple[bytes, str]:
         address = uri
         for _ in range(MAX_REDIRECTS + 1):
-            body, headers, target = self._request(method, address, deadline)
+            body, headers, target = self._request(method, address, conditions, deadline)
             if target is None:
                 return body, _http_mark(headers)
             try:
@@ -111,7 +130,9 @@ class WebPictures:
                 raise ItemError("redirect_refused", f"{uri} redirects to {target[:200]!r}, which is not https.")
         raise ItemError("redirect_refused", f"{uri} redirects more than {MAX_REDIRECTS} times.")
 
-    def _request(self, method: str, address: str, deadline: float) -> tuple[bytes, dict[str, str], str | None]:
+    def _request(
+        self, method: str, address: str, conditions: Headers, deadline: float
+    ) -> tuple[bytes, dict[str, str], str | None]:
         """One request: (body, headers, where it redirects to)."""
         import httpcore
 
@@ -124,11 +145,16 @@ class WebPictures:
         }
         try:
             with self._pool().stream(
-                method, _ascii(address), headers=[*HEADERS, (b"Host", _host(address))], extensions={"timeout": timeouts}
+                method,
+                _ascii(address),
+                headers=[*HEADERS, *conditions, (b"Host", _host(address))],
+                extensions={"timeout": timeouts},
             ) as answer:
                 headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
                 if answer.status in REDIRECTS and "location" in headers:
                     return b"", headers, headers["location"]
+                if answer.status == NOT_MODIFIED and conditions:
+                    raise _NotModified
                 _check_status(answer.status, headers, address)
                 length = headers.get("content-length", "0")
                 check_length(self._settings, int(length) if length.isdigit() else 0, address)

@@ -65,6 +65,7 @@ def _end_previous_owner(pid_file: Path, folder: Path) -> None:
 
 
 def _wait(attempt: Callable[[], None], error: type[Exception], name: str, still_running: Callable[[], bool]) -> None:
+    """Look until a server that is starting answers. That it does not yet is no failure, and none is logged."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         # Asked first: whoever else listens on the port must not be taken for our server.

@@ -47,6 +47,42 @@ def test_a_server_that_refuses_head_is_asked_with_get(door: PictureDoor, site: S
     assert door.fingerprint("http://cdn.example/a.jpg") != picture.fingerprint
 
 
+@pytest.mark.parametrize("head", [200, 403, 405])
+def test_an_unchanged_picture_costs_no_body(door: PictureDoor, site: Site, head: int) -> None:
+    """By HEAD, or where that is refused by a request for what has another ETag."""
+    bodies = []
+
+    def page(request: BaseHTTPRequestHandler) -> None:
+        if request.command == "HEAD":
+            answer(b"" if head != 200 else jpeg(), head, ETag=etag)(request)
+        elif request.headers["If-None-Match"] == etag:
+            answer(b"", 304, ETag=etag)(request)
+        else:
+            bodies.append(request.path)
+            answer(jpeg(), ETag=etag)(request)
+
+    etag, uri = '"v1"', "http://cdn.example/a.jpg"
+    site.pages["/a.jpg"] = page
+    known = door.fetch(uri).fingerprint
+    assert door.fetch_changed(uri, known) is None
+    assert len(bodies) == 1
+    etag = '"v2"'
+    changed = door.fetch_changed(uri, known)
+    assert changed is not None
+    assert (changed.fingerprint, changed.data) == ('"v2"', jpeg())
+    assert len(bodies) == 2
+
+
+def test_weak_marks_are_not_asked_about(door: PictureDoor, site: Site) -> None:
+    def page(request: BaseHTTPRequestHandler) -> None:
+        assert request.headers["If-None-Match"] is None
+        (answer(jpeg(), ETag='W/"1"') if request.command == "GET" else answer(b"", 405))(request)
+
+    site.pages["/a.jpg"] = page
+    uri = "http://cdn.example/a.jpg"
+    assert door.fetch_changed(uri, door.fetch(uri).fingerprint) is not None
+
+
 def test_marks_that_say_too_little_are_never_equal(door: PictureDoor, site: Site) -> None:
     date = "Sat, 21 Nov 2026 05:00:00 GMT"
     site.pages["/weak.jpg"] = answer(b"old", ETag='W/"1"', Last_Modified=date)

@@ -39,6 +39,9 @@ class Door:
     def fingerprint(self, uri: str) -> str:
         return f"mark of {uri}"
 
+    def fetch_changed(self, uri: str, known: str) -> SimpleNamespace | None:
+        return None if known == self.fingerprint(uri) else self.fetch(uri)
+
     def fetch(self, uri: str) -> SimpleNamespace:
         time.sleep(self.delay)
         self.fetched.append(uri)
