@@ -91,7 +91,7 @@ class RankPlans(JobKind[RankParams]):
         from worker.ledger.progress import job_progress
 
         if params.model is None:
-            return dict(job.UNASKED)
+            return dict(job.WITHOUT_MODEL)
         progress = job_progress(context.job_id)
         return {"model": params.model, "plans": progress.done, "failed": progress.failed, **progress.counters}
 

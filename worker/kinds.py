@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, T
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from shopvision.errors import UserError
-from worker.values import MAX_ID_LENGTH, require_storable
+from worker.input_checks import MAX_ID_LENGTH, require_storable
 
 if TYPE_CHECKING:
     import uuid

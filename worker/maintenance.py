@@ -27,9 +27,9 @@ _this_worker: dict[str, str] = {}
 @app.task(name="worker.plan_due_jobs", expires=60)
 def plan_due_jobs() -> None:
     """Submit the scheduled jobs that are due."""
-    from worker.schedule import plan_due_jobs as plan
+    from worker import schedule
 
-    plan()
+    schedule.plan_due_jobs()
 
 
 @app.task(name="worker.prune", expires=3600)
@@ -37,9 +37,9 @@ def prune() -> None:
     """Delete what is older than the configured ages, index generations included."""
     from shopvision.index.collecting import collect_garbage
     from shopvision.settings import get_settings
-    from worker.retention import prune as prune_tables
+    from worker import retention
 
-    prune_tables()
+    retention.prune()
     collect_garbage(get_settings().index_name)
 
 

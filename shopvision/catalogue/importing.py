@@ -22,11 +22,11 @@ from sqlalchemy import Connection
 
 from shopvision.catalogue.batch_checking import BATCH_ROWS, Batch, Checker, Refusal, Row
 from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.lines_by_key import LinesByKey
 from shopvision.catalogue.missing_rows import find_missing, reason_to_keep_all, reason_to_keep_missing
 from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.row_conversion import item_row, plan_row
 from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
-from shopvision.catalogue.seen_keys import SeenKeys
 from shopvision.catalogue.source_files import Source
 from shopvision.database import connect
 from shopvision.errors import TransientError
@@ -121,8 +121,8 @@ class Importer:
         self._checker = Checker(kind.to_row, kind.key, mapping)
         self._error_log = error_log
         self._on_progress = on_progress
-        self._seen = SeenKeys()
-        self._refused_keys = SeenKeys()
+        self._seen = LinesByKey()
+        self._refused_keys = LinesByKey()
         self._refused: list[str] = []  # of the current batch
         self._nameless = 0
         self.report = ImportReport(source.name, dry_run)

@@ -23,12 +23,12 @@ from shopvision.evaluation.calibration import verdicts
 from shopvision.matching import store
 from shopvision.matching.scoring.cascade import Cascade
 from shopvision.matching.scoring.item_vectors import ItemVectors, item_vectors
-from shopvision.matching.store import CatalogueItems, PairIds, ScoredPair
+from shopvision.matching.store import CatalogueItems, PairIds, ScoreRow
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from shopvision.matching.pinning import ScoringSetup
+    from shopvision.matching.pinning import ScoringMethod
     from shopvision.matching.scoring.predict import BaseScorer
     from shopvision.models import ModelVersionRef
 
@@ -47,10 +47,10 @@ class ScoreReport:
         model_seconds: time that items and pairs spent in models.
     """
 
-    setup: ScoringSetup
+    method: ScoringMethod
     job_id: uuid.UUID
     read: CatalogueItems
-    scores: list[ScoredPair] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
     unchanged: int = 0
     failed: list[tuple[PairIds, str, str]] = field(default_factory=list)
     remaining: list[PairIds] = field(default_factory=list)
@@ -62,23 +62,23 @@ class ScoreReport:
         """Store the scores and count the verdicts."""
         for vectors in self.vectors:
             vectors.write(connection)
-        written = store.write_scores(connection, self.setup.ref.model_version_id, self.job_id, self.read, self.scores)
+        written = store.write_scores(connection, self.method.ref.model_version_id, self.job_id, self.read, self.scores)
         for verdict in ("same", "different", "review"):
             self.counters[verdict] = sum(score.verdict == verdict for score in written)
         self.counters["changed_meanwhile"] = len(self.scores) - len(written)
 
 
-def _scorers(setup: ScoringSetup) -> dict[str, BaseScorer]:
+def _scorers(method: ScoringMethod) -> dict[str, BaseScorer]:
     """The models that are asked, by ``name:tag``."""
-    return {ref.spec: models.load(ref.spec) for ref in setup.models}
+    return {ref.spec: models.load(ref.spec) for ref in method.models}
 
 
-def _combined(setup: ScoringSetup, scorers: dict[str, BaseScorer]) -> BaseScorer:
-    scorer = scorers[setup.ref.spec]
-    if setup.first is None:
+def _combined(method: ScoringMethod, scorers: dict[str, BaseScorer]) -> BaseScorer:
+    scorer = scorers[method.ref.spec]
+    if method.first is None:
         return scorer
-    zone = {"different": setup.thresholds.different, "same": setup.thresholds.same}
-    return Cascade(scorers[setup.first.ref.spec], scorer, setup.first.low, setup.first.high, thresholds=zone)
+    zone = {"different": method.thresholds.different, "same": method.thresholds.same}
+    return Cascade(scorers[method.first.ref.spec], scorer, method.first.low, method.first.high, thresholds=zone)
 
 
 def vectors_of(
@@ -97,7 +97,7 @@ def vectors_of(
 
 
 def score_pairs(
-    setup: ScoringSetup,
+    method: ScoringMethod,
     pairs: Sequence[PairIds],
     *,
     job_id: uuid.UUID,
@@ -107,19 +107,19 @@ def score_pairs(
     """Score some pairs. No database connection is held while a model computes.
 
     Args:
-        setup: the models, and what their probabilities mean.
+        method: the models, and what their probabilities mean.
         pairs: ids in code point order, no pair twice. Those of items that left the catalogue are dropped.
         job_id: noted with each score.
         since: score every pair, and make vectors anew that are older; None leaves alone what is unchanged.
         should_stop: asked after every batch of items or pairs.
     """
     read = store.read_items(item_id for pair in pairs for item_id in pair)
-    report = ScoreReport(setup, job_id, read)
+    report = ScoreReport(method, job_id, read)
     waiting = _without_unchanged(report, pairs, everything=since is not None)
-    scorers = _scorers(setup)
-    scorer = _combined(setup, scorers)
+    scorers = _scorers(method)
+    scorer = _combined(method, scorers)
     waiting = _without(report, waiting, _refused(scorer, read, _ids(waiting)))
-    for ref in setup.models:
+    for ref in method.models:
         if scorers[ref.spec].vector_dimension is not None and waiting:
             waiting = _with_vectors(report, ref, scorers[ref.spec], waiting, since=since, should_stop=should_stop)
     if waiting:
@@ -135,7 +135,7 @@ def _without_unchanged(report: ScoreReport, pairs: Sequence[PairIds], *, everyth
     live = [pair for pair in pairs if pair[0] in items and pair[1] in items]
     if everything:
         return live
-    before = store.scored_before(report.setup.ref.model_version_id, live)
+    before = store.scored_before(report.method.ref.model_version_id, live)
     changed = [pair for pair in live if before.get(pair) != _input_hash(report, pair)]
     report.unchanged = len(live) - len(changed)
     return changed
@@ -143,7 +143,7 @@ def _without_unchanged(report: ScoreReport, pairs: Sequence[PairIds], *, everyth
 
 def _input_hash(report: ScoreReport, pair: PairIds) -> bytes:
     hashes = report.read.hashes
-    return hashlib.sha256(hashes[pair[0]] + hashes[pair[1]] + report.setup.options).digest()
+    return hashlib.sha256(hashes[pair[0]] + hashes[pair[1]] + report.method.options).digest()
 
 
 def _with_vectors(
@@ -179,11 +179,11 @@ def _score(report: ScoreReport, scorer: BaseScorer, pairs: Sequence[PairIds], sh
     report.model_seconds += time.perf_counter() - started
     if isinstance(scorer, Cascade):
         report.counters["passed_on"] = scorer.passed_on
-    zone = report.setup.thresholds
+    zone = report.method.thresholds
     decided = verdicts(scores, same=zone.same, different=zone.different).tolist()
     for pair, probability, verdict in zip(pairs, scores.tolist(), decided, strict=True):
         if math.isfinite(probability):
-            report.scores.append(ScoredPair(pair, probability, verdict, _input_hash(report, pair)))
+            report.scores.append(ScoreRow(pair, probability, verdict, _input_hash(report, pair)))
         elif stop.said:
             report.remaining.append(pair)
         else:

@@ -17,7 +17,7 @@ from shopvision.matching import requested_pairs, requests, store
 from shopvision.matching.chunk import score_pairs, vectors_of
 from shopvision.matching.groups.group_update import update_groups
 from shopvision.matching.options import MatchingParams
-from shopvision.matching.pinning import SCORER_ROLE, blocker_of, pin, resolve, setup_of
+from shopvision.matching.pinning import SCORER_ROLE, blocker_of, pin, resolve, scoring_method
 from shopvision.matching.requests import name_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["LEFT_ALONE", "PASSING", "ROUNDS", "MatchingChunk", "finish", "keys",
 ROUNDS = 2  # vectors, then pairs
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
 LEFT_ALONE = timedelta(days=30)  # how long an unchanged item that could have no vector is left out
-UNASKED = {
+WITHOUT_MODEL = {
     "pairs": 0,
     "reason": "No model serves the role pair_scorer, so no pair was scored: "
     "`shopvision models activate pair_scorer NAME:TAG` sets one.",
@@ -162,7 +162,7 @@ def _score(
     since: datetime | None,
     should_stop: Callable[[], bool],
 ) -> None:
-    report = score_pairs(setup_of(params), list(rows), job_id=job_id, since=since, should_stop=should_stop)
+    report = score_pairs(scoring_method(params), list(rows), job_id=job_id, since=since, should_stop=should_stop)
     result.done += len(report.scores) + report.unchanged
     result.unchanged += report.unchanged
     result.failed += [(requests.pair_name(pair), code, message) for pair, code, message in report.failed]
@@ -189,7 +189,7 @@ def finish(
         counters: of all chunks.
     """
     if params.model is None:
-        return dict(UNASKED)
+        return dict(WITHOUT_MODEL)
     failed = (requests.parse_name(name) for name in again)
     store.complete(job_id, sorted({item_id for ids in failed if not isinstance(ids, int) for item_id in ids}))
     requests.forget(job_id)

@@ -30,7 +30,7 @@ class FirstStage:
 
 
 @dataclass(frozen=True)
-class ScoringSetup:
+class ScoringMethod:
     """How pairs are scored.
 
     Raises:
@@ -79,15 +79,15 @@ def pin(params: MatchingParams) -> dict[str, Any]:
     ref = resolve(params.model, SCORER_ROLE)
     thresholds = params.thresholds or thresholds_of(ref)
     cascade = _pinned_cascade(thresholds, given=params.cascade)
-    _setup(ref, thresholds, cascade=cascade)
+    _method(ref, thresholds, cascade=cascade)
     group = ref.spec == active if params.group is None else params.group
     return {"model": ref.spec, "blocker": _pinned_blocker(params), "cascade": cascade, "group": group}
 
 
-def setup_of(params: MatchingParams) -> ScoringSetup:
+def scoring_method(params: MatchingParams) -> ScoringMethod:
     """How pairs are scored, by pinned parameters."""
     ref = resolve(params.model, SCORER_ROLE)
-    return _setup(ref, params.thresholds or thresholds_of(ref), cascade=params.cascade)
+    return _method(ref, params.thresholds or thresholds_of(ref), cascade=params.cascade)
 
 
 def blocker_of(params: MatchingParams) -> ModelVersionRef | None:
@@ -95,10 +95,10 @@ def blocker_of(params: MatchingParams) -> ModelVersionRef | None:
     return None if params.blocker in {None, NONE} else resolve(params.blocker, BLOCKER_ROLE)
 
 
-def _setup(ref: ModelVersionRef, thresholds: Thresholds, *, cascade: bool | CascadeOptions) -> ScoringSetup:
+def _method(ref: ModelVersionRef, thresholds: Thresholds, *, cascade: bool | CascadeOptions) -> ScoringMethod:
     if not isinstance(cascade, CascadeOptions) or cascade.low is None or cascade.high is None:
-        return ScoringSetup(ref, thresholds)
-    return ScoringSetup(ref, thresholds, FirstStage(resolve(cascade.model, BLOCKER_ROLE), cascade.low, cascade.high))
+        return ScoringMethod(ref, thresholds)
+    return ScoringMethod(ref, thresholds, FirstStage(resolve(cascade.model, BLOCKER_ROLE), cascade.low, cascade.high))
 
 
 def _pinned_blocker(params: MatchingParams) -> str:

@@ -99,7 +99,7 @@ class KeptVector:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredPair:
+class ScoreRow:
     """One pair's score; ids in code point order."""
 
     ids: PairIds
@@ -214,8 +214,8 @@ def confirm_vectors(
 
 
 def write_scores(
-    connection: Connection, model_version_id: int, job_id: uuid.UUID, read: CatalogueItems, scores: Sequence[ScoredPair]
-) -> list[ScoredPair]:
+    connection: Connection, model_version_id: int, job_id: uuid.UUID, read: CatalogueItems, scores: Sequence[ScoreRow]
+) -> list[ScoreRow]:
     """Upsert scores in the caller's transaction; returns those that were written.
 
     Pairs of items that changed or were deleted since they were read are left out.

@@ -52,8 +52,7 @@ class CandidateVectors:
         return [pair for pair in stale.items() if pair[0] not in self._looked_at]
 
     def _embed(self, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> bool:
-        from shopvision.embeddings.store import select_tasks
-        from shopvision.embeddings.store import write_outcomes as write_vectors
+        from shopvision.embeddings.store import select_tasks, write_outcomes
         from shopvision.images.outcome import Embedded, Failed
 
         scope = self._report.scope
@@ -70,7 +69,7 @@ class CandidateVectors:
             for batch in self.pipeline.stream(tasks):
                 if batch:
                     with connect() as connection:
-                        write_vectors(connection, scope.model_version_id, batch)
+                        write_outcomes(connection, scope.model_version_id, batch)
                 self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
                 self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
                 if should_stop():

@@ -34,7 +34,7 @@ ROLE = "plan_ranker"
 PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
 
 
-UNASKED = {
+WITHOUT_MODEL = {
     "plans": 0,
     "reason": "No model serves the role plan_ranker, so no plan was ranked: "
     "`shopvision models activate plan_ranker NAME:TAG` sets one.",

@@ -25,7 +25,7 @@ from shopvision.training.config import Decay, FitConfig
 from shopvision.training.distributed import Process
 from shopvision.training.metrics_log import MetricsLog
 from shopvision.training.precision import MixedPrecision
-from shopvision.training.run import Progress, TrainingRun
+from shopvision.training.run import TrainingProgress, TrainingRun
 
 Batch = TypeVar("Batch")
 LOG_EVERY_STEPS = 10
@@ -112,7 +112,7 @@ class _State:
         self.precision.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best = state["epoch"], state["best"]
 
-    def train_epoch(self, log: MetricsLog | None, on_progress: Callable[[Progress], None]) -> None:
+    def train_epoch(self, log: MetricsLog | None, on_progress: Callable[[TrainingProgress], None]) -> None:
         self.epoch += 1
         steps = self.learner.steps_per_epoch
         waiting: list[dict[str, Tensor]] = []
@@ -122,7 +122,7 @@ class _State:
             rates = self._set_rates(done - 1)
             waiting.append(self._step(batch))
             if number % LOG_EVERY_STEPS and number < steps:
-                on_progress(Progress(self.epoch, number, steps, {}))
+                on_progress(TrainingProgress(self.epoch, number, steps, {}))
                 continue
             metrics = {name: float(torch.stack([row[name] for row in waiting]).mean()) for name in waiting[0]}
             waiting.clear()
@@ -133,7 +133,7 @@ class _State:
                 )
             if log:
                 log.write("train", self.epoch, done, metrics | rates)
-            on_progress(Progress(self.epoch, number, steps, metrics))
+            on_progress(TrainingProgress(self.epoch, number, steps, metrics))
 
     def _set_rates(self, step: int) -> dict[str, float]:
         total = self.config.epochs * self.learner.steps_per_epoch

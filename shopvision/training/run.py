@@ -19,7 +19,7 @@ OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Where a run is: steps are counted within the epoch; ``metrics`` are the latest of the training split."""
 
     epoch: int
@@ -43,7 +43,7 @@ class TrainingRun:
     output: Path
     process: Process = field(default_factory=Process)
     resume: bool = False
-    on_progress: Callable[[Progress], None] = lambda _: None
+    on_progress: Callable[[TrainingProgress], None] = lambda _: None
     on_stage: Callable[[str, int, int], None] = lambda *_: None
 
     @property

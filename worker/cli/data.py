@@ -41,7 +41,7 @@ def describe(
     from pydantic import BaseModel
 
     from shopvision.selection.clik.data import load_column_map, read_table
-    from shopvision.selection.clik.describe import describe as described
+    from shopvision.selection.clik.data_report import data_report
     from shopvision.selection.clik.refine import RefineOptions
     from shopvision.training.config import load_config
 
@@ -58,7 +58,7 @@ def describe(
             "table": str(file),
             "label": label,
             "pictures_checked": images is not None,
-            **described(read, options),
+            **data_report(read, options),
         }
     emit(report, as_json, lambda: _rendered(report))
 

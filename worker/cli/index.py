@@ -49,9 +49,9 @@ def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Download and hash the current generation, and compare it with Postgres."""
-    from shopvision.index.verifying import verify as check
+    from shopvision.index import verifying
 
-    report = check(_name(name))
+    report = verifying.verify(_name(name))
     emit(
         asdict(report),
         as_json,
@@ -67,27 +67,27 @@ def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def rollback(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Let searches go back to the generation that was current before."""
-    from shopvision.index.going_back import rollback as go_back
+    from shopvision.index import going_back
 
-    path = go_back(_name(name))
+    path = going_back.rollback(_name(name))
     emit({"current": path}, as_json, lambda: f"{path} is current now.")
 
 
 @app.command()
 def repair(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Let a damaged or lost `current` point to the last good generation again."""
-    from shopvision.index.repairing import repair as mend
+    from shopvision.index import repairing
 
-    done = mend(_name(name))
+    done = repairing.repair(_name(name))
     emit({"done": done}, as_json, lambda: done)
 
 
 @app.command()
 def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
     """Write a full generation of the current model now, without deltas."""
-    from shopvision.index.publish import compact as build
+    from shopvision.index import publish
 
-    report = build(_name(name))
+    report = publish.compact(_name(name))
     emit(
         asdict(report),
         as_json,

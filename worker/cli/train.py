@@ -22,8 +22,7 @@ from worker.cli.output import JsonFlag, emit, error_console, table
 if TYPE_CHECKING:
     from shopvision.training.distributed import Process
     from shopvision.training.results import TrainingReport
-    from shopvision.training.run import Progress as LoopProgress
-    from shopvision.training.run import TrainingRun
+    from shopvision.training.run import TrainingProgress, TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
@@ -207,7 +206,7 @@ class Bars:
         """``done`` of ``total`` of one stage."""
         self._show(name, done, total, "")
 
-    def step(self, progress: LoopProgress) -> None:
+    def step(self, progress: TrainingProgress) -> None:
         """One training step."""
         note = f"loss {progress.metrics['loss']:.3f}" if progress.metrics else ""
         self._show(f"epoch {progress.epoch}", progress.step, progress.steps_per_epoch, note)

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from shopvision.database import connect
+from worker.input_checks import storable
 from worker.kinds import ChunkResult
 from worker.ledger.failures import record_failures
 from worker.ledger.leases import Lease, fence
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
-from worker.values import storable
 
 
 def commit(lease: Lease, result: ChunkResult) -> None:

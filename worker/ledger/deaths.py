@@ -8,11 +8,11 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from shopvision.database import connect
 from shopvision.settings import get_settings
+from worker.input_checks import storable
 from worker.kinds import ItemFailed, Phase, get_kind
 from worker.ledger.failures import record_failures
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
-from worker.values import storable
 
 
 def record_death(chunk_id: int, error: str, *, attempt: int | None = None, worker: str | None = None) -> None:

@@ -7,9 +7,9 @@ import uuid
 from sqlalchemy import Connection, func
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from worker.input_checks import storable
 from worker.kinds import ItemFailed
 from worker.ledger.tables import ItemFailure
-from worker.values import storable
 
 
 def record_failures(connection: Connection, job_id: uuid.UUID, failures: list[ItemFailed]) -> None:

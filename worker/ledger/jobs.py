@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from shopvision.database import connect
 from shopvision.errors import UserError
+from worker.input_checks import require_key
 from worker.kinds import Phase, get_kind, parse_params
 from worker.ledger.lifecycle import SPLIT_QUEUE, advance, end_if_cancelled, put_aside
 from worker.ledger.outbox import enqueue_chunks
 from worker.ledger.tables import Chunk, ChunkState, ItemFailure, Job, JobState
-from worker.values import require_key
 
 
 def submit(

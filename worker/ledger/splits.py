@@ -14,12 +14,12 @@ from sqlalchemy import func, update
 
 from shopvision.database import connect, copy_rows
 from shopvision.errors import JobError
+from worker.input_checks import require_item_key
 from worker.kinds import Phase
 from worker.ledger.leases import Lease, fence
 from worker.ledger.lifecycle import count_down, is_stopped, put_aside
 from worker.ledger.running_step import RunningStep
 from worker.ledger.tables import Chunk, ChunkState, Job
-from worker.values import require_item_key
 
 SMALLEST_FIRST_CHUNK = 64
 CHUNKS_PER_SIZE = 4

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from shopvision.database import snapshot
 from shopvision.items.item import Item
 from shopvision.matching.blocking import stored_keys
-from shopvision.matching.blocking.around import finders_around
 from shopvision.matching.blocking.finders import catalogue_finders, key_finders, looks_at_pictures
+from shopvision.matching.blocking.incremental import finders_around
 from shopvision.matching.blocking.keys import keyed_items
 from shopvision.matching.blocking.merging import CandidatePair, Finder, stream_pairs
 from shopvision.matching.blocking.rows import ItemRows

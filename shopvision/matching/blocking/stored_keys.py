@@ -21,7 +21,7 @@ from shopvision.matching.blocking.keys import KEY_SCHEME, KeyedItems, Keys, bloc
 LOCK = 0x5C0F_0004  # of the transaction; other writers have other numbers
 COMMIT_ITEMS = 50_000  # changed items of one transaction
 READ_ITEMS = 2_000
-ASKED_AT_ONCE = 100_000  # keys of one query
+KEYS_PER_QUERY = 100_000  # keys of one query
 
 # The merge of two primary keys: both tables are walked through once, and nothing is sorted.
 _CHANGED = """
@@ -128,8 +128,8 @@ def read_some(connection: Connection, item_ids: Sequence[str], keys: Keys | None
 def count_keys(connection: Connection, keys: Keys) -> NDArray[np.int64]:
     """How many items have each of these distinct keys."""
     counted = np.zeros(len(keys), np.int64)
-    for start in range(0, len(keys), ASKED_AT_ONCE):
-        part = keys[start : start + ASKED_AT_ONCE]
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        part = keys[start : start + KEYS_PER_QUERY]
         # In the order they were asked for, so that no key comes back.
         query = text("""
             SELECT coalesce(counted.items, 0) FROM unnest(CAST(:keys AS int8[])) WITH ORDINALITY AS asked (key, place)

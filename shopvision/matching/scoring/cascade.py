@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shopvision.errors import UserError
-from shopvision.matching.scoring.combined_scorer import CompositeScorer
+from shopvision.matching.scoring.combined_scorer import CombinedScorer
 
 if TYPE_CHECKING:
     from shopvision.items.item import Item
@@ -110,7 +110,7 @@ def _spread(borders: NDArray[np.int64]) -> NDArray[np.int64]:
     return borders[np.linspace(0, len(borders) - 1, _STEPS).round().astype(np.int64)]
 
 
-class Cascade(CompositeScorer):
+class Cascade(CombinedScorer):
     """Two scorers as one. Not thread-safe.
 
     Attributes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shopvision.matching.scoring.batching import ShouldStop
 
 
-class CompositeScorer(BaseScorer):
+class CombinedScorer(BaseScorer):
     """Members with one item vector: the members' own, one after the other.
 
     Attributes:

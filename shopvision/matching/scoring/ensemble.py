@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import apply, check_thresholds
 from shopvision.matching.families.card import KIND, read_card
-from shopvision.matching.scoring.combined_scorer import CompositeScorer
+from shopvision.matching.scoring.combined_scorer import CombinedScorer
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, f1_vote, group_thresholds, threshold_margin
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.card import CARD_FILE, Architecture, ModelCard
@@ -169,7 +169,7 @@ def _arguments(fields: dict[str, Any], where: str) -> EnsembleArguments:
         raise UserError(f"{where}: {f'{field}: ' if field else ''}{first['msg']}.") from None
 
 
-class EnsembleScorer(CompositeScorer):
+class EnsembleScorer(CombinedScorer):
     """An ensemble as one scorer. Not thread-safe.
 
     Attributes:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
 from shopvision.errors import ItemError, UserError
-from shopvision.evaluation.calibration import apply
-from shopvision.evaluation.calibration import verdicts as verdicts_of
+from shopvision.evaluation.calibration import apply, verdicts
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item, pair_key
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
@@ -129,7 +128,7 @@ class BaseScorer(ABC):
     def verdicts(self, probabilities: Floats) -> NDArray[np.str_]:
         """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities, by the card's thresholds."""
         zone = self.card.thresholds
-        return verdicts_of(probabilities, same=zone["same"], different=zone["different"])
+        return verdicts(probabilities, same=zone["same"], different=zone["different"])
 
     def __call__(self, pairs: Sequence[tuple[Item, Item]]) -> list[ScoredPair]:
         """Score pairs of items; their pictures are read through the picture door.
@@ -150,8 +149,8 @@ class BaseScorer(ABC):
             pair_key(a.item_id, b.item_id)
         rows = np.array([[places[item.item_id] for item in pair] for pair in pairs], np.int64).reshape(-1, 2)
         probabilities = self.score(items, rows[:, 0], rows[:, 1])
-        verdicts = self.verdicts(probabilities)
-        return [ScoredPair(*pair) for pair in zip(probabilities.tolist(), verdicts.tolist(), strict=True)]
+        decided = self.verdicts(probabilities)
+        return [ScoredPair(*pair) for pair in zip(probabilities.tolist(), decided.tolist(), strict=True)]
 
     def _vectors_from_pictures(self, items: Sequence[Item]) -> Floats:
         """``item_vectors``, with the pictures read."""

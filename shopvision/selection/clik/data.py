@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from shopvision.catalogue.lines_by_key import LinesByKey
 from shopvision.catalogue.picture_addresses import PictureRoot
-from shopvision.catalogue.seen_keys import SeenKeys
 from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibition_table import (
@@ -128,7 +128,7 @@ class _ProductCollector:
     """Gathers products by column, each at its first occurrence."""
 
     def __init__(self) -> None:
-        self._seen = SeenKeys()
+        self._seen = LinesByKey()
         self._batches: list[Any] = []
 
     def codes(self, columns: Mapping[str, Any]) -> NDArray[np.int32]:

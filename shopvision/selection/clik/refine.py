@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibitions import Exhibition, RankingData, RuleRecord
-from shopvision.selection.clik.random_draws import tie_broken, weighted_draw
+from shopvision.selection.clik.weighted_sampling import tie_broken, weighted_sample
 
 Split = Literal["train", "valid", "test"]
 HeldOut = Literal["valid", "test"]
@@ -107,7 +107,7 @@ def sample_products(data: RankingData, size: int, generator: np.random.Generator
     for exhibition in data.exhibitions:
         if len(exhibition.products) >= size:
             weights = tie_broken(exhibition.labels, generator)
-            chosen.append(exhibition.keep(np.sort(weighted_draw(weights, size, generator))))
+            chosen.append(exhibition.keep(np.sort(weighted_sample(weights, size, generator))))
     return data.with_exhibitions(chosen)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibitions import RankingData
-from shopvision.selection.clik.random_draws import tie_broken, weighted_draw
+from shopvision.selection.clik.weighted_sampling import tie_broken, weighted_sample
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +160,7 @@ class RankingSampler:
         rows = np.empty(len(exhibitions), np.int64)
         for place, number in enumerate(exhibitions):
             weights = tie_broken(self._data.exhibitions[number].labels, generator)
-            drawn = weighted_draw(weights, min(MATCHING_TRIES, len(weights)), generator)
+            drawn = weighted_sample(weights, min(MATCHING_TRIES, len(weights)), generator)
             rows[place] = drawn[weights[drawn].argmax()]
         return rows
 
@@ -198,10 +198,10 @@ def ranking_group(
     if sampling == "random":
         return np.sort(generator.choice(len(labels), size, replace=False))
     weights = tie_broken(labels, generator)
-    drawn = weighted_draw(weights, min(POSITIVE_TRIES, len(weights)), generator)
+    drawn = weighted_sample(weights, min(POSITIVE_TRIES, len(weights)), generator)
     positive = drawn[weights[drawn].argmax()]
     rest = np.delete(np.arange(len(weights)), positive)
-    negatives = rest[weighted_draw(weights[rest].max() - weights[rest], size - 1, generator)]
+    negatives = rest[weighted_sample(weights[rest].max() - weights[rest], size - 1, generator)]
     rows = np.append(negatives, positive)
     return rows[np.argsort(-weights[rows])]
 

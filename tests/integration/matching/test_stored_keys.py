@@ -13,7 +13,7 @@ from sqlalchemy import delete, select, text, update
 from shopvision.catalogue.tables import Item
 from shopvision.database import connect
 from shopvision.items.catalogue_items import items_from_catalogue
-from shopvision.matching.blocking import CandidatePair, around, candidate_pairs, candidates, stored_keys
+from shopvision.matching.blocking import CandidatePair, candidate_pairs, candidates, incremental, stored_keys
 from shopvision.matching.blocking.keys import key_digests
 from shopvision.matching.options import BlockingOptions
 from shopvision.matching.tables import BlockingKeyCount, BlockingKeys
@@ -81,7 +81,7 @@ def by_both_ways(
     used: list[bool] = []
 
     def watched(*arguments: Any, **named: Any) -> Any:
-        found = around.finders_around(*arguments, **named)
+        found = incremental.finders_around(*arguments, **named)
         used.append(found is not None)
         return found
 
@@ -101,7 +101,7 @@ def test_a_few_items_find_what_they_find_among_all(
     encoder: Any, reader: Any, within: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = np.random.default_rng(3)
-    monkeypatch.setattr(around, "LOOK_UP_COST", 0)  # small catalogues are looked up one by one as well
+    monkeypatch.setattr(incremental, "LOOK_UP_COST", 0)  # small catalogues are looked up one by one as well
     words = [f"{a}{b}" for a in "abcde" for b in "klmnopq"]
     ids = [f"{'Zz' if number % 2 else 'a'}-{number:03d}" for number in range(150)]
     categories = ["Men/A", "Men/B", "Women", None]
@@ -135,8 +135,8 @@ def test_a_few_items_find_what_they_find_among_all(
 def test_a_budget_cuts_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     from shopvision.matching.blocking import finders
 
-    monkeypatch.setattr(around, "LOOK_UP_COST", 0)
-    for module in (around, finders):
+    monkeypatch.setattr(incremental, "LOOK_UP_COST", 0)
+    for module in (incremental, finders):
         monkeypatch.setattr(module, "WORD_BUDGET", 25)
     generator = np.random.default_rng(5)
     words = [f"w{number}" for number in range(24)]

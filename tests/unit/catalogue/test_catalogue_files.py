@@ -12,9 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from shopvision.catalogue.column_mapping import Mapping
+from shopvision.catalogue.lines_by_key import LinesByKey
 from shopvision.catalogue.record_schema import Item
 from shopvision.catalogue.record_texts import RecordError
-from shopvision.catalogue.seen_keys import SeenKeys
 from shopvision.catalogue.source_files import open_source
 from shopvision.catalogue.source_lines import MAX_LINE_BYTES
 from shopvision.catalogue.vendure import read_vendure
@@ -297,8 +297,8 @@ def test_vendure_products_take_in_their_variants(tmp_path: Path) -> None:
         list(read_vendure(path))
 
 
-def test_seen_keys_remember_the_first_line() -> None:
-    seen = SeenKeys()
+def test_keys_remember_the_first_line() -> None:
+    seen = LinesByKey()
     assert seen.lines(["a"]) == [0]
     seen.add(["c", "a"], [1, 2])
     seen.add(["b"], [3])

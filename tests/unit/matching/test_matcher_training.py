@@ -33,7 +33,7 @@ from shopvision.settings import get_settings
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.precision import MixedPrecision
-from shopvision.training.run import Progress, TrainingRun
+from shopvision.training.run import TrainingProgress, TrainingRun
 from tests.unit.matching.matcher_world import FAMILIES, PAIRS, World, make_world
 
 
@@ -101,7 +101,7 @@ def test_every_family_learns_and_its_scorer_agrees(world: World, tmp_path: Path,
 
 
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.epoch == 2:
             raise KeyboardInterrupt
 

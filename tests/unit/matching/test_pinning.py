@@ -12,7 +12,7 @@ from shopvision.catalogue.record_texts import RecordError
 from shopvision.errors import UserError
 from shopvision.matching import requested_pairs
 from shopvision.matching.options import Thresholds
-from shopvision.matching.pinning import FirstStage, ScoringSetup, require_vectors, thresholds_of
+from shopvision.matching.pinning import FirstStage, ScoringMethod, require_vectors, thresholds_of
 from shopvision.matching.requested_pairs import readable
 from shopvision.matching.requests import item_name, pair_name, parse_name, row_name
 from shopvision.models import ModelVersionRef
@@ -44,23 +44,23 @@ def test_thresholds_come_from_the_card() -> None:
 
 def test_a_cascade_decides_nothing_that_is_for_review() -> None:
     thresholds = Thresholds(0.8, 0.2)
-    setup = ScoringSetup(version(), thresholds, FirstStage(version("first"), 0.2, 0.8))
-    assert [ref.name for ref in setup.models] == ["first", "m"]
+    method = ScoringMethod(version(), thresholds, FirstStage(version("first"), 0.2, 0.8))
+    assert [ref.name for ref in method.models] == ["first", "m"]
     for low, high in [(0.3, 0.8), (0.2, 0.7)]:
         with pytest.raises(UserError, match=r"pairs from 0\.2 to 0\.8 are for review"):
-            ScoringSetup(version(), thresholds, FirstStage(version("first"), low, high))
+            ScoringMethod(version(), thresholds, FirstStage(version("first"), low, high))
 
 
 def test_scores_of_one_setup_do_not_count_for_another() -> None:
     first = FirstStage(version("first"), 0.1, 0.9)
-    setups = [
-        ScoringSetup(version(), Thresholds(0.8, 0.2)), ScoringSetup(version(), Thresholds(0.8, 0.3)),
-        ScoringSetup(version(), Thresholds(0.8, 0.2), first),
-        ScoringSetup(version(), Thresholds(0.8, 0.2), FirstStage(version("other"), 0.1, 0.9)),
-        ScoringSetup(version(), Thresholds(0.8, 0.2), FirstStage(version("first"), 0.1, 0.95)),
+    methods = [
+        ScoringMethod(version(), Thresholds(0.8, 0.2)), ScoringMethod(version(), Thresholds(0.8, 0.3)),
+        ScoringMethod(version(), Thresholds(0.8, 0.2), first),
+        ScoringMethod(version(), Thresholds(0.8, 0.2), FirstStage(version("other"), 0.1, 0.9)),
+        ScoringMethod(version(), Thresholds(0.8, 0.2), FirstStage(version("first"), 0.1, 0.95)),
     ]  # fmt: skip
-    assert len({setup.options for setup in setups}) == len(setups)
-    assert setups[0].options == b"0.8 0.2"
+    assert len({method.options for method in methods}) == len(methods)
+    assert methods[0].options == b"0.8 0.2"
 
 
 def test_only_two_towers_find_candidates() -> None:

@@ -28,7 +28,7 @@ from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.features import FeatureStore
 from shopvision.training.precision import MixedPrecision
-from shopvision.training.run import Progress, TrainingRun
+from shopvision.training.run import TrainingProgress, TrainingRun
 from tests.unit.selection.clik_world import RANDOM_MRR, WORDS, World, make_world, write_picture
 from tests.unit.selection.tiny_clik import tiny_tokenizer
 
@@ -85,7 +85,7 @@ def test_the_model_folder_can_be_imported(world: World, tmp_path: Path) -> None:
 
 
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.epoch == 3:
             raise KeyboardInterrupt
 

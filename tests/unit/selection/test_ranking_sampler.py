@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 from shopvision.errors import UserError
 from shopvision.selection.clik import sampling
 from shopvision.selection.clik.exhibitions import RankingData
-from shopvision.selection.clik.random_draws import tie_broken, weighted_draw
 from shopvision.selection.clik.sampling import RankingSampler, Step, ranking_group
+from shopvision.selection.clik.weighted_sampling import tie_broken, weighted_sample
 from tests.unit.selection.exhibitions import data, exhibition
 
 ENOUGH = 1e-3  # p-value below which a distribution counts as another one
@@ -41,7 +41,7 @@ def steps(sampler: RankingSampler, epoch: int = 0) -> list[Step]:
     return list(sampler.epoch(epoch))
 
 
-def test_weighted_draw_has_the_probabilities_of_drawing_one_by_one() -> None:
+def test_weighted_samples_have_the_probabilities_of_drawing_one_by_one() -> None:
     """Pairs drawn from weights 4, 3, 2, 1: P(i then j) = w_i / W * w_j / (W - w_i), summed over both orders."""
     weights, draws = np.array([4.0, 3.0, 2.0, 1.0]), 20_000
     expected: dict[tuple[int, ...], float] = {}
@@ -51,16 +51,16 @@ def test_weighted_draw_has_the_probabilities_of_drawing_one_by_one() -> None:
     generator = np.random.default_rng(0)
     counts = dict.fromkeys(expected, 0)
     for _ in range(draws):
-        counts[tuple(sorted(weighted_draw(weights, 2, generator).tolist()))] += 1
+        counts[tuple(sorted(weighted_sample(weights, 2, generator).tolist()))] += 1
     frequencies = [counts[pair] for pair in expected]
     assert chisquare(frequencies, np.array(list(expected.values())) * draws).pvalue > ENOUGH
 
 
 def test_draws_at_the_edges() -> None:
     generator = np.random.default_rng(0)
-    assert len(weighted_draw(np.ones(3), 0, generator)) == 0
-    assert sorted(weighted_draw(np.ones(3), 3, generator)) == [0, 1, 2]
-    assert sorted(weighted_draw(np.array([0.0, 1.0, 2.0, 0.0]), 2, generator)) == [1, 2]
+    assert len(weighted_sample(np.ones(3), 0, generator)) == 0
+    assert sorted(weighted_sample(np.ones(3), 3, generator)) == [0, 1, 2]
+    assert sorted(weighted_sample(np.array([0.0, 1.0, 2.0, 0.0]), 2, generator)) == [1, 2]
     weights = tie_broken(np.array([0, 0, 1], np.float32), generator)
     assert weights.min() > 0
     assert weights.max() - 1 <= 1e-8
@@ -84,11 +84,11 @@ def test_weighted_groups_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
 
     def noted(weights: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-        places = weighted_draw(weights, count, generator)
+        places = weighted_sample(weights, count, generator)
         drawn.append((weights, places))
         return places
 
-    monkeypatch.setattr(sampling, "weighted_draw", noted)
+    monkeypatch.setattr(sampling, "weighted_sample", noted)
     generator, count = np.random.default_rng(7), 3000
     ours, theirs = np.zeros(2), np.zeros(2)
     for _ in range(count):

@@ -18,7 +18,7 @@ from shopvision.training.checkpointing import Checkpoints, load_checkpoint
 from shopvision.training.config import FitConfig, load_config
 from shopvision.training.loop import FitResult, fit, learning_rate_factor, step_seed
 from shopvision.training.precision import MixedPrecision
-from shopvision.training.run import Progress, TrainingRun
+from shopvision.training.run import TrainingProgress, TrainingRun
 
 
 class Regression:
@@ -60,7 +60,7 @@ class Regression:
 
 
 def run(learner: Regression, output: Path, *, resume: bool = False, stop_after: int = 0, **config: Any) -> FitResult:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.epoch == stop_after + 1 and stop_after:
             raise KeyboardInterrupt
 

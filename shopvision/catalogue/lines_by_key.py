@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class SeenKeys:
+class LinesByKey:
     """Sorted 64-bit hashes beside line numbers. Two of ten million keys collide with a chance of 3 in a million."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ def tie_broken(labels: NDArray[Any], generator: np.random.Generator) -> NDArray[
     return weights
 
 
-def weighted_draw(weights: NDArray[np.float64], count: int, generator: np.random.Generator) -> NDArray[np.intp]:
+def weighted_sample(weights: NDArray[np.float64], count: int, generator: np.random.Generator) -> NDArray[np.intp]:
     """``count`` distinct places, in no particular order.
 
     Args:

@@ -13,7 +13,7 @@ from shopvision.selection.clik.refine import RefineOptions, apply_rules
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
-def describe(data: RankingData, options: RefineOptions) -> dict[str, Any]:
+def data_report(data: RankingData, options: RefineOptions) -> dict[str, Any]:
     """A report on ``data`` and on what the refinement rules make of it.
 
     Returns:
