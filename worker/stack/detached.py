@@ -12,8 +12,9 @@ from pathlib import Path
 
 from shopvision.errors import UserError
 from worker.stack.child import last_lines
+from worker.stack.stack_processes import SERVER_STOP_SECONDS, WORKER_STOP_SECONDS
 from worker.stack.state import StackFolder, StackState
-from worker.stack.supervisor import SERVER_STOP_SECONDS, WORKER_STOP_SECONDS, end_leftovers
+from worker.stack.supervisor import end_leftovers
 
 STOP_TIMEOUT_SECONDS = WORKER_STOP_SECONDS + 2 * SERVER_STOP_SECONDS + 10
 LOOK_SECONDS = 0.1
