@@ -25,7 +25,8 @@ from shopvision.selection.clik.exhibition_table import (
     load_column_map,
     open_table,
 )
-from shopvision.selection.clik.exhibitions import Exhibition, Products, RankingData, Rows, RuleRecord, assemble
+from shopvision.selection.clik.exhibitions import Exhibition, RankingData, Rows, RuleRecord, assemble
+from shopvision.selection.clik.products import Products
 from shopvision.selection.topic import Topic
 
 __all__ = [

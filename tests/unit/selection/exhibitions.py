@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from shopvision.selection.clik.exhibitions import Exhibition, Products, RankingData
+from shopvision.selection.clik.exhibitions import Exhibition, RankingData
+from shopvision.selection.clik.products import Products
 from shopvision.selection.topic import Topic
 
 
