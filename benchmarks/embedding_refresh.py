@@ -155,7 +155,7 @@ def _until(done: Callable[[], bool], shop: Deployment) -> None:
 def _activate(model: str, scratch: Path) -> ModelVersionRef:
     """EfficientNet-Lite0 with its pretrained weights, or a timm architecture with seeded ones."""
     from shopvision import models
-    from shopvision.models.registry import ensure_default_encoder
+    from shopvision.models import ensure_default_encoder
 
     if model == LITE0:
         return ensure_default_encoder()

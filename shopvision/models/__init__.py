@@ -2,20 +2,8 @@
 
 from shopvision.models.card import ModelCard
 from shopvision.models.loaded import load
-from shopvision.models.registry import (
-    ModelVersionRef,
-    activate,
-    active,
-    ensure_default_encoder,
-    find,
-    import_model,
-    list_versions,
-    local_copy,
-    resolve,
-    roles,
-    rollback,
-    serves,
-)
+from shopvision.models.registry import ModelVersionRef, find, import_model, list_versions, local_copy
+from shopvision.models.serving import activate, active, ensure_default_encoder, resolve, roles, rollback, serves
 
 __all__ = [
     "ModelCard", "ModelVersionRef", "activate", "active", "ensure_default_encoder", "find", "import_model",

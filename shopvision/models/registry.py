@@ -1,4 +1,4 @@
-"""The registry: immutable model versions in object storage, their rows in Postgres, the roles that point to them."""
+"""The registry: immutable model versions in object storage, and their rows in Postgres."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shopvision.database import connect
 from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, ModelCard, split_spec
 from shopvision.models.importers import fetch
-from shopvision.models.kinds import all_roles, find_kind
-from shopvision.models.tables import ModelRole, ModelVersion
+from shopvision.models.tables import ModelVersion
 from shopvision.models.version_folder import naming_full_disk, wrong_file
 from shopvision.settings import get_settings
 from shopvision.storage import ObjectMissing, ObjectStore, PreconditionFailed, open_store
-
-DEFAULT_ENCODER = "wheel:efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -46,28 +43,15 @@ class ModelVersionRef:
         return f"models/{self.name}/{self.tag}"
 
 
-@dataclass(frozen=True)
-class RoleState:
-    """What serves a role now, and what a rollback would bring back; both ``name:tag``."""
-
-    active: str
-    previous: str | None
-
-
-def _versions() -> Select[int, str, str, dict[str, Any]]:
+def select_versions() -> Select[int, str, str, dict[str, Any]]:
+    """The rows of all model versions, for ``reference_of``."""
     return select(ModelVersion.model_version_id, ModelVersion.name, ModelVersion.tag, ModelVersion.card)
 
 
-def _ref(row: Row[int, str, str, dict[str, Any]]) -> ModelVersionRef:
+def reference_of(row: Row[int, str, str, dict[str, Any]]) -> ModelVersionRef:
+    """The model version of a row of ``select_versions``."""
     identity, name, tag, card = row
     return ModelVersionRef(identity, name, tag, ModelCard.model_validate(card))
-
-
-def require_role(role: str) -> str:
-    """The role itself. Raises ``UserError`` where no kind of model can serve it."""
-    if role not in all_roles():
-        raise UserError(f"Role '{role}' is unknown: use one of {', '.join(all_roles())}.")
-    return role
 
 
 def import_model(
@@ -93,7 +77,7 @@ def import_model(
 
 def _publish(card: ModelCard, folder: Path) -> ModelVersionRef:
     content = card.model_dump(mode="json")
-    same_name = _versions().where(ModelVersion.name == card.name, ModelVersion.tag == card.tag)
+    same_name = select_versions().where(ModelVersion.name == card.name, ModelVersion.tag == card.tag)
     with connect() as connection:
         # Held while files travel: a second import of this name and tag waits, and then finds what the first one wrote.
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"model version {card.spec}", 0))))
@@ -104,7 +88,7 @@ def _publish(card: ModelCard, folder: Path) -> ModelVersionRef:
         connection.execute(
             insert(ModelVersion).values(name=card.name, tag=card.tag, card=content).on_conflict_do_nothing()
         )
-        return _ref(connection.execute(same_name).one())
+        return reference_of(connection.execute(same_name).one())
 
 
 def _taken(card: ModelCard) -> UserError:
@@ -142,8 +126,8 @@ def list_versions() -> list[ModelVersionRef]:
     """Every model version, by name and age."""
     with connect() as connection:
         return [
-            _ref(row)
-            for row in connection.execute(_versions().order_by(ModelVersion.name, ModelVersion.model_version_id))
+            reference_of(row)
+            for row in connection.execute(select_versions().order_by(ModelVersion.name, ModelVersion.model_version_id))
         ]
 
 
@@ -155,142 +139,12 @@ def find(spec: str) -> ModelVersionRef:
     """
     name, tag = split_spec(spec)
     with connect() as connection:
-        row = connection.execute(_versions().where(ModelVersion.name == name, ModelVersion.tag == tag)).one_or_none()
+        row = connection.execute(
+            select_versions().where(ModelVersion.name == name, ModelVersion.tag == tag)
+        ).one_or_none()
     if row is None:
         raise UserError(f"There is no model version {spec}: `shopvision models list` shows what there is.")
-    return _ref(row)
-
-
-def roles() -> dict[str, RoleState]:
-    """The state of every role that is filled."""
-    with connect() as connection:
-        specs = {row.model_version_id: f"{row.name}:{row.tag}" for row in connection.execute(_versions())}
-        filled = connection.execute(
-            select(ModelRole.role, ModelRole.model_version_id, ModelRole.previous_version_id).order_by(ModelRole.role)
-        )
-        return {role: RoleState(specs[now], specs.get(before)) for role, now, before in filled}
-
-
-def activate(role: str, spec: str, *, force: bool = False) -> ModelVersionRef:
-    """Let ``name:tag`` serve ``role`` from now on; the one before is kept for ``rollback``.
-
-    Args:
-        role: what it will serve as.
-        spec: the model version.
-        force: activate it although its own metrics show no skill.
-
-    Raises:
-        UserError: unknown role or version, a model that cannot serve the role, or one whose metrics show no skill.
-    """
-    require_role(role)
-    ref = find(spec)
-    _require_kind(ref, role)
-    kind = find_kind(ref.card.kind)
-    kind.require_fit(ref.card, role)
-    doubt = kind.doubt(ref.card, role)
-    if doubt is not None and not force:
-        raise UserError(
-            f"{spec} {doubt}: look at what it was trained on, or insist with `shopvision models activate {role} {spec} "
-            "--force`."
-        )
-    statement = insert(ModelRole).values(role=role, model_version_id=ref.model_version_id)
-    with connect() as connection:
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[ModelRole.role],
-                set_={
-                    "model_version_id": ref.model_version_id,
-                    "previous_version_id": ModelRole.model_version_id,
-                    "activated_at": func.now(),
-                },
-                where=ModelRole.model_version_id != ref.model_version_id,
-            )
-        )
-    return ref
-
-
-def rollback(role: str) -> ModelVersionRef:
-    """Swap the active and the previous version of ``role``; returns the one that is active now.
-
-    Raises:
-        UserError: unknown role, or nothing to go back to.
-    """
-    with connect() as connection:
-        changed = connection.execute(
-            update(ModelRole)
-            .where(ModelRole.role == require_role(role), ModelRole.previous_version_id.is_not(None))
-            .values(
-                model_version_id=ModelRole.previous_version_id,
-                previous_version_id=ModelRole.model_version_id,
-                activated_at=func.now(),
-            )
-        )
-    if changed.rowcount == 0:
-        raise UserError(f"Role {role} has no previous version to go back to.")
-    return active(role)
-
-
-def active(role: str) -> ModelVersionRef:
-    """The model version that serves ``role``.
-
-    Raises:
-        JobError: the role is empty.
-    """
-    found = _active(role)
-    if found is None:
-        raise JobError(f"No model serves the role {role}: `shopvision models activate {role} NAME:TAG` sets one.")
-    return found
-
-
-def resolve(spec: str | None, role: str) -> ModelVersionRef:
-    """The model version called ``spec`` (``name:tag``), or the one active for ``role``; of a kind that can serve it.
-
-    Raises:
-        UserError: there is no such version, or it is of another kind.
-        JobError: no model serves the role.
-    """
-    ref = find(spec) if spec else active(role)
-    _require_kind(ref, role)
-    return ref
-
-
-def _require_kind(ref: ModelVersionRef, role: str) -> None:
-    kinds = all_roles()[role]
-    if ref.card.kind not in kinds:
-        raise UserError(
-            f"{ref.spec} is of the kind {ref.card.kind}, not {' or '.join(kinds)}, as a {role} is: `shopvision models "
-            "list` shows what there is."
-        )
-
-
-def serves(role: str) -> str | None:
-    """``name:tag`` of the model version that serves ``role``, if any does."""
-    state = roles().get(role)
-    return None if state is None else state.active
-
-
-def _active(role: str) -> ModelVersionRef | None:
-    with connect() as connection:
-        row = connection.execute(
-            _versions()
-            .join(ModelRole, ModelRole.model_version_id == ModelVersion.model_version_id)
-            .where(ModelRole.role == require_role(role))
-        ).one_or_none()
-    return None if row is None else _ref(row)
-
-
-def ensure_default_encoder() -> ModelVersionRef:
-    """The active catalogue encoder; where there is none, the one that needs no model hub is imported and activated."""
-    role = "catalogue_encoder"
-    if found := _active(role):
-        return found
-    ref = import_model(DEFAULT_ENCODER)
-    with connect() as connection:
-        # Somebody may have chosen another model meanwhile: theirs stays.
-        connection.execute(
-            insert(ModelRole).values(role=role, model_version_id=ref.model_version_id).on_conflict_do_nothing()
-        )
-    return active(role)
+    return reference_of(row)
 
 
 def local_copy(ref: ModelVersionRef, store: ObjectStore | None = None) -> Path:

@@ -18,7 +18,7 @@ from shopvision.database import connect
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.matching.tables import ItemVector, PairScore
-from shopvision.models.registry import activate, import_model
+from shopvision.models import activate, import_model
 from shopvision.models.tables import ModelRole
 from tests.acceptance.shop import Shop
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny

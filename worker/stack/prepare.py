@@ -9,7 +9,7 @@ from shopvision.errors import ShopvisionError
 
 def prepare() -> None:
     """Apply missing migrations; give the catalogue encoder its default where none is active."""
-    from shopvision.models.registry import ensure_default_encoder
+    from shopvision.models import ensure_default_encoder
     from worker.schema import migrate
 
     migrate()

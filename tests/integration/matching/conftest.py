@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shopvision import models
-from shopvision.models.registry import activate
+from shopvision.models import activate
 from tests.integration.matching.scoring_shop import (
     TITLES,
     ScoringShop,

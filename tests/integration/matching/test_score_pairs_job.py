@@ -18,7 +18,7 @@ from shopvision.index.tables import Embedding
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching import requests, store
 from shopvision.matching.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
-from shopvision.models.registry import activate
+from shopvision.models import activate
 from shopvision.models.tables import ModelRole
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model

@@ -21,7 +21,7 @@ from shopvision.errors import JobError, UserError
 from shopvision.items.item import Item
 from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.scoring.ensemble import load_scorer
-from shopvision.models import registry
+from shopvision.models import registry, serving
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE
 from shopvision.storage import open_store
 from tests.unit.matching.pair_world import table_of
@@ -187,22 +187,22 @@ def test_a_full_disk_is_named(saved: Callable[[int], str], monkeypatch: pytest.M
 @pytest.mark.usefixtures("file_store")
 def test_roles(saved: Callable[[int], str]) -> None:
     with pytest.raises(JobError, match="No model serves the role catalogue_encoder: `shopvision models activate"):
-        registry.active(ROLE)
+        serving.active(ROLE)
     one, two = (registry.import_model(saved(seed), name="tiny", tag=f"v{seed}") for seed in (1, 2))
-    registry.activate(ROLE, "tiny:v1")
+    serving.activate(ROLE, "tiny:v1")
     with pytest.raises(UserError, match="no previous version"):
-        registry.rollback(ROLE)
-    registry.activate(ROLE, "tiny:v2")
-    registry.activate(ROLE, "tiny:v2")  # again: the way back stays
-    assert registry.roles() == {ROLE: registry.RoleState("tiny:v2", "tiny:v1")}
-    assert registry.rollback(ROLE) == one == registry.active(ROLE)
-    assert registry.rollback(ROLE) == two
+        serving.rollback(ROLE)
+    serving.activate(ROLE, "tiny:v2")
+    serving.activate(ROLE, "tiny:v2")  # again: the way back stays
+    assert serving.roles() == {ROLE: serving.RoleState("tiny:v2", "tiny:v1")}
+    assert serving.rollback(ROLE) == one == serving.active(ROLE)
+    assert serving.rollback(ROLE) == two
     with pytest.raises(UserError, match="Role 'cook' is unknown: use one of catalogue_encoder"):
-        registry.activate("cook", "tiny:v1")
+        serving.activate("cook", "tiny:v1")
     with pytest.raises(UserError, match="There is no model version tiny:v9"):
-        registry.activate(ROLE, "tiny:v9")
+        serving.activate(ROLE, "tiny:v9")
     with pytest.raises(UserError, match="'tiny' is not NAME:TAG"):
-        registry.activate(ROLE, "tiny")
+        serving.activate(ROLE, "tiny")
 
 
 @pytest.mark.usefixtures("file_store")
@@ -217,9 +217,9 @@ def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path)
         registry.import_model(f"local-dir:{taster}")
     for role in ("pair_scorer", "pair_blocker"):
         with pytest.raises(UserError, match=f"tiny:v1 is of the kind image_encoder, not pair_scorer, as a {role} is"):
-            registry.activate(role, "tiny:v1")
+            serving.activate(role, "tiny:v1")
     with pytest.raises(UserError, match="Role 'taster' is unknown: use one of catalogue_encoder, pair_scorer, pair_bl"):
-        registry.activate("taster", "tiny:v1")
+        serving.activate("taster", "tiny:v1")
 
 
 @pytest.mark.usefixtures("file_store")
@@ -227,21 +227,21 @@ def test_a_model_without_skill_is_activated_by_force_alone(tmp_path: Path) -> No
     for tag, auc in (("skilled", 0.9), ("random", 0.17)):
         save_tiny(tmp_path / tag, arguments("text_one_tower", ONE), tag=tag, metrics={"roc_auc": auc})
         registry.import_model(f"local-dir:{tmp_path / tag}")
-    registry.activate("pair_scorer", "tiny:skilled")
+    serving.activate("pair_scorer", "tiny:skilled")
     with pytest.raises(UserError, match=r"tiny:random tells .* than chance \(ROC-AUC 0\.17, chance 0\.50\).*--force"):
-        registry.activate("pair_scorer", "tiny:random")
-    assert registry.active("pair_scorer").spec == "tiny:skilled"
-    registry.activate("pair_scorer", "tiny:random", force=True)
-    assert registry.active("pair_scorer").spec == "tiny:random"
+        serving.activate("pair_scorer", "tiny:random")
+    assert serving.active("pair_scorer").spec == "tiny:skilled"
+    serving.activate("pair_scorer", "tiny:random", force=True)
+    assert serving.active("pair_scorer").spec == "tiny:random"
     with pytest.raises(UserError, match="tiny:skilled has no item vectors: a two-tower model is needed"):
-        registry.activate("pair_blocker", "tiny:skilled", force=True)
+        serving.activate("pair_blocker", "tiny:skilled", force=True)
 
 
 @pytest.mark.usefixtures("file_store")
 def test_the_default_encoder_fills_an_empty_role_only(saved: Callable[[int], str]) -> None:
-    ref = registry.ensure_default_encoder()
+    ref = serving.ensure_default_encoder()
     assert (ref.name, ref.card.source, ref.card.dimension) == ("efficientnet-lite0", "wheel:efficientnet-lite0", 1280)
-    assert registry.active(ROLE) == ref
+    assert serving.active(ROLE) == ref
     registry.import_model(saved(1), name="tiny", tag="v1")
-    registry.activate(ROLE, "tiny:v1")
-    assert registry.ensure_default_encoder().spec == "tiny:v1"
+    serving.activate(ROLE, "tiny:v1")
+    assert serving.ensure_default_encoder().spec == "tiny:v1"

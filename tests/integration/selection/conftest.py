@@ -20,8 +20,8 @@ from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.index.tables import Embedding
+from shopvision.models import activate
 from shopvision.models.card import Architecture, ModelCard
-from shopvision.models.registry import activate
 from shopvision.models.tables import ModelVersion
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from shopvision.selection.topic import Topic

@@ -15,7 +15,7 @@ from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.database import connect
 from shopvision.images.outcome import Failed
 from shopvision.index.tables import Embedding, IndexChange
-from shopvision.models.registry import activate
+from shopvision.models import activate
 from shopvision.models.tables import ModelRole
 from shopvision.selection import candidate_vectors, results, store
 from shopvision.selection import job as rank
