@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
+from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import JobError, UserError
+from shopvision.images.given import Picture, embed
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.version_folder import read_card
 
@@ -36,32 +38,6 @@ CompileMode = Literal["auto", "never", "always"]
 # process that has computed for so long will mostly go on for as long again, and then it has paid.
 COMPILE_AFTER_SECONDS = 180.0
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
-
-
-def best_precision(device: torch.device) -> torch.dtype:
-    """The fastest dtype that ``device`` computes in natively: bfloat16 before float16 before float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
-            return torch.bfloat16
-    return torch.float32
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name; without one the GPU where there is one, else the CPU.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UserError(f"Device '{name}' is unknown: use cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"Device '{name}' is not there: this process sees no GPU.")
-    return device
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -94,6 +70,8 @@ class _PixelsToVectors(nn.Module):
 
 class ImageEncoder:
     """A network with its preprocessing, on one device. Threads take turns.
+
+    ``encoder(["a.jpg", "https://shop.example/b.jpg"])`` gives a vector for each picture.
 
     Attributes:
         dimension: length of the vectors.
@@ -130,6 +108,23 @@ class ImageEncoder:
         self._largest_batch: int | None = None
         self._seconds_computed = 0.0
         self._turn = threading.Lock()
+
+    def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Vectors of pictures, read, decoded and prepared as the model wants them.
+
+        Args:
+            pictures: n paths, addresses (``https://``, ``s3://``, ``file://``: the rules of the picture door apply) or
+                uint8 arrays (height, width, 3), RGB.
+
+        Returns:
+            (n, dimension) float32 of unit length.
+
+        Raises:
+            UserError: an array is no picture.
+            ItemError: a picture cannot be read or has no vector; the message says which.
+            JobError: see ``encode``.
+        """
+        return embed(pictures, self, self.dimension)
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Vectors of prepared pictures.
@@ -251,9 +246,9 @@ def load_image_encoder(
     """The encoder of a model version.
 
     Args:
-        folder: from ``shopvision.models.registry.local_copy``.
+        folder: from ``shopvision.models.local_copy``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
-        precision: ``auto`` takes ``best_precision``.
+        precision: ``auto`` takes the fastest that the device computes in.
         compile_mode: ``auto`` compiles after ``COMPILE_AFTER_SECONDS`` of computing, and keeps the compiled network
             where it measures faster; that takes as long as 8 s (EfficientNet-Lite0) to 70 s (Swin-B), once.
 
@@ -265,7 +260,7 @@ def load_image_encoder(
     if card.preprocessing is None or card.dimension is None:
         raise UserError(f"{card.spec} has no preprocessing or no dimension in its card: write the card anew.")
     place = choose_device(device)
-    dtype = best_precision(place) if precision == "auto" else getattr(torch, precision)
+    dtype = choose_dtype(precision, place)
     network = load_network(folder, card)
     return ImageEncoder(
         network, card.preprocessing, card.dimension, device=place, dtype=dtype, compile_mode=compile_mode

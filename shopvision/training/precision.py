@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shopvision.encoders.image_encoder import best_precision
+from shopvision.encoders.devices import best_precision
 
 
 class MixedPrecision:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shopvision.encoders.image_encoder import ImageEncoder, best_precision
+from shopvision.encoders.devices import best_precision
+from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import UserError
 from shopvision.models.card import WEIGHTS_FILE, ModelCard

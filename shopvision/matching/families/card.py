@@ -92,7 +92,7 @@ def load_matcher(folder: Path) -> LoadedMatcher:
     """The pair model of a model version.
 
     Args:
-        folder: from ``shopvision.models.registry.local_copy`` or ``save_matcher``.
+        folder: from ``shopvision.models.local_copy`` or ``save_matcher``.
 
     Raises:
         UserError: no card, one of another kind or family, or one whose arguments build nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shopvision.encoders.image_encoder import best_precision
+from shopvision.encoders.devices import best_precision
 from shopvision.evaluation.calibration import apply, choose_thresholds, fit_isotonic, fit_temperature
 from shopvision.images import PictureDoor
 from shopvision.matching.families.card import save_matcher

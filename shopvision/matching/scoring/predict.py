@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
+from shopvision.encoders.devices import choose_device, choose_dtype
+from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.errors import ItemError, UserError
 from shopvision.evaluation.calibration import apply, verdicts
 from shopvision.images import PictureDoor
@@ -201,7 +201,7 @@ class PairScorer(BaseScorer):
         """Load a model version.
 
         Args:
-            folder: from ``shopvision.models.registry.local_copy`` or a finished training.
+            folder: from ``shopvision.models.local_copy`` or a finished training.
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
             precision: of the encoders; ``auto`` takes the fastest that the device computes in.
 
@@ -210,7 +210,7 @@ class PairScorer(BaseScorer):
             JobError: the weights do not fit the architecture exactly.
         """
         self.device = choose_device(device)
-        self.dtype = best_precision(self.device) if precision == "auto" else getattr(torch, precision)
+        self.dtype = choose_dtype(precision, self.device)
         loaded = load_matcher(folder)
         model, parts = loaded.model, loaded.model.parts
         self.card = loaded.card

@@ -138,7 +138,7 @@ def load_clik(folder: Path) -> LoadedClik:
     """The CLIK of a model version.
 
     Args:
-        folder: from ``shopvision.models.registry.local_copy`` or ``save_clik``.
+        folder: from ``shopvision.models.local_copy`` or ``save_clik``.
 
     Raises:
         UserError: no card, one of another kind, or one whose arguments build nothing.

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
+from shopvision.encoders.devices import best_precision, choose_device
+from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import RESAMPLES, Measured, measure
 from shopvision.evaluation.ranking_metrics import (

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from shopvision.encoders.image_encoder import ImageEncoder, best_precision, choose_device
-from shopvision.errors import ItemError, UserError
-from shopvision.images.door import PictureDoor
-from shopvision.images.preprocessing import prepare
-from shopvision.images.transfer import check_length
+from shopvision.encoders.devices import choose_device, choose_dtype
+from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.errors import UserError
+from shopvision.images.given import Picture
 from shopvision.models.kinds import Precision
 from shopvision.selection.clik.card import load_clik
 from shopvision.selection.topic import Topic
-from shopvision.settings import Settings, get_settings
 
-Picture: TypeAlias = str | Path | NDArray[np.uint8]
-
-THREADS = 8
 TOPICS_AT_ONCE = 256
 
 
@@ -60,7 +49,7 @@ class PlanRanker:
         """Load a model version.
 
         Args:
-            folder: from ``shopvision.models.registry.local_copy`` or a finished training.
+            folder: from ``shopvision.models.local_copy`` or a finished training.
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
             precision: of the image encoder; ``auto`` takes the fastest that the device computes in. Topics are always
                 computed in float32: they are few, and one topic's error moves all its pictures.
@@ -83,13 +72,12 @@ class PlanRanker:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """Pictures to unit vectors; a picture's score is the dot product with its plan's query vector."""
-        precision = self._precision
         return ImageEncoder(
             self._image_tower,
             self._preprocessing,
             self._image_tower.proj.linear_out.out_features,
             device=self.device,
-            dtype=best_precision(self.device) if precision == "auto" else getattr(torch, precision),
+            dtype=choose_dtype(self._precision, self.device),
         )
 
     @torch.inference_mode()
@@ -139,67 +127,6 @@ class PlanRanker:
         topic = plan if isinstance(plan, Topic) else Topic.from_mapping(plan)
         query = self.query_vectors([topic])[0]
         # Not a matrix product, whose rounding depends on the row: a picture given twice would get two scores.
-        scores = (self._image_vectors(pictures) * query).sum(axis=1)
+        scores = (self.image_encoder(pictures) * query).sum(axis=1)
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [RankedPicture(int(index), float(scores[index])) for index in order]
-
-    def _image_vectors(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        vectors = np.empty((len(pictures), self._image_tower.proj.linear_out.out_features), np.float32)
-        if not len(pictures):
-            return vectors
-        size = self.image_encoder.batch_size
-        settings = get_settings()
-        first: dict[bytes, int] = {}
-        with PictureDoor(settings) as door, ThreadPoolExecutor(THREADS) as threads:
-
-            def pixels(index: int) -> NDArray[np.uint8]:
-                with _naming(index, pictures[index]):
-                    data = _read(pictures[index], door, settings)
-                    return prepare(data, self._preprocessing, door.limits)
-
-            for start in range(0, len(pictures), size):
-                batch = list(threads.map(pixels, range(start, min(start + size, len(pictures)))))
-                # Equal pictures share a vector: its last bits depend on the place in the batch, and they must tie.
-                places = [first.setdefault(blake2b(one.data).digest(), start + row) for row, one in enumerate(batch)]
-                new = [row for row, place in enumerate(places) if place == start + row]
-                if new:
-                    vectors[[start + row for row in new]] = self.image_encoder.encode(
-                        np.stack([batch[row] for row in new])
-                    )
-                vectors[start : start + len(batch)] = vectors[places]
-        # NaN compares false.
-        for index in np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 0.01)).tolist():
-            with _naming(index, pictures[index]):
-                raise ItemError("bad_vector", "The model gives this picture no finite vector.")
-        return vectors
-
-
-@contextmanager
-def _naming(index: int, picture: Picture) -> Iterator[None]:
-    """Errors of one picture say which one it is."""
-    try:
-        yield
-    except (ItemError, UserError) as error:
-        text = str(error)
-        address = "" if isinstance(picture, np.ndarray) or str(picture) in text else f" ({picture})"
-        message = f"Picture {index}{address}: {text}"
-        raise (ItemError(error.code, message) if isinstance(error, ItemError) else UserError(message)) from None
-
-
-def _read(picture: Picture, door: PictureDoor, settings: Settings) -> bytes:
-    """An encoded picture; arrays are encoded without loss, so that all pictures are prepared in one way."""
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise UserError(f"An array must be uint8 (height, width, 3), RGB, not {picture.dtype} {picture.shape}.")
-        file = io.BytesIO()
-        Image.fromarray(picture).save(file, "BMP")
-        return file.getvalue()
-    if isinstance(picture, str) and "://" in picture:
-        return door.fetch(picture).data
-    # A path comes from our caller, who may read the file anyway: allowed folders are for addresses from elsewhere.
-    try:
-        check_length(settings, Path(picture).stat().st_size, picture)
-        return Path(picture).read_bytes()
-    except OSError as error:
-        code = {FileNotFoundError: "not_found", PermissionError: "forbidden", IsADirectoryError: "not_a_file"}
-        raise ItemError(code.get(type(error), "unavailable"), f"{picture}: {error.strerror}.") from None

@@ -10,7 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from shopvision.encoders.image_encoder import COMPILE_AFTER_SECONDS, ImageEncoder, best_precision, load_image_encoder
+from shopvision.encoders.devices import best_precision
+from shopvision.encoders.image_encoder import COMPILE_AFTER_SECONDS, ImageEncoder, load_image_encoder
 from shopvision.errors import JobError, UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import CARD_FILE, Architecture, ModelCard

@@ -66,7 +66,7 @@ def test_pictures_are_ranked_by_compatibility(folder: Path, ranker: PlanRanker, 
 
 def test_half_precision_is_close(folder: Path, ranker: PlanRanker, pictures: list[np.ndarray]) -> None:
     halves = PlanRanker(folder, device="cpu", precision="bfloat16")
-    exact, rough = (np.stack(model._image_vectors(pictures)) for model in (ranker, halves))
+    exact, rough = (np.stack(model.image_encoder(pictures)) for model in (ranker, halves))
     assert ((exact * rough).sum(axis=1) > 0.98).all()  # noise goes farther through random weights than trained ones
     assert not np.array_equal(exact, rough)
     assert halves.query_vectors([Topic.from_mapping(PLAN)]).dtype == np.float32
