@@ -15,8 +15,12 @@ _open: dict[tuple[str, str, Path], IndexReader] = {}
 _opening = Lock()
 
 
-def open_reader() -> IndexReader:
-    """The reader of the settings' index; it follows ``current``."""
+def open_index() -> IndexReader:
+    """The reader of the settings' index, one for the whole process; it follows ``current`` within a second.
+
+    Raises:
+        UserError: no object store is configured, or its address cannot be read.
+    """
     settings, store = get_settings(), open_store()
     known = store.url, settings.index_name, settings.cache_dir
     with _opening:

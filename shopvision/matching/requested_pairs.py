@@ -184,7 +184,7 @@ def _index_reader(options: BlockingOptions) -> IndexReader | None:
     if "picture" not in options.sources and "same_picture" not in options.sources:
         return None
     from shopvision.index.current import read_current
-    from shopvision.index.opening import open_reader
+    from shopvision.index.opening import open_index
     from shopvision.storage import open_store
 
     settings = get_settings()
@@ -192,4 +192,4 @@ def _index_reader(options: BlockingOptions) -> IndexReader | None:
     if read_current(index_store, settings.index_name) is None:
         log.info("blocking_without_index", index=settings.index_name)
         return None
-    return open_reader()
+    return open_index()

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from shopvision.models.kinds import Precision, find_kind
+from shopvision.models.kinds import Precision, all_roles, find_kind
 from shopvision.models.registry import find, local_copy
-from shopvision.models.version_folder import files_of
+from shopvision.models.serving import active
+from shopvision.models.version_folder import files_of, read_card
 from shopvision.settings import get_settings
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class LoadedModels:
         self._lock = threading.Lock()
 
     def load(self, spec: str, *, device: str | None = None, precision: Precision = "auto") -> Any:
-        """The model of ``name:tag``; see the function ``load``."""
+        """The model of the version ``spec``; see the function ``load``."""
         key = _Key(get_settings().cache_dir, spec, device, precision)
         with self._lock:
             entry = self._entries.get(key)
@@ -97,20 +98,24 @@ def _give_memory_back() -> None:
 _models = LoadedModels()
 
 
-def load(spec: str, *, device: str | None = None, precision: Precision = "auto") -> Any:
-    """The model of a version, as its kind loads it; from memory where this process has it.
+def load(model: str | Path, *, device: str | None = None, precision: Precision = "auto") -> Any:
+    """A model as its kind loads it; a model version comes from memory where this process has it.
 
     Models together take at most ``SHOPVISION_LOADED_MODELS_BYTES``, counted by the size of their files; those that were
     not used for longest go first. The one asked for is loaded whatever its size.
 
     Args:
-        spec: ``name:tag``.
+        model: a version, ``name:tag``; a role, whose active version is meant; or the folder of a model version, as a
+            training leaves it, which is read anew each time and needs no database.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
         precision: what it computes in; ``auto`` takes the fastest that the device has.
 
     Raises:
-        UserError: no such version or device, or a card that builds nothing.
-        JobError: the files are missing or damaged, or the weights do not fit.
+        UserError: no such version, role, folder or device, or a card that builds nothing.
+        JobError: the role is empty, the files are missing or damaged, or the weights do not fit.
         TransientError: database or object storage is away for the moment.
     """
+    if isinstance(model, Path):
+        return find_kind(read_card(model).kind).load(model, device=device, precision=precision)
+    spec = active(model).spec if model in all_roles() else model
     return _models.load(spec, device=device, precision=precision)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shopvision import models
 from shopvision.errors import UserError
 from shopvision.index.generation import Generation, Hit
-from shopvision.index.opening import open_reader
+from shopvision.index.opening import open_index
 from shopvision.index.reader import IndexReader
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _read(path: Path) -> bytes:
 
 
 def _search() -> CatalogueSearch:
-    return CatalogueSearch(open_reader(), models.load)
+    return CatalogueSearch(open_index(), models.load)
 
 
 def search_image(picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult:

@@ -1,4 +1,7 @@
-"""A producer, beat and Flower import ``tasks``: it must load nothing heavy, and little beside Celery and pydantic."""
+"""A producer, beat and Flower import ``tasks``: it must load nothing heavy, and little beside Celery and pydantic.
+
+Who uses the library pays for what he uses.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,8 @@ def test_importing_tasks_is_light() -> None:
     modules = loaded_modules(TASKS)
     assert not modules & HEAVY
     assert len(modules - loaded_modules(LIBRARIES)) <= OWN_MODULES
+
+
+def test_importing_the_library_loads_what_is_used() -> None:
+    assert {name for name in loaded_modules("import shopvision") if name.startswith("shopvision")} == {"shopvision"}
+    assert not loaded_modules("from shopvision import Item, UserError, get_settings") & HEAVY

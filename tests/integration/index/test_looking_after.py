@@ -189,12 +189,12 @@ def test_a_reader_of_the_process_follows_current(store: ObjectStore, monkeypatch
     monkeypatch.setattr(opening, "FOLLOW_SECONDS", 0.0)
     shop = toy(60)
     first = publish("catalogue", shop.model, store)
-    held = opening.open_reader().generation()
+    held = opening.open_index().generation()
     assert held.path == first.path
     second = publish("catalogue", shop.model, store, force_full=True)
-    assert opening.open_reader() is opening.open_reader()
-    assert opening.open_reader().generation().path == second.path
-    assert opening.open_reader().generation() is opening.open_reader().generation()
+    assert opening.open_index() is opening.open_index()
+    assert opening.open_index().generation().path == second.path
+    assert opening.open_index().generation() is opening.open_index().generation()
     assert held.search(shop.vectors[:1].astype(np.float32), 1)[0][0].image_id == 0
     store.put("indexes/catalogue/current", b"{")
-    assert opening.open_reader().generation().path == second.path
+    assert opening.open_index().generation().path == second.path
