@@ -1,4 +1,4 @@
-"""What matching knows of an item, and of two of them."""
+"""An item as every model reads it, and the one way to name two of them."""
 
 from __future__ import annotations
 
@@ -42,15 +42,6 @@ class Item:
         encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         # A lone surrogate, which a careless program can make, must not end a whole job.
         return hashlib.sha256(encoded.encode(errors="surrogatepass")).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Ids of two items; ``label`` is 1 for the same product, 0 for different ones, None where nobody said."""
-
-    left: str
-    right: str
-    label: int | None = None
 
 
 def pair_key(a: str, b: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Item files: JSONL of the reference and of the catalogue, tables (CSV, Parquet), and K3M's rows of Taobao items."""
+"""Item files: JSONL of the catalogue and of CCKS 2022, tables (CSV, Parquet), and K3M's rows of Taobao items."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_items(
             ``shopvision.items.record_parsing`` explains; or ``.tsv`` without a header: id, title, address of the
             picture, attribute string, category.
         images: what relative pictures start from: a folder, ``s3://bucket/prefix`` or ``https://host/folder``; the
-            file's own folder where it is None. The reference's ``item_image_name`` lies below ``item_images`` there.
+            file's own folder where it is None. An ``item_image_name``, as CCKS 2022 has it, lies below ``item_images``
+            there.
         strict: False leaves out broken items, where True raises.
         on_failure: is told of each one left out.
 

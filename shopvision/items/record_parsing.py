@@ -1,4 +1,4 @@
-"""Items from records as files hold them, under the names of the reference, of the catalogue and of common tables."""
+"""Items from records as files hold them, under the names of the catalogue, of CCKS 2022 and of common tables."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From raw exhibitions to training, validation and test data: which are worth learning from, and no leaks.
 
-Each rule is one function. The published procedure (CLIK, reference implementation) and where this one differs by
+Each rule is one function. The published procedure (the code that came with CLIK) and where this one differs by
 default, because the published rule looks inverted or leaks; ``RefineOptions.published()`` selects theirs:
 
 * After de-leakage an exhibition was kept with fewer than 5 labels above 0, or with two distinct labels. Here it needs
@@ -67,7 +67,7 @@ class RefineOptions(BaseModel):
 
     @classmethod
     def published(cls) -> RefineOptions:
-        """Every choice as the reference implementation makes it."""
+        """Every choice as the code that came with CLIK makes it."""
         return cls(
             subsample=50,
             lone_categories="drop",
