@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shopvision.errors import UserError
 from worker.stack.child import last_lines
-from worker.stack.stack_processes import SERVER_STOP_SECONDS, WORKER_STOP_SECONDS
+from worker.stack.children import SERVER_STOP_SECONDS, WORKER_STOP_SECONDS
 from worker.stack.state import StackFolder, StackState
 from worker.stack.supervisor import end_leftovers
 

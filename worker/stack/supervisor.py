@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from shopvision.errors import UserError
 from shopvision.settings import get_settings
 from worker.stack import processes
+from worker.stack.children import TICK_SECONDS, Children, StoppedEarlyError
 from worker.stack.lifetime import ProcessMark
 from worker.stack.processes import ProcessPlan
-from worker.stack.stack_processes import TICK_SECONDS, StackProcesses, StoppedEarlyError
 from worker.stack.state import StackFolder, StackState
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Supervisor:
         self._stopping = False
         self._announced = False
         self._unwritten = False  # the state that was last said
-        self._processes = StackProcesses(
+        self._children = Children(
             self._folder, lambda: self._stopping, lambda: self._say(self._state.phase, self._state.message)
         )
 
@@ -90,12 +90,12 @@ class Supervisor:
         os.environ["SHOPVISION_HEALTH_PORT"] = "0"  # several workers share this machine
         get_settings.cache_clear()
         self._say("starting", "servers")
-        self._folder.publish(self._processes.start_servers())
+        self._folder.publish(self._children.start_servers())
         get_settings.cache_clear()
         self._say("starting", "database schema and default model")
-        self._processes.prepare()
+        self._children.prepare()
         self._say("starting", "workers, beat and Flower")
-        self._processes.start_others(*self._flower())
+        self._children.start_others(*self._flower())
         self._say("ready")
         self._announced = True
         self._announce(self._state)
@@ -116,13 +116,13 @@ class Supervisor:
         next_log_check = 0.0
         while not self._stopping:
             now = time.monotonic()
-            for child in self._processes.all:
+            for child in self._children.all:
                 event = child.tend(now)
                 if event is not None:
                     log.warning("process_event", event_text=event)
                     self._say("ready")
             if now >= next_log_check:
-                self._processes.bound_logs()
+                self._children.bound_logs()
                 if self._unwritten:
                     self._say("ready")
                 next_log_check = now + LOG_CHECK_SECONDS
@@ -131,10 +131,10 @@ class Supervisor:
     def _stop(self) -> None:
         self._say("stopping")
         self._folder.withdraw()
-        self._processes.stop()
+        self._children.stop()
 
     def _say(self, phase: str, message: str = "") -> None:
-        children = {child.name: child.state() for child in self._processes.all}
+        children = {child.name: child.state() for child in self._children.all}
         self._state = self._state.model_copy(
             update={
                 "phase": phase,

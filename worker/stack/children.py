@@ -37,7 +37,7 @@ class StoppedEarlyError(Exception):
     """Asked to stop before everything was up."""
 
 
-class StackProcesses:
+class Children:
     """Servers, workers, beat and Flower.
 
     Methods that wait raise ``StoppedEarlyError`` where the stack is asked to stop meanwhile, and ``UserError`` where
