@@ -173,7 +173,7 @@ def _save_models(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from shopvision.encoders.text_backbone import fetch_text
+    from shopvision.encoders.text_sources import fetch_text
     from shopvision.matching.families._parts import Parts
     from shopvision.matching.families.axes import Axes
     from shopvision.matching.families.card import save_matcher

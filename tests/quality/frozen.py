@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shopvision.encoders.image_encoder import load_image_encoder
-from shopvision.encoders.text_backbone import pool
+from shopvision.encoders.text_networks import pool
 from shopvision.images import PictureDoor
 from shopvision.images.outcome import Embedded, ImageTask
 from shopvision.images.pipeline import EmbeddingPipeline

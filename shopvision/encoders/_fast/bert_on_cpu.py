@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shopvision.encoders.text_backbone import is_plain_bert
+from shopvision.encoders.text_networks import is_plain_bert
 
 ATTENTION = "shopvision_short"
 # Heads times keys times queries whose scores are held at once: half a million take 4 MiB with their softmax.

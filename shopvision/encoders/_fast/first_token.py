@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.encoders.text_backbone import is_plain_bert
+from shopvision.encoders.text_networks import is_plain_bert
 
 
 class FirstTokenLayer(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from shopvision.encoders.text_backbone import fetch_text
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.matching.families._parts import Parts
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.card import save_matcher
@@ -31,7 +31,7 @@ def make_item_encoder(source: str, folder: Path) -> ModelCard:
     train on your own pairs, or choose thresholds from them, before its verdicts decide anything.
 
     Args:
-        source: of the encoder, see ``shopvision.encoders.text_backbone.fetch_text``.
+        source: of the encoder, see ``shopvision.encoders.text_sources.fetch_text``.
         folder: gets the model version.
 
     Raises:

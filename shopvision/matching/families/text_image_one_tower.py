@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shopvision.encoders.text_backbone import fetch_text
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.items.item import Item
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 from torch import nn
 
-from shopvision.encoders.text_backbone import TextSource, fetch_text
+from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
@@ -31,7 +31,7 @@ class TextOneTowerOptions(FamilyOptions):
     """Options.
 
     Attributes:
-        text: text encoder, see ``shopvision.encoders.text_backbone.fetch_text``.
+        text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
         pooling: of its states; by default its own, or ``cls`` where that is its pooler.
         layers: which of its layers the head reads, counted from the top.
         layer_pooling: how several are put together.
@@ -50,7 +50,7 @@ class TextOneTowerArguments(FamilyArguments):
     """Arguments.
 
     Attributes:
-        text_config: of the text encoder, for ``shopvision.encoders.text_backbone.build_text``.
+        text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
         texts: how pairs become sequences.
         pooling: of the encoder's states.
         layers: which layers the head sees, counted from the top.

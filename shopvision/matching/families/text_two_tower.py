@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_text_encoder
-from shopvision.encoders.text_backbone import Pooling, fetch_text, pool
+from shopvision.encoders.text_networks import Pooling, pool
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.items.item import Item
 from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader
@@ -34,7 +35,7 @@ class TextTwoTowerOptions(TwoTowerOptions):
     """Options.
 
     Attributes:
-        text: text encoder, see ``shopvision.encoders.text_backbone.fetch_text``; its pooling is its own.
+        text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``; its pooling is its own.
         frozen_layers: how many of its first layers, with the embeddings below, are kept as they are.
     """
 
@@ -47,7 +48,7 @@ class TextTwoTowerArguments(TwoTowerArguments):
     """Arguments.
 
     Attributes:
-        text_config: of the text encoder, for ``shopvision.encoders.text_backbone.build_text``.
+        text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
         texts: how items become sequences.
         pooling: of the encoder's states.
     """

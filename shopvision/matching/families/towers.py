@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shopvision.encoders._fast import accelerate_text_encoder
-from shopvision.encoders.text_backbone import Pooling, build_text, pool
+from shopvision.encoders.text_networks import Pooling, build_text, pool
 from shopvision.errors import UserError
 from shopvision.matching.families._network import ItemNetwork, PairNetwork
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions

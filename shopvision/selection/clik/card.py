@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shopvision.encoders.image_networks import build_timm
-from shopvision.encoders.text_backbone import Pooling, build_text
+from shopvision.encoders.text_networks import Pooling, build_text
 from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
@@ -29,7 +29,7 @@ class ClikArguments(BaseModel):
     """Everything that a CLIK is built from, stored in ``architecture.arguments`` of its card.
 
     Attributes:
-        text_config: of the text encoder, for ``shopvision.encoders.text_backbone.build_text``.
+        text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
         pooling: how its outputs become one vector.
         image: the image encoder, without classifier.
         feature_dim: h, length of the vectors.

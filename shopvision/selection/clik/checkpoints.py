@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from shopvision.encoders.text_backbone import fetch_text
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import Architecture, ModelCard

@@ -62,7 +62,7 @@ class ModelConfig(BaseModel):
 
     Attributes:
         name: of the model version that training makes.
-        text: text encoder, see ``shopvision.encoders.text_backbone.fetch_text``.
+        text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
         image: image encoder, see ``shopvision.models.importers.fetch``.
         feature_dim: length of the vectors.
         frozen: keep both encoders as they are and train what stands on them. Their outputs are computed once.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.encoders.text_backbone import Pooling, pool
+from shopvision.encoders.text_networks import Pooling, pool
 from shopvision.errors import JobError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shopvision.encoders.text_backbone import TextSource, fetch_text
+from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.images import PictureDoor
 from shopvision.models.weights import load_strictly
 from shopvision.selection.clik.card import ClikArguments, build_clik, make_topic_tokenizer

@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from shopvision.encoders._fast import bert_on_cpu
 from shopvision.encoders._fast.bert_on_cpu import PackedLinear, padding_bias, short_attention, tune_for_cpu
-from shopvision.encoders.text_backbone import build_text
+from shopvision.encoders.text_networks import build_text
 
 CONFIG: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,

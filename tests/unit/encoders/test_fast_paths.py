@@ -15,7 +15,7 @@ from shopvision.encoders import _fast
 from shopvision.encoders._fast import accelerate_image_network, accelerate_text_encoder
 from shopvision.encoders._fast.bert_on_cpu import ATTENTION
 from shopvision.encoders._fast.first_token import FirstTokenLayer
-from shopvision.encoders.text_backbone import build_text
+from shopvision.encoders.text_networks import build_text
 from tests.unit.rounding import rounding
 
 LAYERS, WIDTH = 2, 32

@@ -13,7 +13,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from shopvision.encoders.image_encoder import load_image_encoder
-from shopvision.encoders.text_backbone import fetch_text, pool
+from shopvision.encoders.text_networks import pool
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.encoders.tokenizer_files import TOKENIZER_FILES
 from shopvision.errors import JobError, UserError
 from shopvision.items.category_statistics import CategoryStatistics

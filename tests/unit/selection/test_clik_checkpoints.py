@@ -102,7 +102,7 @@ def test_a_weights_file_says_what_it_needs(text_folder: Path, tmp_path: Path, mo
         "img_h": 224, "img_w": 224, "txt_max_length": 64,
     }  # fmt: skip
     path = saved(tmp_path / "weights_best.pth", published(image="vit_tiny_patch16_224"), **said)
-    from shopvision.encoders.text_backbone import fetch_text
+    from shopvision.encoders.text_sources import fetch_text
 
     def hub(source: str) -> object:
         assert source == "hf-hub:bert-tiny"

