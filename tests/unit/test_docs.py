@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import shlex
@@ -104,6 +105,15 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
 
 
 @every_page
+def test_what_examples_import_exists(page: str) -> None:
+    for code in blocks(TEXTS[page], "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in {"shopvision", "worker"}:
+                module = importlib.import_module(str(node.module))
+                assert {name.name for name in node.names} <= {*dir(module)}, node.module
+
+
+@every_page
 def test_files_that_are_named_exist(page: str) -> None:
     named = re.findall(r"`((?:tests|shopvision|worker|migrations|tasks)/[\w./]+\.py)`", TEXTS[page])
     assert {name for name in named if not (ROOT / name).is_file()} <= TO_BE_WRITTEN
@@ -138,6 +148,13 @@ def test_metrics_exist() -> None:
     source = (ROOT / "worker" / "metrics.py").read_text()
     assert named
     assert all(f'"{name.removesuffix("_total")}"' in source for name in named)
+
+
+def test_log_events_exist() -> None:
+    (sentence,) = re.findall(r"Events to look for: (.*?)\.", TEXTS["docs/operating.md"], flags=re.DOTALL)
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "worker").rglob("*.py"))
+    assert "job_failed" in sentence
+    assert all(f'"{event}"' in source for event in re.findall(r"`(\w+)`", sentence))
 
 
 def test_every_role_and_import_scheme_stands_and_exists() -> None:
