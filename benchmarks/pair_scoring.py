@@ -109,7 +109,7 @@ def _require_same(scores: dict[str, Sequence[float]]) -> None:
 
 def _jobs(models: Path, files: Sequence[Path], pairs: int) -> list[dict[str, object]]:
     """All pairs by the cross-encoder; the same again; all anew by a cascade."""
-    from shopvision.models import registry
+    from shopvision.models import activate, import_model
 
     folder = models / "deployment"
     folder.mkdir()
@@ -117,7 +117,7 @@ def _jobs(models: Path, files: Sequence[Path], pairs: int) -> list[dict[str, obj
         item_ids = _import_items(folder, files)
         listing = _write_pairs(folder / "pairs.csv", item_ids, pairs)
         for role, name in (("pair_scorer", "attributes"), ("pair_blocker", "two_tower")):
-            registry.activate(role, registry.import_model(f"local-dir:{models / name}").spec)
+            activate(role, import_model(f"local-dir:{models / name}").spec)
         shop.start("cpu")
         shop.start("gpu")
         rows: list[dict[str, object]] = []

@@ -186,8 +186,8 @@ def _show_neighbours(output: Path, job_id: uuid.UUID) -> None:
 
 def _train_ranker(folder: Path) -> bool:
     """Train a small CLIK and let it rank plans; False where there is nothing to learn from."""
+    from shopvision import models
     from shopvision.catalogue.source_files import Source, open_source
-    from shopvision.models import registry
     from shopvision.selection.clik.train import train_clik
     from shopvision.training.distributed import joined
     from worker.cli.train import Bars
@@ -210,8 +210,8 @@ def _train_ranker(folder: Path) -> bool:
         report = train_clik(ranker_config(count), bars.run(Path(scratch, "run"), process))
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
-        spec = registry.import_model(f"local-dir:{report.folder}").spec
-    registry.activate("plan_ranker", spec, force=True)  # a demonstration shows what little data give
+        spec = models.import_model(f"local-dir:{report.folder}").spec
+    models.activate("plan_ranker", spec, force=True)  # a demonstration shows what little data give
     if plans:  # what a ranker is for: each plan may now choose from all that stands beside its category too
         import_plans(
             Source("categories", enumerate((plan.record(plan.candidates) for plan in plans), start=1), lambda: 1.0)
@@ -240,12 +240,12 @@ def _show_plans(output: Path, job_id: uuid.UUID) -> None:
 
 def _list_again(home: Path) -> list[str]:
     """List some products a second time, and train a matcher on the others; ids of the second listings."""
+    from shopvision import models
     from shopvision.catalogue.importing import Importer, items_kind
     from shopvision.catalogue.picture_addresses import PictureRoot
     from shopvision.catalogue.source_files import Source
     from shopvision.images import PictureDoor, allow_image_root
     from shopvision.matching.fitting.train import train_matcher
-    from shopvision.models import registry
     from shopvision.settings import get_settings
     from shopvision.training.distributed import joined
     from worker.cli.train import Bars
@@ -272,9 +272,9 @@ def _list_again(home: Path) -> list[str]:
         report = train_matcher(config, bars.run(Path(scratch, "run"), process))
         if report is None:
             raise UserError("The demo trains in one process: start it without torchrun.")
-        spec = registry.import_model(f"local-dir:{report.folder}").spec
+        spec = models.import_model(f"local-dir:{report.folder}").spec
     for role in ("pair_scorer", "pair_blocker"):  # its vectors find candidates as well
-        registry.activate(role, spec, force=True)
+        models.activate(role, spec, force=True)
     console.print(f"{spec} scores pairs now")
     return [record["item_id"] for record in records]
 

@@ -19,9 +19,9 @@ Role = Annotated[str, typer.Argument(help="catalogue_encoder, pair_scorer, ...")
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """Show every model version and the roles it serves."""
-    from shopvision.models import registry
+    from shopvision import models
 
-    filled = registry.roles()
+    filled = models.roles()
     rows = [
         {
             "spec": ref.spec,
@@ -31,7 +31,7 @@ def list_(as_json: JsonFlag = False) -> None:
             "licence": ref.card.licence,
             "roles": [role for role, state in filled.items() if state.active == ref.spec],
         }
-        for ref in registry.list_versions()
+        for ref in models.list_versions()
     ]
     emit(
         rows,
@@ -88,13 +88,13 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a model into object storage. The same content again changes nothing."""
-    from shopvision.models import registry
+    from shopvision import models
 
     if activate is not None:
-        registry.require_role(activate)
-    ref = registry.import_model(source, name=name, tag=tag, options=_options(option or []))
+        models.require_role(activate)
+    ref = models.import_model(source, name=name, tag=tag, options=_options(option or []))
     if activate is not None:
-        registry.activate(activate, ref.spec, force=force)
+        models.activate(activate, ref.spec, force=force)
     serves = f", active for {activate}" if activate else ""
     emit({"spec": ref.spec, "activated": activate}, as_json, lambda: f"{ref.spec}{serves}")
 
@@ -112,25 +112,25 @@ def _options(given: list[str]) -> dict[str, str]:
 @app.command("activate")
 def activate_(role: Role, spec: Spec, force: Force = False, as_json: JsonFlag = False) -> None:
     """Let a model version serve a role from now on."""
-    from shopvision.models import registry
+    from shopvision import models
 
-    registry.activate(role, spec, force=force)
+    models.activate(role, spec, force=force)
     _emit_role(role, as_json)
 
 
 @app.command("rollback")
 def rollback_(role: Role, as_json: JsonFlag = False) -> None:
     """Go back to the version that served the role before."""
-    from shopvision.models import registry
+    from shopvision import models
 
-    registry.rollback(role)
+    models.rollback(role)
     _emit_role(role, as_json)
 
 
 def _emit_role(role: str, as_json: bool) -> None:
-    from shopvision.models import registry
+    from shopvision import models
 
-    state = registry.roles()[role]
+    state = models.roles()[role]
     before = f" (before: {state.previous})" if state.previous else ""
     emit(
         {"role": role, "active": state.active, "previous": state.previous},
@@ -142,9 +142,9 @@ def _emit_role(role: str, as_json: bool) -> None:
 @app.command("show")
 def show(spec: Spec, as_json: JsonFlag = False) -> None:
     """Show the card of a model version."""
-    from shopvision.models import registry
+    from shopvision import models
 
-    card = registry.find(spec).card.model_dump(mode="json")
+    card = models.find(spec).card.model_dump(mode="json")
     emit(card, as_json, lambda: table(("field", "value"), _flat(card)))
 
 

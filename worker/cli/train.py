@@ -92,12 +92,12 @@ def _tell(
     report: TrainingReport, role: str, does: str, *, activate: bool, force: bool, as_json: bool, **more: Any
 ) -> None:
     """Let the model serve, where that was asked for, and say what came of the training."""
-    from shopvision.models import registry
+    from shopvision import models
 
     serves = f": shopvision models import local-dir:{report.folder}"
     if activate:
-        spec = registry.import_model(f"local-dir:{report.folder}").spec
-        registry.activate(role, spec, force=force)
+        spec = models.import_model(f"local-dir:{report.folder}").spec
+        models.activate(role, spec, force=force)
         serves = f", {does} as {spec}"
     data = {
         "model": str(report.folder),
@@ -136,13 +136,13 @@ def ensemble(
     as_json: JsonFlag = False,
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
+    from shopvision import models
     from shopvision.images import PictureDoor
     from shopvision.items.item_files import read_items
     from shopvision.items.pair_files import read_pairs
     from shopvision.items.pair_splits import seen_categories
     from shopvision.matching.fitting.config import DataConfig
     from shopvision.matching.fitting.ensemble_fit import fit_ensemble
-    from shopvision.models import registry
     from shopvision.settings import get_settings
     from worker.cli.evaluate import model_folder
 
@@ -165,7 +165,7 @@ def ensemble(
             on_progress=lambda done, total: bars.stage("members", done, total),
         )
     if activate:
-        registry.activate(MATCHER_ROLE, registry.import_model(f"local-dir:{output}").spec, force=force)
+        models.activate(MATCHER_ROLE, models.import_model(f"local-dir:{output}").spec, force=force)
     data = {
         "model": str(output),
         "spec": card.spec,

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from shopvision import models
 from shopvision.errors import UserError
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.train import train_matcher
-from shopvision.models import registry
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.run import TrainingRun
@@ -105,7 +105,7 @@ def test_from_pairs_to_a_model_that_serves(world: World, tmp_path: Path, set_env
     assert sum(report["pairs"].values()) == PAIRS
     assert report["metrics"]["f1"] > 0.9
     assert report["thresholds"].keys() == {"same", "decision", "different"}
-    assert registry.active("pair_scorer").spec == report["spec"]
+    assert models.active("pair_scorer").spec == report["spec"]
     with pytest.raises(UserError, match="holds a run: continue it with --resume"):
         call("--config", config, "--output", tmp_path / "run")
     assert call("--config", config, "--output", tmp_path / "run", "--resume")["spec"] == report["spec"]

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from shopvision import models
 from shopvision.errors import UserError
-from shopvision.models import registry
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.predict import PlanRanker
 from shopvision.selection.clik.train import train_clik
@@ -89,9 +89,9 @@ def test_from_a_table_to_a_model_that_ranks_plans(
     assert report["activated"]
     assert report["exhibitions"] == {"train": 42, "valid": 18, "test": 0}
     assert report["metrics"]["mrr"] > 1.5 * RANDOM_MRR
-    serving = registry.active("plan_ranker")
+    serving = models.active("plan_ranker")
     assert serving.spec == report["spec"]
-    ranked = PlanRanker(registry.local_copy(serving))({"name": "summer sale"}, sorted(world.images.iterdir())[:5])
+    ranked = PlanRanker(models.local_copy(serving))({"name": "summer sale"}, sorted(world.images.iterdir())[:5])
     assert len(ranked) == 5
     with pytest.raises(UserError, match="holds a run: continue it with --resume"):
         call("--config", config, "--output", tmp_path / "run")
