@@ -6,6 +6,8 @@ them share the work through row locks.
 
 from __future__ import annotations
 
+import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ class Dispatcher(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self._stopping = threading.Event()
+        self._ear, self._bell = socket.socketpair()  # readable as soon as it shall stop
         self._trouble = ""  # already told
 
     def run(self) -> None:
@@ -50,6 +53,7 @@ class Dispatcher(threading.Thread):
                 else:
                     log.exception("dispatcher_failed")
                 self._stopping.wait(ERROR_PAUSE_SECONDS)
+        self._ear.close()
 
     def _serve(self) -> None:
         settings = get_settings()
@@ -76,7 +80,15 @@ class Dispatcher(threading.Thread):
         address = get_engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(address, autocommit=True, connect_timeout=5) as listener:
             listener.execute(f"LISTEN {CHANNEL}")
-            yield lambda seconds: list(listener.notifies(timeout=seconds, stop_after=1))
+            with selectors.DefaultSelector() as selector:
+                selector.register(listener, selectors.EVENT_READ)
+                selector.register(self._ear, selectors.EVENT_READ)
+
+                def wait(seconds: float) -> None:
+                    selector.select(seconds)
+                    list(listener.notifies(timeout=0))
+
+                yield wait
 
     def _tell(self, trouble: str) -> None:
         """One line when trouble begins or becomes another, not one at each try."""
@@ -85,8 +97,9 @@ class Dispatcher(threading.Thread):
         self._trouble = trouble
 
     def stop(self) -> None:
-        """End the thread within one interval."""
+        """End the thread, after what it is doing at this moment."""
         self._stopping.set()
+        self._bell.close()
 
 
 class DispatcherStep(bootsteps.StartStopStep):

@@ -18,6 +18,7 @@ from worker.dispatcher import DispatcherStep
 from worker.health import HealthStep
 from worker.kinds import Phase
 from worker.ledger.running_step import STOP_FILE_VARIABLE
+from worker.stopping import StartingProcessesStep
 
 log = structlog.get_logger(__name__)
 
@@ -81,4 +82,4 @@ def _note_lost_process(sender: Task[..., None], exception: BaseException, args: 
         log.warning("death_not_recorded", chunk_id=args[0], error=explain(error))  # the reaper finds the lease expired
 
 
-app.steps["worker"].update({DispatcherStep, HealthStep})
+app.steps["worker"].update({DispatcherStep, HealthStep, StartingProcessesStep})

@@ -6,6 +6,7 @@ import io
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -70,6 +71,13 @@ def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[BaseHTTP
             request.wfile.write(body)
 
     return page
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    """No answer before the one who asked hangs up, or half a minute is over."""
+    request.connection.settimeout(30)
+    with suppress(OSError):
+        request.connection.recv(1)
 
 
 def asking_for_a_second(

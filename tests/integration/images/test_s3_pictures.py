@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from shopvision.errors import ItemError, JobError
 from shopvision.images import PictureDoor
 from shopvision.settings import get_settings
-from tests.integration.images.site import Site, answer, asking_for_a_second, jpeg, refused
+from tests.integration.images.site import Site, answer, asking_for_a_second, jpeg, refused, silent
 
 
 def test_s3_objects(s3: str, s3_server: str, set_environment: Callable[..., None]) -> None:
@@ -76,7 +75,7 @@ def test_a_store_that_asks_for_time_gets_it(s3_door: PictureDoor, site: Site) ->
     [
         (answer(b"<Error><Code>AccessDenied</Code></Error>", 403), "forbidden"),
         (answer(b"", Content_Length=str(10 * 2**30), ETag='"v1"'), "too_large_bytes"),
-        (lambda _: time.sleep(4), "timeout"),
+        (silent, "timeout"),
     ],
     ids=["no rights", "10 GB", "silent"],
 )

@@ -88,9 +88,7 @@ def test_a_split_ends_soon_after_its_job_was_cancelled_and_begins_anew_when_resu
         return for_ever(context)
 
     job_id = set_split(cancelled_soon)
-    started = time.monotonic()
-    drain()
-    assert time.monotonic() - started < 5
+    drain()  # would not end
     assert (job_progress(job_id).state, job_progress(job_id).total, ready()) == ("cancelled", None, 0)
     assert the_chunk(Chunk.deaths) == 0
     set_split(lambda _: iter("12345"))

@@ -81,7 +81,7 @@ def test_the_dispatcher_looks_instead_of_listening(
     try:
         with connect() as connection:
             submit(connection, "count", {})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not broker_memory.messages:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -89,4 +89,4 @@ def test_the_dispatcher_looks_instead_of_listening(
             assert not connection.scalars(text("SELECT query FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")).all()
     finally:
         running.stop()
-        running.join(10)
+        running.join(30)

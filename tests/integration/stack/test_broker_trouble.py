@@ -26,13 +26,13 @@ MODULE = "tests.integration.stack.echo_tasks"
 class BareWorker:
     """A worker of the queue ``io`` with a Redis of its own."""
 
-    def __init__(self, folder: Path, server: RedisServer) -> None:
+    def __init__(self, folder: Path, server: RedisServer, module: str = MODULE) -> None:
         self._log = folder / "worker.log"
         self.client = redis.Redis.from_url(server.url)
         environment = {
             **os.environ,
             "SHOPVISION_BROKER_URL": server.url,
-            "SHOPVISION_KIND_MODULES": MODULE,
+            "SHOPVISION_KIND_MODULES": module,
             "SHOPVISION_HOME": str(folder / "home"),
             "SHOPVISION_LOG_FORMAT": "json",
         }
@@ -46,7 +46,7 @@ class BareWorker:
         return self._log.read_text(errors="replace")
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not condition():
             assert self.process.poll() is None, f"the worker ended: {self.log()[-3000:]}"
             assert time.monotonic() < deadline, f"not in time: {what}: {self.log()[-3000:]}"

@@ -57,7 +57,7 @@ def values(exposed: bytes) -> dict[tuple[str, ...], float]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -106,7 +106,7 @@ def test_a_connection_that_trickles_is_ended(
     monitor.start()
     address = json.loads(directory.address_file.read_text())
     with socket.create_connection((address["host"], address["port"])) as trickle:
-        trickle.settimeout(5)
+        trickle.settimeout(30)
         trickle.sendall(b"GET /livez HTTP/1.1\r\n")
         assert trickle.recv(1) == b""
     monitor.stop()

@@ -53,13 +53,20 @@ def requests(count: int) -> list[PictureRequest]:
     return [PictureRequest(key, str(key)) for key in range(count)]
 
 
+def soon(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_slow_picture_stalls_nobody() -> None:
     slow = threading.Event()
-    door = Door(on_fetch=lambda uri: slow.wait(10) if uri == "0" else None)  # type: ignore[arg-type, return-value]
+    door = Door(on_fetch=lambda uri: slow.wait(60) if uri == "0" else None)  # type: ignore[arg-type, return-value]
     with reader(door, threads=2, ahead=4).read(requests(300)) as reading:
-        keys = [reading.take(5).key for _ in range(299)]
+        keys = [reading.take(30).key for _ in range(299)]
         slow.set()
-        keys.append(reading.take(5).key)
+        keys.append(reading.take(30).key)
         assert reading.take(0) is None
     assert sorted(keys) == list(range(300))
     assert keys[-1] == 0
@@ -67,9 +74,9 @@ def test_a_slow_picture_stalls_nobody() -> None:
 
 def test_in_order_others_are_read_meanwhile_as_far_as_the_bound() -> None:
     slow = threading.Event()
-    door = Door(on_fetch=lambda uri: slow.wait(10) if uri == "3" else None)  # type: ignore[arg-type, return-value]
+    door = Door(on_fetch=lambda uri: slow.wait(60) if uri == "3" else None)  # type: ignore[arg-type, return-value]
     with reader(door, threads=2, ahead=8).read(requests(40), in_order=True) as reading:
-        assert [reading.take(5).key for _ in range(3)] == [0, 1, 2]
+        assert [reading.take(30).key for _ in range(3)] == [0, 1, 2]
         assert reading.take(0.2) is None
         assert sorted(map(int, door.fetched)) == list(range(3 + 8))
         slow.set()
@@ -79,26 +86,28 @@ def test_in_order_others_are_read_meanwhile_as_far_as_the_bound() -> None:
 def test_what_waits_is_bounded() -> None:
     door = Door()
     with reader(door, threads=4, ahead=10).read(requests(500)) as reading:
-        time.sleep(0.2)
-        assert len(door.fetched) == 10
-        assert len(reading.take_many(7, 1.0)) == 7
-        time.sleep(0.2)
+        soon(lambda: len(door.fetched) == 10)
+        assert len(reading.take_many(7, 30.0)) == 7
+        soon(lambda: len(door.fetched) == 17)
+        time.sleep(0.1)  # nobody takes any: no more are read
         assert len(door.fetched) == 17
 
 
 def test_closing_does_not_wait_for_slow_sources() -> None:
     slow = threading.Event()
-    door = Door(on_fetch=lambda _: slow.wait(10))  # type: ignore[arg-type, return-value]
-    started = time.monotonic()
+    ended: list[str] = []
+
+    def wait(uri: str) -> None:
+        slow.wait(60)
+        ended.append(uri)
+
+    door = Door(on_fetch=wait)
     with reader(door, threads=3).read(requests(50)):
-        pass
-    assert time.monotonic() - started < 1
+        soon(lambda: len(door.fetched) == 3)
+    assert ended == []
     slow.set()
-    deadline = time.monotonic() + 5
-    while any(thread.name.startswith("pictures-") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert len(door.fetched) == 3
+    soon(lambda: not any(thread.name.startswith("pictures-") for thread in threading.enumerate()))
+    assert len(ended) == len(door.fetched) == 3
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -140,7 +149,7 @@ def parts_of(data: bytes, regions: tuple[Any, ...] | None) -> tuple[Any, ...]:
     asked = [PictureRequest(0, "picture", regions=regions)]
     prepare = partial(fit, preprocessing=SQUARE)
     with reader(Door(data), prepare, target=SQUARE.resized).read(asked) as reading:
-        outcome = reading.take(5)
+        outcome = reading.take(30)
     assert isinstance(outcome, ReadPicture)
     return outcome.parts
 

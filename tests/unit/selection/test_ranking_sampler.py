@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import cProfile
 from itertools import permutations
 
 import numpy as np
@@ -217,12 +217,17 @@ def test_small_shops() -> None:
         RankingSampler(data(exhibition("a", [1, 0])), groups=0)
 
 
-def test_a_step_is_drawn_fast() -> None:
-    sampler = RankingSampler(shop(exhibitions=600, products=50))
-    epoch = sampler.epoch(0)
-    seconds = []
-    for _ in range(20):
-        started = time.process_time()
+def test_what_a_step_costs_depends_on_the_groups_alone() -> None:
+    """Not on the matching batch, nor on how many exhibitions and products there are: no loop goes over them."""
+
+    def calls(sampler: RankingSampler) -> int:
+        epoch = sampler.epoch(0)
         next(epoch)
-        seconds.append(time.process_time() - started)
-    assert min(seconds) < 0.005
+        profile = cProfile.Profile()
+        profile.runcall(next, epoch)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    few = RankingSampler(shop(exhibitions=30, products=25), matching_batch=10)
+    many = RankingSampler(shop(exhibitions=600, products=50), matching_batch=512)
+    assert (few.matching_batch, many.matching_batch, few.groups, many.groups) == (10, 512, 12, 12)
+    assert calls(many) < calls(few) + 200  # a new shuffle now and then costs some tens
