@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shopvision.errors import UserError
+from shopvision.images import PictureDoor
+from shopvision.reports.row_writer import replacing
+from shopvision.reports.thumbnails import read_thumbnails
+from shopvision.settings import get_settings
 
 
-def render_page(template: str, output: Path, **context: Any) -> None:
+def render_page(
+    template: str, output: Path, uris: Mapping[int, str], door: PictureDoor | None = None, **context: Any
+) -> None:
     """Render ``template`` to ``output``; an existing page is replaced in one step.
+
+    Args:
+        template: its file's name.
+        output: the HTML file.
+        uris: addresses of the pictures that the page shows; the template finds small ones under the same keys in
+            ``pictures``, but for those that cannot be read.
+        door: that they come through; by default as the settings say.
+        context: what else the template shows.
 
     Raises:
         UserError: the folder of ``output`` does not exist or may not be written.
     """
+    if not uris:
+        pictures = {}
+    elif door is None:
+        with PictureDoor(get_settings()) as own:
+            pictures = read_thumbnails(uris, own)
+    else:
+        pictures = read_thumbnails(uris, door)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -24,13 +44,6 @@ def render_page(template: str, output: Path, **context: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(**context)
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=output.parent, suffix=".part", delete=False
-        ) as part:
-            part.write(html)
-        Path(part.name).chmod(0o644)
-        Path(part.name).replace(output)
-    except OSError as error:
-        raise UserError(f"The report cannot be written to {output}: {error.strerror}. Give another --output.") from None
+    html = environment.get_template(template).render(pictures=pictures, **context)
+    with replacing(output) as part:
+        part.write_text(html, encoding="utf-8")

@@ -13,10 +13,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
 from shopvision.errors import UserError
-from shopvision.images import PictureDoor
-from shopvision.reports import read_thumbnails, render_page
+from shopvision.reports import render_page
 from shopvision.search.items import search_item
-from shopvision.settings import get_settings
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,15 @@ def write_report(
         UserError: the file cannot be written.
     """
     shown = [item for row in rows for item in (row.item, *(neighbour.item for neighbour in row.neighbours))]
-    with PictureDoor(get_settings()) as door:
-        pictures = read_thumbnails({item.image_id: item.uri for item in shown}, door)
     render_page(
         "neighbours.html",
         output,
+        {item.image_id: item.uri for item in shown},
         title="What looks alike",
         subtitle="Each row shows an item and the items nearest to it, with their cosine similarity.",
         facts=[("items shown", f"{len(rows):,}"), *facts],
         rows=rows,
         failures=failures,
-        pictures=pictures,
     )
 
 

@@ -11,12 +11,10 @@ from typing import Any
 from sqlalchemy import Integer, and_, cast, func, or_, select
 
 from shopvision.catalogue.tables import Item, ItemImage, Plan
-from shopvision.database import connect
+from shopvision.database import connect, snapshot
 from shopvision.errors import UserError
-from shopvision.images import PictureDoor
-from shopvision.reports import read_thumbnails, render_page
+from shopvision.reports import render_page
 from shopvision.selection.tables import PlanRanking, PlanRankingState
-from shopvision.settings import get_settings
 
 BEST, WORST = 6, 3
 
@@ -84,7 +82,8 @@ def plans_of(job_id: uuid.UUID, *, best: int = BEST, worst: int = WORST) -> list
         UserError: there is none.
     """
     state, plan = PlanRankingState.__table__.c, Plan.__table__.c
-    with connect() as connection:
+    # One moment, because a plan may be ranked or deleted between two statements.
+    with snapshot() as connection:
         rows = connection.execute(
             select(*plan, *(column for column in state if column.name != "plan_id"))
             .select_from(Plan)
@@ -167,11 +166,10 @@ def write_report(
         for plan in plans
         for picture in (*plan.best, *plan.worst, *([plan.former] if plan.former else []))
     }
-    with PictureDoor(get_settings()) as door:
-        pictures = read_thumbnails(shown, door)
     render_page(
         "plan_rankings.html",
         output,
+        shown,
         title="Pictures for promotion plans",
         subtitle="Each plan with the pictures that fit its topic best, and those that fit it worst, with their scores.",
         facts=[
@@ -181,5 +179,4 @@ def write_report(
         ],
         plans=plans,
         failures=failures,
-        pictures=pictures,
     )

@@ -177,9 +177,9 @@ def show(item_id: Annotated[str, typer.Argument(help="The item's id.")], as_json
     """Show an item with its pictures."""
     from sqlalchemy import text
 
-    from shopvision.database import connect
+    from shopvision.database import snapshot
 
-    with connect() as connection:
+    with snapshot() as connection:
         row = connection.execute(
             text("SELECT to_jsonb(items) - 'content_hash' FROM items WHERE item_id = :item_id"), {"item_id": item_id}
         ).scalar()
@@ -201,9 +201,7 @@ def show(item_id: Annotated[str, typer.Argument(help="The item's id.")], as_json
         fields = [(name, value) for name, value in item.items() if name != "images" and value not in (None, [], {})]
         columns = ("position", "image_id", "view", "embeddings", "uri")
         shown = [[picture[column] for column in columns] for picture in item["images"]]
-        return Group(
-            table(("field", "value"), [(name, Text(str(value))) for name, value in fields]), "", table(columns, shown)
-        )
+        return Group(table(("field", "value"), fields), "", table(columns, shown))
 
     emit(item, as_json, render)
 
@@ -213,9 +211,9 @@ def stats(as_json: JsonFlag = False) -> None:
     """Count what the catalogue holds."""
     from sqlalchemy import text
 
-    from shopvision.database import connect
+    from shopvision.database import snapshot
 
-    with connect() as connection:
+    with snapshot() as connection:
         counts = connection.execute(
             text(
                 """

@@ -18,7 +18,7 @@ from sqlalchemy import exists, select
 
 from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.catalogue.tables import ItemImage
-from shopvision.database import connect
+from shopvision.database import snapshot
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
@@ -60,7 +60,7 @@ def choose_items() -> Catalogue:
         .order_by(ItemRow.item_id)
         .limit(MOST_LEARNT + MOST_RELISTED)
     )
-    with connect() as connection:
+    with snapshot() as connection:
         items = tuple(items_from_catalogue(connection, connection.scalars(wanted).all()).values())
     relisted = items[::EVERY][:MOST_RELISTED]
     return Catalogue(relisted, tuple(item for item in items if item not in relisted)[:MOST_LEARNT])

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.evaluation.calibration import verdicts
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item
 from shopvision.items.text_normalisation import normalise
 from shopvision.items.word_overlap import WORD, distinct_words
 from shopvision.matching.fitting.evaluate import MatchingReport
-from shopvision.reports import read_thumbnails, render_page
+from shopvision.reports import render_page
 
 MOST_ERRORS = 1000  # of each kind
 BORDERLINE = 50
@@ -58,13 +57,11 @@ def matching_errors(report: MatchingReport, *, borderline: int = BORDERLINE) -> 
     decision = report.thresholds["decision"]
     found = probabilities >= decision
     distance = np.abs(probabilities - decision)
-    zone = report.thresholds
-    verdict = verdicts(probabilities, same=zone["same"], different=zone["different"])
 
     def of(kind: str, mask: NDArray[np.bool_], nearest: int) -> Iterator[PairError]:
         rows = np.flatnonzero(mask)
         for row in rows[np.argsort(nearest * distance[rows], kind="stable")].tolist():
-            yield PairError(row, kind, float(probabilities[row]), str(verdict[row]))
+            yield PairError(row, kind, float(probabilities[row]), str(report.called[row]))
 
     return [
         *of("wrong", found & ~truth, -1),
@@ -90,20 +87,14 @@ def write_error_page(
     errors = matching_errors(report)
     kinds = {kind: [error for error in errors if error.kind == kind] for kind in ("wrong", "missed", "borderline")}
     shown = {kind: [_Shown(report, error) for error in of[:most]] for kind, of in kinds.items()}
-    pictures: dict[int, str] = {}
-    if door is not None:
-        wanted = {
-            row: report.table.items[row].picture
-            for of in shown.values()
-            for pair in of
-            for row in pair.rows
-            if report.table.items[row].picture
-        }
-        pictures = read_thumbnails(wanted, door)
+    items = report.table.items
+    rows = set() if door is None else {row for of in shown.values() for pair in of for row in pair.rows}
     metrics = report.metrics
     render_page(
         "pair_errors.html",
         output,
+        {row: items[row].picture for row in rows if items[row].picture},
+        door,
         title="Pairs that the model gets wrong",
         subtitle="Words that only one side has are marked. The most certain mistakes come first: look there for wrong "
         "labels as well.",
@@ -118,7 +109,6 @@ def write_error_page(
         ],
         kinds=shown,
         left_out={kind: max(len(of) - most, 0) for kind, of in kinds.items()},
-        pictures=pictures,
     )
 
 

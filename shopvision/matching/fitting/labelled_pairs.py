@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shopvision.database import connect
+from shopvision.database import snapshot
 from shopvision.errors import UserError
 from shopvision.items.item_files import read_items
 from shopvision.items.pair_files import read_pairs
@@ -22,7 +22,8 @@ def read_splits(config: MatcherConfig) -> dict[str, PairTable]:
     """
     source = config.data
     if source.pairs is None:
-        with connect() as connection:
+        # One moment, because an item may be deleted between two statements.
+        with snapshot() as connection:
             table, where = reviewed_pairs(connection), "The catalogue's reviews"
     else:
         items = None if source.items is None else read_items(source.items, images=source.images)

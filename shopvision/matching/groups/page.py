@@ -11,14 +11,12 @@ from typing import Any
 from sqlalchemy import func, select
 
 from shopvision.database import among, snapshot
-from shopvision.images import PictureDoor
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.matching.fitting.error_page import Field, compare
 from shopvision.matching.groups.reviews import read_pairs_to_review
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
-from shopvision.reports import read_thumbnails, render_page
-from shopvision.settings import get_settings
+from shopvision.reports import render_page
 
 GROUPS, PAIRS = 500, 200
 MEMBERS = 12  # of a group that are shown
@@ -167,11 +165,10 @@ def write_report(
     items = [item for group in page.groups for item in group.items]
     items += [item for pair in (*page.borderline, *page.conflicts) for item in (pair.left, pair.right)]
     number = {item.picture: place for place, item in enumerate(items) if item.picture}
-    with PictureDoor(get_settings()) as door:
-        pictures = read_thumbnails({place: picture for picture, place in number.items()}, door)
     render_page(
         "item_groups.html",
         output,
+        {place: picture for picture, place in number.items()},
         title="Items that are the same product",
         subtitle="What differs is marked. Decide pairs and items by a click; the file of your decisions goes into "
         "`shopvision pairs reviews import`.",
@@ -179,7 +176,6 @@ def write_report(
         page=page,
         number=number,
         failures=failures,
-        pictures=pictures,
     )
 
 

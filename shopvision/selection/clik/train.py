@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.database import connect
+from shopvision.database import snapshot
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.models.card import ModelCard
@@ -107,7 +107,7 @@ def read_splits(config: ClikConfig) -> dict[str, RankingData]:
     if source.table is not None and source.label is not None:
         data = read_table(source.table, label=source.label, images=source.images, columns=source.columns)
     else:
-        with connect() as connection:
+        with snapshot() as connection:
             data = from_catalogue(connection, source.label)
     splits, _ = refine(data, config.refine)
     return splits

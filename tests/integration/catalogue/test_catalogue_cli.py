@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from shopvision.catalogue import delete_items
+from shopvision.database import connect
 from shopvision.settings import get_settings
+from tests.integration.meanwhile import right_after
 from worker.cli import catalogue, plans
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -41,6 +44,24 @@ def test_import_show_stats(tmp_path: Path) -> None:
     stats = json.loads(shop(catalogue.app, "stats", "--json").stdout)
     assert (stats["items"], stats["pictures"], stats["categories"]) == (1, 1, {"Men": 1})
     assert "pictures" in shop(catalogue.app, "stats").stdout
+
+
+def test_what_is_shown_was_there_at_one_moment(tmp_path: Path) -> None:
+    file = tmp_path / "items.jsonl"
+    file.write_text(json.dumps({"item_id": "1", "images": ["a.jpg"], "category": "Men"}), encoding="utf-8")
+    shop(catalogue.app, "import", file)
+
+    def delete() -> None:
+        with connect() as connection:
+            delete_items(connection, ["1"])
+
+    with right_after("FROM items", delete):
+        shown = json.loads(shop(catalogue.app, "show", "1", "--json").stdout)
+    assert len(shown["images"]) == 1
+    shop(catalogue.app, "import", file)
+    with right_after("FROM items", delete):
+        stats = json.loads(shop(catalogue.app, "stats", "--json").stdout)
+    assert (stats["items"], stats["categories"]) == (1, {"Men": 1})
 
 
 def test_workers_of_a_local_stack_may_read_what_was_imported(tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from shopvision.catalogue import delete_items
 from shopvision.database import connect
 from shopvision.errors import UserError
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.groups.reviews import import_reviews, pairs_to_review, reviewed_pairs, write_review_list
 from shopvision.matching.tables import PairReview
 from tests.conftest import Run
 from tests.integration.matching.pairs import fill_shop
+from tests.integration.meanwhile import right_after
 
 Review = tuple[str, str, str, str | None, str | None]
 
@@ -83,6 +87,19 @@ def test_a_list_that_is_filled_in_comes_back(version: int, tmp_path: Path) -> No
     assert (again.written, again.unchanged) == (0, 2)
     with connect() as connection:
         assert sorted(reviewed_pairs(connection).labels.tolist()) == [0, 1]
+
+
+def test_items_that_are_deleted_while_reviews_are_read_are_learnt_from(version: int, tmp_path: Path) -> None:
+    pairs = ("a1,a2,same", "a2,a3,same", "b1,b2,same", "a1,b1,different", "a2,b2,different", 'b1,"c""1",different')
+    import_reviews(file(tmp_path, "left_item_id,right_item_id,verdict", *pairs))
+    config = MatcherConfig.model_validate({"data": {"catalogue": True}, "model": {"family": "text_two_tower"}})
+
+    def delete() -> None:
+        with connect() as connection:
+            delete_items(connection, ["a1"])
+
+    with right_after("FROM pair_reviews", delete), pytest.raises(UserError, match="6 pairs form 1 groups"):
+        read_splits(config)
 
 
 def test_both_orders_are_one_pair_and_the_last_file_counts(version: int, tmp_path: Path) -> None:

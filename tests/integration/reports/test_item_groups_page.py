@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from shopvision.catalogue import delete_items
+from shopvision.database import connect
 from shopvision.items.item import Item
 from shopvision.matching.groups.group_update import update_groups
 from shopvision.matching.groups.page import MatchingPage, ShownGroup, ShownPair, matching_page, write_report
 from shopvision.matching.groups.reviews import import_reviews
 from tests.conftest import Run
 from tests.integration.matching.pairs import HOSTILE, JOB, add_job, fill_shop
+from tests.integration.meanwhile import right_after
 
 
 @pytest.fixture
@@ -47,6 +50,17 @@ def test_groups_say_what_their_items_share_and_where_they_differ(version: int) -
     assert [group.is_changed for group in matching_page(version, uuid.UUID(int=9)).groups] == [False, False]
     limited = matching_page(version, JOB, most_groups=1, most_pairs=1)
     assert (len(limited.groups), len(limited.borderline), limited.totals["groups"]) == (1, 1, 2)
+
+
+def test_items_that_are_deleted_while_the_page_is_read_are_on_it(version: int) -> None:
+    def delete() -> None:
+        with connect() as connection:
+            delete_items(connection, ["a1"])
+
+    with right_after("FROM item_group_members", delete):
+        page = matching_page(version, JOB, decision=0.6)
+    assert [item.item_id for item in page.groups[0].items] == ["a1", "a2", "a3"]
+    assert len(page.borderline) == 2
 
 
 def test_a_reviewer_decides_in_the_page_and_the_file_is_imported(

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from shopvision.catalogue import upsert_plans
 from shopvision.catalogue.importing import PLANS_KIND, Importer, items_kind
 from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
 from shopvision.errors import UserError
+from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.data import RankingData, from_catalogue
+from shopvision.selection.clik.train import read_splits
 from shopvision.selection.topic import Topic
+from tests.integration.meanwhile import right_after
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -54,6 +58,21 @@ def load(folder: Path, items: list[dict[str, Any]] = ITEMS, plans: list[dict[str
 def read(label: str | None = None) -> RankingData:
     with connect() as connection:
         return from_catalogue(connection, label)
+
+
+def test_a_plan_that_arrives_while_the_data_are_read_is_left_for_the_next_run(tmp_path: Path) -> None:
+    load(tmp_path)
+    late = {"plan_id": "late", "name": "Late", "member_item_ids": ["a", "b"]}
+
+    def add_plan() -> None:
+        with connect() as connection:
+            upsert_plans(connection, [late])
+
+    whole = {"fractions": (1, 0, 0), "min_positive": 1, "min_distinct_labels": 1, "min_products": 1}
+    config = {"data": {"catalogue": True}, "refine": {**whole, "shared_products": True}}
+    with right_after("FROM plans", add_plan):
+        data = read_splits(ClikConfig.model_validate(config))["train"]
+    assert {exhibition.exhibition_id for exhibition in data.exhibitions} == {"men", "summer"}
 
 
 def rows(data: RankingData) -> dict[str, list[tuple[str, float]]]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
+from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.selection.report import RankedPicture, RankedPlan, latest_job, plans_of, write_report
 from tests.conftest import Run
+from tests.integration.meanwhile import right_after
 from tests.integration.reports.conftest import browser_page
 from tests.integration.selection.conftest import RankingShop
 
@@ -65,6 +67,29 @@ def test_a_job_shows_the_plans_that_no_later_one_ranked(season: RankingShop) -> 
     assert {plan.topic.plan_id for plan in plans_of(second)} == {"2", "3"}
     [only] = plans_of(latest_job())
     assert (only.is_new_top, only.former) == (False, None)
+
+
+def test_what_a_job_ranks_while_the_page_is_read_comes_on_the_next_page(shop: RankingShop) -> None:
+    shop.add_item("a", (250, 0, 0))
+    shop.add_plan("1", "red", "a")
+    shop.run()
+    job_id = latest_job()
+
+    def rank_another() -> None:
+        shop.add_plan("2", "green", "a")
+        with connect() as connection:
+            for table, values in (
+                (
+                    "plan_ranking_states",
+                    "'2', model_version_id, job_id, ranked_at, candidates, unreadable, unreadable_pictures",
+                ),
+                ("plan_rankings", "'2', model_version_id, image_id, rank, score, job_id"),
+            ):
+                columns = values.replace("'2'", "plan_id")
+                connection.execute(text(f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table}"))
+
+    with right_after("FROM plans", rank_another):
+        assert [plan.topic.plan_id for plan in plans_of(job_id)] == ["1"]
 
 
 def test_a_former_picture_that_left_the_catalogue_is_said(season: RankingShop, tmp_path: Path) -> None:
