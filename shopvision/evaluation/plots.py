@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shopvision.evaluation.bootstrap import Measured
-from shopvision.evaluation.pair_metrics import Curve, Floats, Reliability, confusion, reliability, sweep
+from shopvision.evaluation.pair_metrics import Curve, Floats, confusion, sweep
+from shopvision.evaluation.reliability import Reliability, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

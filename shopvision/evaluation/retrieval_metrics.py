@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
 _ROWS = 1024
+TOLERANCE, ITERATIONS = 1e-6, 1000  # of the gradient; reached long before the last iteration
 
 
 def recall_at(queries: Vectors, gallery: Vectors, targets: NDArray[np.int64], ks: tuple[int, ...]) -> Floats:
@@ -93,12 +92,14 @@ def linear_evaluation(
         vectors: (n, h).
         labels: (n,) class names. Classes with one row are left out, because they cannot be both fitted and measured.
         held_out: share of each class that is measured; of every class at least one row.
-        regularisation: weight of half the squared weights beside the summed loss over rows (1 / C of scikit-learn).
+        regularisation: weight of half the squared weights beside the summed loss over rows.
         seed: of the choice of held-out rows.
 
     Returns:
         None where there are fewer than two classes of two rows or more: then there is nothing to tell apart.
     """
+    from sklearn.linear_model import LogisticRegression
+
     names, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(sizes >= 2)
     if len(kept) < 2:
@@ -114,41 +115,9 @@ def linear_evaluation(
     fitted = (classes >= 0) & ~measured
     scaled = (vectors - vectors[fitted].mean(axis=0)).astype(np.float64)
     scaled /= np.sqrt((scaled[fitted] ** 2).mean()) or 1.0
-    weights = fit_logistic_regression(scaled[fitted], classes[fitted], len(kept), regularisation)
+    # Of two classes scikit-learn keeps the difference of the weights, whose square counts half in the sum of both.
+    inverse = (2 if len(kept) == 2 else 1) / regularisation
+    model = LogisticRegression(C=inverse, tol=TOLERANCE, max_iter=ITERATIONS).fit(scaled[fitted], classes[fitted])
     correct = np.full(len(labels), np.nan)
-    predicted = (scaled[measured] @ weights[:-1] + weights[-1]).argmax(axis=1)
-    correct[measured] = predicted == classes[measured]
+    correct[measured] = model.predict(scaled[measured]) == classes[measured]
     return LinearEvaluation(correct, len(kept))
-
-
-def fit_logistic_regression(
-    features: Floats, classes: NDArray[np.int64], count: int, regularisation: float = 1.0
-) -> Floats:
-    """Multinomial logistic regression at its optimum.
-
-    Args:
-        features: (n, d).
-        classes: (n,) 0 .. count - 1.
-        count: number of classes.
-        regularisation: see ``linear_evaluation``; the biases (last row) are not regularised.
-
-    Returns:
-        (d + 1, count) weights, the last row the biases.
-    """
-    extended = np.concatenate([features, np.ones((len(features), 1))], axis=1)
-    target = np.eye(count)[classes]
-    penalised = np.ones((extended.shape[1], 1))
-    penalised[-1] = 0.0
-
-    def loss_and_gradient(flat: Floats) -> tuple[float, Floats]:
-        weights = flat.reshape(-1, count)
-        logits = extended @ weights
-        log_probabilities = logits - logsumexp(logits, axis=1, keepdims=True)
-        penalty = regularisation * penalised * weights
-        loss = -(target * log_probabilities).sum() + 0.5 * (penalty * weights).sum()
-        gradient = extended.T @ (np.exp(log_probabilities) - target) + penalty
-        return float(loss) / len(extended), gradient.ravel() / len(extended)
-
-    start = np.zeros(extended.shape[1] * count)
-    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-6})
-    return np.asarray(found.x, np.float64).reshape(-1, count)

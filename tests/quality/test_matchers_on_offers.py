@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from shopvision.evaluation.bootstrap import Measured
-from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs, precision_recall_f1, roc_auc
+from shopvision.evaluation.pair_measurement import measure_pairs
+from shopvision.evaluation.pair_metrics import best_f1_threshold, confusion, roc_auc
 from shopvision.items.code_agreement import SAME, SIMILAR, agreement, item_codes
 from shopvision.items.pair_files import read_pairs
 from shopvision.items.pair_table import PairTable
@@ -76,12 +77,12 @@ def test_a_matcher_learns_offers(name: str, data: Path, trained: Train, tmp_path
     measured = measure_pairs(probabilities, test.labels, decision)
     make_item_encoder("wheel:minilm", tmp_path / "zero")
     cosine = PairScorer(tmp_path / "zero").score(test.items, test.left, test.right)
-    rule = precision_recall_f1(by_codes(test), test.labels, 0.5)
+    rule = confusion(by_codes(test), test.labels, 0.5)
     zero_shot = best_f1_threshold(cosine, test.labels)[1], roc_auc(cosine, test.labels)
     rows: list[list[Any]] = [
         ["matcher", *(cell(measured[metric]) for metric in ("precision", "recall", "f1", "roc_auc"))],
         ["cosine of the same encoder, threshold chosen on test", "", "", *(f"{value:.3f}" for value in zero_shot)],
-        ["rule: a model code is shared", *(f"{value:.3f}" for value in rule), ""],
+        ["rule: a model code is shared", *(f"{value:.3f}" for value in (rule.precision, rule.recall, rule.f1)), ""],
     ]
     verdicts = scorer.verdicts(probabilities)
     for verdict in ("same", "review", "different"):

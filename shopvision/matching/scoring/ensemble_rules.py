@@ -18,9 +18,9 @@ from scipy.special import expit, logit
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import SURENESS
 from shopvision.evaluation.pair_metrics import best_f1_threshold
-from shopvision.evaluation.retrieval_metrics import fit_logistic_regression
 
 REGULARISATION = 1.0
+TOLERANCE, ITERATIONS = 1e-8, 1000  # of the gradient; reached long before the last iteration
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -121,6 +121,8 @@ class LogisticStacking:
         Raises:
             UserError: all labels are equal, or a model scored no pair.
         """
+        from sklearn.linear_model import LogisticRegression
+
         table, truth = _table(probabilities), np.asarray(labels, np.int64)
         unused = np.flatnonzero(np.isnan(table).all(axis=0))
         if unused.size:
@@ -129,9 +131,9 @@ class LogisticStacking:
             raise UserError(f"All {len(truth):,} pairs have one label: stacking needs pairs of both.")
         odds = _log_odds(table)
         centres = np.nanmean(odds, axis=0)
-        fitted = fit_logistic_regression(np.nan_to_num(odds - centres, nan=0.0), truth, 2, regularisation)
-        difference = fitted[:, 1] - fitted[:, 0]
-        return cls(difference[:-1], centres, float(difference[-1]))
+        model = LogisticRegression(C=2 / regularisation, tol=TOLERANCE, max_iter=ITERATIONS)
+        model.fit(np.nan_to_num(odds - centres, nan=0.0), truth)
+        return cls(model.coef_[0], centres, float(model.intercept_[0]))
 
     def predict(self, probabilities: ArrayLike) -> Floats:
         """(n,) probabilities of "the same item" from (n, m)."""

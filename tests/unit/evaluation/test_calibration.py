@@ -25,7 +25,8 @@ from shopvision.evaluation.calibration import (
     verdicts,
     wilson_interval,
 )
-from shopvision.evaluation.pair_metrics import best_f1_threshold, ece, log_loss, roc_auc
+from shopvision.evaluation.pair_metrics import best_f1_threshold, log_loss, roc_auc
+from shopvision.evaluation.reliability import reliability
 
 
 def overconfident(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +68,8 @@ def test_temperature_finds_the_truth_and_mends_the_probabilities() -> None:
     assert calibration["scale"] == pytest.approx(1 / 3, rel=0.03)
     assert calibration["shift"] == pytest.approx(-2 / 3, abs=0.05)
     plain, mended = apply({"method": "none"}, logits), apply(calibration, logits)
-    assert ece(plain, labels) > 0.1
-    assert ece(mended, labels) < 0.02
+    assert reliability(plain, labels).ece > 0.1
+    assert reliability(mended, labels).ece < 0.02
     assert log_loss(mended, labels) < log_loss(plain, labels)
     assert roc_auc(mended, labels) == pytest.approx(roc_auc(plain, labels), abs=1e-4)
 

@@ -10,19 +10,18 @@ import sklearn.metrics
 from sklearn.calibration import calibration_curve
 
 from shopvision.errors import UserError
+from shopvision.evaluation import pair_measurement
+from shopvision.evaluation.bootstrap import resampled
+from shopvision.evaluation.pair_measurement import measure_pairs
 from shopvision.evaluation.pair_metrics import (
     average_precision,
     best_f1_threshold,
-    brier,
     confusion,
-    ece,
     log_loss,
-    measure_pairs,
-    precision_recall_f1,
-    reliability,
     roc_auc,
     sweep,
 )
+from shopvision.evaluation.reliability import reliability
 
 
 def pairs(count: int, seed: int, *, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -34,12 +33,15 @@ def pairs(count: int, seed: int, *, steps: int | None = None) -> tuple[np.ndarra
 
 
 @pytest.mark.parametrize(("seed", "steps"), [(0, None), (1, 20), (2, 3)])
-def test_scikit_learn_agrees(seed: int, steps: int | None) -> None:
+def test_scikit_learn_and_counting_agree(seed: int, steps: int | None) -> None:
     probabilities, labels = pairs(701, seed, steps=steps)
-    assert roc_auc(probabilities, labels) == pytest.approx(sklearn.metrics.roc_auc_score(labels, probabilities))
-    expected = sklearn.metrics.average_precision_score(labels, probabilities)
-    assert average_precision(probabilities, labels) == pytest.approx(expected)
-    assert brier(probabilities, labels) == pytest.approx(sklearn.metrics.brier_score_loss(labels, probabilities))
+    distance = probabilities[labels == 1][:, None] - probabilities[labels == 0]
+    expected = (np.sign(distance).mean() + 1) / 2
+    assert roc_auc(probabilities, labels) == pytest.approx(expected, rel=1e-12)
+    at = [probabilities >= score for score in probabilities[labels == 1]]  # each positive at its own cut
+    assert average_precision(probabilities, labels) == pytest.approx(
+        np.mean([labels[found].mean() for found in at]), rel=1e-12
+    )
     assert log_loss(probabilities, labels) == pytest.approx(sklearn.metrics.log_loss(labels, probabilities))
     for threshold in (0.1, 1 / 3, 0.5, 0.8):
         predicted = probabilities >= threshold
@@ -47,7 +49,7 @@ def test_scikit_learn_agrees(seed: int, steps: int | None) -> None:
         (tn, fp), (fn, tp) = sklearn.metrics.confusion_matrix(labels, predicted)
         assert counts == type(counts)(tp, fp, fn, tn)
         expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="binary")[:3]
-        assert precision_recall_f1(probabilities, labels, threshold) == pytest.approx(expected)
+        assert (counts.precision, counts.recall, counts.f1) == pytest.approx(expected)
         assert counts.accuracy == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted))
 
 
@@ -91,23 +93,23 @@ def test_ece_against_scikit_learns_bins_and_by_hand() -> None:
     observed, expected = calibration_curve(labels, probabilities, n_bins=15, strategy="quantile")
     np.testing.assert_allclose(bins.observed, observed)
     np.testing.assert_allclose(bins.expected, expected)
-    assert ece(probabilities, labels) == pytest.approx(np.abs(observed - expected).mean())
+    assert reliability(probabilities, labels).ece == pytest.approx(np.abs(observed - expected).mean())
     # Bins of 1 and 2: |0.2 - 0| + |(0.6 + 0.9) - 1| over 3 pairs.
-    assert ece([0.9, 0.2, 0.6], [1, 0, 0], bins=2) == pytest.approx((0.2 + 0.5) / 3)
+    assert reliability([0.9, 0.2, 0.6], [1, 0, 0], bins=2).ece == pytest.approx((0.2 + 0.5) / 3)
     # Fewer pairs than bins: each pair is a bin.
-    assert ece([0.9, 0.2], [1, 0]) == pytest.approx(0.15)
+    assert reliability([0.9, 0.2], [1, 0]).ece == pytest.approx(0.15)
 
 
 def test_ties_across_bins_do_not_depend_on_the_order_of_rows() -> None:
     tied, labels = np.full(40, 0.25), np.repeat([1, 0], [10, 30])
-    assert ece(tied, labels) == pytest.approx(0)
-    assert ece(tied, labels[::-1]) == pytest.approx(0)
+    assert reliability(tied, labels).ece == pytest.approx(0)
+    assert reliability(tied, labels[::-1]).ece == pytest.approx(0)
 
 
 def test_noise_is_what_perfect_calibration_shows() -> None:
     generator = np.random.default_rng(8)
     probabilities = generator.beta(1, 3, 600)
-    drawn = [ece(probabilities, generator.random(600) < probabilities) for _ in range(400)]
+    drawn = [reliability(probabilities, generator.random(600) < probabilities).ece for _ in range(400)]
     assert reliability(probabilities, np.arange(600) % 2).noise == pytest.approx(np.mean(drawn), rel=0.05)
 
 
@@ -152,7 +154,7 @@ def test_measured_values_are_those_of_the_functions_and_intervals_those_of_a_loo
         "accuracy": lambda p, y: confusion(p, y, 0.4).accuracy,
         "roc_auc": lambda p, y: sklearn.metrics.roc_auc_score(y, p),
         "average_precision": lambda p, y: sklearn.metrics.average_precision_score(y, p),
-        "brier": brier,
+        "brier": lambda p, y: sklearn.metrics.brier_score_loss(y, p),
         "log_loss": log_loss,
     }
     generator = np.random.default_rng(10)
@@ -163,7 +165,7 @@ def test_measured_values_are_those_of_the_functions_and_intervals_those_of_a_loo
         low, high = measured[name].low, measured[name].high
         np.testing.assert_allclose([low, high], expected, atol=0.15 * (high - low), err_msg=name)
     assert list(measured) == [*list(functions)[:6], "ece", "brier", "log_loss"]
-    assert measured["ece"].value == pytest.approx(ece(probabilities, labels))
+    assert measured["ece"].value == pytest.approx(reliability(probabilities, labels).ece)
     assert measured["precision"].units == (probabilities >= 0.4).sum()
     assert measured["recall"].units == labels.sum()
 
@@ -177,5 +179,15 @@ def test_chance_is_a_guess_that_finds_as_many() -> None:
         assert measured[name].random == pytest.approx(np.mean([getattr(one, name) for one in guesses]), rel=0.03)
         assert math.isnan(measured[name].low)
     constant = np.full(200, labels.mean())
-    assert measured["brier"].random == pytest.approx(brier(constant, labels))
+    assert measured["brier"].random == pytest.approx(sklearn.metrics.brier_score_loss(labels, constant))
     assert measured["log_loss"].random == pytest.approx(log_loss(constant, labels))
+
+
+def test_draws_of_the_bootstrap_are_scikit_learns_with_weights() -> None:
+    probabilities, labels = pairs(120, 13, steps=20)
+    drawn = next(resampled(120, resamples=5, seed=3))
+    ours = pair_measurement._ranking(drawn, *pair_measurement._tied(probabilities, labels == 1))
+    for row, weights in zip(ours, drawn, strict=True):
+        given = {"y_true": labels, "y_score": probabilities, "sample_weight": weights}
+        expected = sklearn.metrics.roc_auc_score(**given), sklearn.metrics.average_precision_score(**given)
+        np.testing.assert_allclose(row, expected, rtol=1e-12)
