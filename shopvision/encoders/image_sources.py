@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from shopvision.encoders.image_networks import KIND, build_timm
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
-from shopvision.models.card import Architecture, ModelCard, as_folder_name, sha256_of
+from shopvision.models.card import Architecture, ModelCard, as_folder_name
 from shopvision.models.version_folder import weights_file, write_version
 from shopvision.models.weights import load_strictly
+from shopvision.storage import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from torch import Tensor
 from shopvision.encoders.e5_file import E5File
 from shopvision.encoders.text_networks import Pooling, drop_pooler
 from shopvision.errors import UserError
-from shopvision.models.card import sha256_of
+from shopvision.storage import sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

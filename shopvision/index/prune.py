@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 
 from shopvision.database import connect
 from shopvision.database.batches import delete_in_batches
 from shopvision.index.tables import Embedding, IndexChange, IndexGeneration
-from shopvision.models.superseded import superseded_versions
-from shopvision.settings import get_settings
+from shopvision.models.superseded import delete_old_rows, superseded_versions
 
 BATCH_ROWS = 10_000
 
 
 def prune() -> dict[str, int]:
     """Delete what is older than ``keep_superseded_days``; a version that backs a current index keeps everything."""
-    long_ago = func.now() - timedelta(days=get_settings().keep_superseded_days)
     with connect() as connection:
         current = set(
             connection.scalars(select(IndexGeneration.model_version_id).where(IndexGeneration.is_current)).all()
@@ -26,15 +22,7 @@ def prune() -> dict[str, int]:
     for version in superseded_versions():
         if version in current:
             continue
-        old = (
-            select(Embedding.image_id)
-            .where(Embedding.model_version_id == version, Embedding.embedded_at < long_ago)
-            .order_by(Embedding.embedded_at)
-            .limit(BATCH_ROWS)
-        )
-        deleted += delete_in_batches(
-            delete(Embedding).where(Embedding.model_version_id == version, Embedding.image_id.in_(old))
-        )
+        deleted += delete_old_rows(version, Embedding.image_id, Embedding.embedded_at, at_once=BATCH_ROWS)
         still_there = select(Embedding.image_id).where(
             Embedding.model_version_id == version, Embedding.image_id == IndexChange.image_id
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,19 @@ class PairTable:
     def used_items(self) -> list[Item]:
         """The items that are in some pair."""
         return [self.items[row] for row in self.item_rows().tolist()]
+
+    def compact(self) -> PairTable:
+        """The same pairs, with ``used_items`` as all its items."""
+        rows = self.item_rows()
+        left, right = (np.searchsorted(rows, side).astype(np.int32) for side in (self.left, self.right))
+        return replace(self, items=tuple(self.used_items()), left=left, right=right)
+
+    def without_items(self, rows: Collection[int]) -> NDArray[np.bool_]:
+        """(n,) which pairs have none of the items in some rows."""
+        named = np.zeros(len(self.items), bool)
+        named[list(rows)] = True
+        mask: NDArray[np.bool_] = ~(named[self.left] | named[self.right])
+        return mask
 
     def fingerprint(self) -> str:
         """sha256, in hex, of ids and contents of the items in some pair, and of the pairs in order with labels."""

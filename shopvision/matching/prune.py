@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, text
 
 from shopvision.database.batches import delete_in_batches
 from shopvision.matching.tables import ItemVector
-from shopvision.models.superseded import superseded_versions
+from shopvision.models.superseded import delete_old_rows, superseded_versions
 from shopvision.settings import get_settings
 
 BATCH_ROWS = 10_000
@@ -35,14 +35,8 @@ def prune() -> dict[str, int]:
     keep = timedelta(days=get_settings().keep_superseded_days)
     deleted = {"pair_scores": 0, "item_vectors": 0}
     for version in superseded_versions():
-        old = (
-            select(ItemVector.item_id)
-            .where(ItemVector.model_version_id == version, ItemVector.computed_at < func.now() - keep)
-            .order_by(ItemVector.computed_at)
-            .limit(BATCH_ROWS)
-        )
-        deleted["item_vectors"] += delete_in_batches(
-            delete(ItemVector).where(ItemVector.model_version_id == version, ItemVector.item_id.in_(old))
+        deleted["item_vectors"] += delete_old_rows(
+            version, ItemVector.item_id, ItemVector.computed_at, at_once=BATCH_ROWS
         )
         deleted["pair_scores"] += delete_in_batches(partial(_delete_old_scores, version=version, keep=keep))
     return deleted

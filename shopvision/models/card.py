@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -108,9 +107,3 @@ def split_spec(spec: str) -> tuple[str, str]:
     if not (re.fullmatch(_FOLDER_NAME, name) and re.fullmatch(_FOLDER_NAME, tag)):
         raise UserError(f"'{spec}' is not NAME:TAG. `shopvision models list` shows what there is.")
     return name, tag
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

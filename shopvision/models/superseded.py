@@ -1,11 +1,17 @@
-"""Which model versions nothing needs any more."""
+"""Model versions that nothing needs any more, and what they left in the database."""
 
 from __future__ import annotations
 
-from sqlalchemy import or_, select
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from shopvision.database import connect
+from shopvision.database.batches import delete_in_batches
 from shopvision.models.tables import ModelRole, ModelVersion
+from shopvision.settings import get_settings
 
 
 def superseded_versions() -> list[int]:
@@ -18,3 +24,22 @@ def superseded_versions() -> list[int]:
     )
     with connect() as connection:
         return list(connection.scalars(select(ModelVersion.model_version_id).where(~serves.exists())))
+
+
+def delete_old_rows(
+    version: int, key: InstrumentedAttribute[Any], written_at: InstrumentedAttribute[datetime], *, at_once: int
+) -> int:
+    """Delete what one version wrote more than ``keep_superseded_days`` ago, the oldest first; returns how much it was.
+
+    Args:
+        version: its id, in the table's ``model_version_id``.
+        key: with the version the table's key.
+        written_at: when a row was written.
+        at_once: rows in one transaction.
+    """
+    table = key.class_
+    long_ago = func.now() - timedelta(days=get_settings().keep_superseded_days)
+    old = (
+        select(key).where(table.model_version_id == version, written_at < long_ago).order_by(written_at).limit(at_once)
+    )
+    return delete_in_batches(delete(table).where(table.model_version_id == version, key.in_(old)))

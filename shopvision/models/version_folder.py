@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shopvision.errors import JobError, UserError
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, sha256_of
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from shopvision.models.weights import load_strictly, read_tensors, save_tensors
+from shopvision.storage import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from shopvision.evaluation.report import EvaluationReport, without_interval
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
@@ -34,6 +36,28 @@ class TrainingReport:
     metrics: dict[str, float]
     unreadable: int
     seconds_per_epoch: float
+
+    def summary(self, what: str, sizes: Mapping[str, int], **facts: Any) -> EvaluationReport:
+        """In the shape of every evaluation: the validation metrics, over which the epoch was chosen.
+
+        Args:
+            what: was trained and validated on, in the plural.
+            sizes: of ``valid``, and of the other splits.
+            facts: further ones.
+        """
+        others = {f"{what} for {name}": size for name, size in sizes.items() if name != "valid"}
+        return EvaluationReport(
+            name=self.card.spec,
+            data=f"validation split; trained on {self.card.training_data}",
+            counts={f"validation {what}": sizes["valid"], **others, "unreadable pictures": self.unreadable},
+            metrics=without_interval(self.metrics, sizes["valid"]),
+            facts={
+                "epoch": self.best_epoch,
+                "seconds_per_epoch": round(self.seconds_per_epoch, 2),
+                "thresholds": self.card.thresholds,
+                **facts,
+            },
+        )
 
 
 def write_unreadable(output: Path, reasons: Mapping[str, str]) -> None:

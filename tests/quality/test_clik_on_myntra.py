@@ -22,7 +22,7 @@ from shopvision.evaluation.retrieval_metrics import recall_at
 from shopvision.selection.clik.card import LoadedClik, load_clik
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.data import read_table
-from shopvision.selection.clik.evaluate import EvaluationReport, evaluate_ranker, evaluate_vectors
+from shopvision.selection.clik.evaluate import RankingEvaluation, evaluate_ranker, evaluate_vectors
 from shopvision.selection.clik.exhibitions import RankingData
 from shopvision.selection.clik.train import train_clik
 from shopvision.selection.topic import Topic
@@ -149,7 +149,7 @@ def test_clik_ranks_unseen_topics_ahead_of_other_losses(
     features = torch.stack([pictures[test.products.ids[int(product)]] for product in test.used_products()])
     topics = [exhibition.topic for exhibition in test.exhibitions]
     refine = {"min_positive": 5, "min_products": 20}
-    reports: dict[str, list[EvaluationReport]] = {}
+    reports: dict[str, list[RankingEvaluation]] = {}
     for method in METHODS:
         for seed in SEEDS:
             folder = train(
@@ -179,7 +179,7 @@ def _names(data: RankingData) -> set[str]:
     return {exhibition.topic.name for exhibition in data.exhibitions}
 
 
-def _values(reports: list[EvaluationReport], metric: str) -> np.ndarray:
+def _values(reports: list[RankingEvaluation], metric: str) -> np.ndarray:
     return np.array([report.metrics[metric].value for report in reports])
 
 
@@ -209,7 +209,7 @@ def _best_possible(test: RankingData, fits: RankingData) -> float:
     return float(reciprocal_rank(lists).mean())
 
 
-def _show_rankings(reports: dict[str, list[EvaluationReport]], best_possible: float) -> None:
+def _show_rankings(reports: dict[str, list[RankingEvaluation]], best_possible: float) -> None:
     rows = [["mrr of who knows the rule", "", f"{best_possible:.3f}"]]
     for metric, first in reports["clik"][0].metrics.items():
         cells = []

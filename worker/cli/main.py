@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from shopvision.errors import ShopvisionError
 from worker.cli.output import error_console
@@ -41,5 +41,5 @@ def main() -> None:
 
 
 def _end(message: str) -> NoReturn:
-    error_console.print(f"[red]error:[/red] {escape(message)}", highlight=False)
+    error_console.print(Text.assemble(("error:", "red"), " ", message))
     sys.exit(1)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from shopvision.evaluation.report import EvaluationReport
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-# A pipe or a log has no width of its own; tables must not be folded to 80 columns there.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-error_console = Console(stderr=True, soft_wrap=True)
+# A pipe or a log has no width of its own; tables must not be folded to 80 columns there. Titles and categories may hold
+# brackets, so nothing that is printed is markup.
+console = Console(soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 200)
+error_console = Console(stderr=True, soft_wrap=True, markup=False)
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], Any]) -> None:
@@ -34,3 +38,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
     for row in rows:
         result.add_row(*("-" if cell is None else str(cell) for cell in row))
     return result
+
+
+def emit_report(
+    report: EvaluationReport, as_json: bool, *, title: str | None = None, more: dict[str, Any] | None = None
+) -> None:
+    """Print an evaluation: a table of its metrics, what else it tells, its notes; or JSON.
+
+    Args:
+        report: of a model.
+        as_json: print JSON.
+        title: over the table; by default the model and the counts.
+        more: further fields of the JSON.
+    """
+
+    def render() -> Group:
+        from shopvision.evaluation.report import COLUMNS
+
+        parts: list[Any] = [table(COLUMNS, report.rows(), title or report.title)]
+        if facts := report.fact_rows():
+            parts += ["", table(("", ""), facts)]
+        return Group(*parts, *(["", *report.notes] if report.notes else []))
+
+    emit({**report.as_dict(), **(more or {})}, as_json, render)

@@ -205,7 +205,7 @@ def _open(
     from shopvision.items.item_files import read_items
     from shopvision.items.pair_files import read_pairs
     from shopvision.matching.scoring.ensemble import load_scorer
-    from worker.cli.evaluate import model_folder
+    from worker.cli.model_folder import model_folder
 
     known = None if items is None else read_items(items)
     pairs = read_pairs(file, known, strict=False, on_failure=refused.append)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.markup import escape
 
 from worker.cli.output import JsonFlag, emit, error_console, table
 
@@ -32,7 +31,7 @@ def up(
     if detach:
         from worker.stack.detached import start_detached
 
-        state = start_detached(home, lambda step: error_console.print(f"starting {escape(step)} ..."))
+        state = start_detached(home, lambda step: error_console.print(f"starting {step} ..."))
         emit(_describe(state), as_json, lambda: _show(state))
         return
 
@@ -124,9 +123,9 @@ def _show(state: StackState) -> Group:
         (name, process.mark.pid, "running" if process.running else "restarting", process.restarts, process.log)
         for name, process in state.processes.items()
     ]
-    lines: list[Any] = [f"The stack is {state.phase}{f': {escape(state.message)}' if state.message else ''}."]
+    lines: list[Any] = [f"The stack is {state.phase}{f': {state.message}' if state.message else ''}."]
     if state.warning:
-        lines.append(f"{escape(state.warning)} What runs goes on meanwhile.")
+        lines.append(f"{state.warning} What runs goes on meanwhile.")
     if state.flower_url:
         lines.append(f"Flower: {state.flower_url}   user {state.flower_user}   password {state.flower_password}")
     return Group(*lines, "", table(("process", "pid", "state", "restarts", "log"), rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import (
@@ -17,11 +17,11 @@ from rich.progress import (
 )
 
 from worker.cli.models import Force
-from worker.cli.output import JsonFlag, emit, error_console, table
+from worker.cli.output import JsonFlag, emit_report, error_console
 
 if TYPE_CHECKING:
+    from shopvision.evaluation.report import EvaluationReport
     from shopvision.training.distributed import Process
-    from shopvision.training.results import TrainingReport
     from shopvision.training.run import TrainingProgress, TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
@@ -57,7 +57,8 @@ def clik(
         report = train_clik(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
-    _tell(report, ROLE, "ranks plans", activate=activate, force=force, as_json=as_json, exhibitions=report.exhibitions)
+    summary = report.summary("exhibitions", report.exhibitions)
+    _tell(summary, report.folder, ROLE, "ranks plans", activate=activate, force=force, as_json=as_json)
 
 
 @app.command("matcher")
@@ -84,35 +85,23 @@ def matcher(
         report = train_matcher(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
-    more = {"soup": report.soup, "thresholds": report.card.thresholds, "pairs": report.pairs}
-    _tell(report, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json, **more)
+    summary = report.summary("pairs", report.pairs, soup=list(report.soup))
+    _tell(summary, report.folder, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
 
 
 def _tell(
-    report: TrainingReport, role: str, does: str, *, activate: bool, force: bool, as_json: bool, **more: Any
+    report: EvaluationReport, folder: Path, role: str, does: str, *, activate: bool, force: bool, as_json: bool
 ) -> None:
     """Let the model serve, where that was asked for, and say what came of the training."""
     from shopvision import models
 
-    serves = f": shopvision models import local-dir:{report.folder}"
+    serves = f"shopvision models import local-dir:{folder}"
     if activate:
-        spec = models.import_model(f"local-dir:{report.folder}").spec
+        spec = models.import_model(f"local-dir:{folder}").spec
         models.activate(role, spec, force=force)
-        serves = f", {does} as {spec}"
-    data = {
-        "model": str(report.folder),
-        "spec": report.card.spec,
-        "activated": activate,
-        "best_epoch": report.best_epoch,
-        "metrics": report.metrics,
-        **more,
-        "unreadable_pictures": report.unreadable,
-        "seconds_per_epoch": round(report.seconds_per_epoch, 2),
-    }
-    rows = [(name, f"{value:.4f}") for name, value in report.metrics.items()]
-    rows += [(f"threshold: {name}", f"{value:.4f}") for name, value in report.card.thresholds.items()]
-    title = f"{report.card.spec}, epoch {report.best_epoch}{serves}"
-    emit(data, as_json, lambda: table(("validation", "value"), rows, title=title))
+        serves = f"{does} as {spec}"
+    more = {"model": str(folder), "activated": activate}
+    emit_report(report, as_json, title=f"{report.title}: {serves}", more=more)
 
 
 @app.command("ensemble")
@@ -136,7 +125,7 @@ def ensemble(
     as_json: JsonFlag = False,
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
-    from shopvision import models
+    from shopvision.evaluation.report import EvaluationReport, without_interval
     from shopvision.images import PictureDoor
     from shopvision.items.item_files import read_items
     from shopvision.items.pair_files import read_pairs
@@ -144,7 +133,7 @@ def ensemble(
     from shopvision.matching.fitting.config import DataConfig
     from shopvision.matching.fitting.ensemble_fit import fit_ensemble
     from shopvision.settings import get_settings
-    from worker.cli.evaluate import model_folder
+    from worker.cli.model_folder import model_folder
 
     folders = [model_folder(member) for member in members]
     known = None if items is None else read_items(items, images=images)
@@ -164,19 +153,14 @@ def ensemble(
             device=device,
             on_progress=lambda done, total: bars.stage("members", done, total),
         )
-    if activate:
-        models.activate(MATCHER_ROLE, models.import_model(f"local-dir:{output}").spec, force=force)
-    data = {
-        "model": str(output),
-        "spec": card.spec,
-        "activated": activate,
-        "metrics": card.metrics,
-        "thresholds": card.thresholds,
-        "pairs": len(table_of_pairs),
-    }
-    rows = [(metric, f"{value:.4f}") for metric, value in card.metrics.items()]
-    rows += [(f"threshold: {threshold}", f"{value:.4f}") for threshold, value in card.thresholds.items()]
-    emit(data, as_json, lambda: table(("on these pairs", "value"), rows, title=f"{card.spec}: {output}"))
+    report = EvaluationReport(
+        name=card.spec,
+        data=f"the pairs that it was {card.training_data}",
+        counts={"pairs": len(table_of_pairs)},
+        metrics=without_interval(card.metrics, len(table_of_pairs)),
+        facts={"thresholds": card.thresholds},
+    )
+    _tell(report, output, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
 
 
 class Bars:

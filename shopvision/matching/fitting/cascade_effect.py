@@ -12,7 +12,8 @@ import numpy as np
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import RESAMPLES, Measured
 from shopvision.evaluation.calibration import check_thresholds
-from shopvision.evaluation.pair_metrics import measure_pairs
+from shopvision.evaluation.pair_measurement import measure_pairs
+from shopvision.evaluation.report import EvaluationReport, Part
 from shopvision.matching.fitting.evaluate import require_labels, score_readable
 from shopvision.matching.scoring.cascade import Cascade, CascadeLimits, choose_cascade_limits
 
@@ -32,6 +33,7 @@ class CascadeReport:
         first: ``name:tag`` of the cheap two-tower.
         second: ``name:tag`` of the better model.
         limits: between which pairs are passed on; chosen on the validation pairs.
+        data: what was measured on.
         pairs: measured; those with an item that a model cannot read are left out.
         passed_on: share of these that the second model is asked about.
         alone: ``METRICS`` of the second model alone, at the threshold of its card.
@@ -43,6 +45,7 @@ class CascadeReport:
     first: str
     second: str
     limits: CascadeLimits
+    data: str
     pairs: int
     passed_on: float
     alone: dict[str, Measured]
@@ -55,12 +58,28 @@ class CascadeReport:
         """``cascade`` of a job that scores in this way, as JSON."""
         return json.dumps({"model": self.first, "low": self.limits.low, "high": self.limits.high})
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        plain = asdict(self) | {"parameter": self.parameter}
-        for name in ("alone", "together"):
-            plain[name] = {metric: value.as_dict() for metric, value in getattr(self, name).items()}
-        return plain
+    def summary(self) -> EvaluationReport:
+        """In the shape of every evaluation; the second model alone is the baseline."""
+        low, high = self.limits.low, self.limits.high
+        return EvaluationReport(
+            name=f"{self.first}, then {self.second}",
+            data=self.data,
+            counts={"pairs": self.pairs},
+            metrics=self.together,
+            parts=[Part("baseline", f"{self.second} alone", self.alone)],
+            facts={
+                "limits": asdict(self.limits),
+                "parameter": self.parameter,
+                "passed_on": self.passed_on,
+                "seconds": {"cascade": self.seconds_together, "second alone": self.seconds_alone},
+            },
+            notes=(
+                (
+                    f"{self.first} decides up to {low:.4f} and from {high:.4f}; {self.second} is asked about the other "
+                    f"{self.passed_on:.1%}. With a job: cascade='{self.parameter}'"
+                ),
+            ),
+        )
 
 
 def evaluate_cascade(
@@ -119,6 +138,7 @@ def evaluate_cascade(
         first=first.card.spec,
         second=second.card.spec,
         limits=limits,
+        data=f"pairs, content sha256 {measured.fingerprint()}",
         pairs=len(measured),
         passed_on=passed_on,
         alone=metrics(alone),

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import RESAMPLES, Measured, measure
-from shopvision.evaluation.calibration import check_thresholds, verdicts
-from shopvision.evaluation.pair_metrics import best_f1_threshold, measure_pairs
+from shopvision.evaluation.calibration import check_thresholds
+from shopvision.evaluation.pair_measurement import measure_pairs
+from shopvision.evaluation.pair_metrics import best_f1_threshold
+from shopvision.evaluation.report import EvaluationReport, Part
 from shopvision.images import PictureDoor
 from shopvision.items.pair_splits import is_unseen
 from shopvision.items.pair_table import PairTable
 from shopvision.items.word_overlap import token_jaccard
-from shopvision.matching.scoring.item_pictures import vectors_in_batches
+from shopvision.matching.scoring.item_pictures import gather_vectors
 
 if TYPE_CHECKING:
     from shopvision.matching.scoring.predict import BaseScorer
 
 MIXED = "(two categories)"
 BASELINE = "token_jaccard"
+BEST_F1_NOTE = (
+    "The best F1 of any threshold is {:.4f}, at {:.4f}. It was found on these very pairs, which is optimistic: never "
+    "report it as quality."
+)
 BASELINE_METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
 
 Floats = NDArray[np.float64]
@@ -47,7 +53,7 @@ class MatchingReport:
     Attributes:
         model: ``name:tag``.
         thresholds: ``same``, ``different`` and ``decision`` of its card, chosen on validation pairs.
-        metrics: of ``pair_metrics.measure_pairs`` at ``decision``.
+        metrics: of ``measure_pairs`` at ``decision``.
         verdicts: see above.
         categories: category -> metrics of its pairs; pairs across categories are ``MIXED``. Empty without categories.
         groups: ``seen`` and ``unseen`` categories -> metrics; empty where the training categories are not known.
@@ -59,6 +65,7 @@ class MatchingReport:
         data_fingerprint: sha256 of the pairs that were measured.
         table: those pairs.
         probabilities: (n,) of those pairs.
+        called: (n,) what a job would make of each: ``same``, ``different`` or ``review``.
     """
 
     model: str
@@ -74,33 +81,29 @@ class MatchingReport:
     data_fingerprint: str
     table: PairTable
     probabilities: Floats
+    called: NDArray[np.str_]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, without the pairs."""
-        return {
-            "model": self.model,
-            "data_fingerprint": self.data_fingerprint,
-            "pairs": len(self.table),
-            "positives": int((self.table.labels == 1).sum()),
-            "unreadable": self.unreadable,
-            "thresholds": self.thresholds,
-            "metrics": _plain(self.metrics),
-            "verdicts": _plain(self.verdicts),
-            "groups": {name: _plain(metrics) for name, metrics in self.groups.items()},
-            "categories": {name: _plain(metrics) for name, metrics in self.categories.items()},
-            "baselines": {BASELINE: _plain(self.baseline)},
-            "optimistic": {"best_f1": self.best_f1, "best_f1_threshold": self.best_f1_threshold},
-        }
-
-    def rows(self) -> list[tuple[str, Measured]]:
-        """What a table shows: (name, value) of all metrics and verdicts, and of each group and category its F1."""
-        return [
-            *self.metrics.items(),
-            *((f"verdicts: {name}", value) for name, value in self.verdicts.items()),
-            *((f"f1 of {name} categories", of["f1"]) for name, of in self.groups.items()),
-            *((f"f1 of {name or 'no category'}", of["f1"]) for name, of in self.categories.items()),
-            *((f"{BASELINE}: {name}", value) for name, value in self.baseline.items()),
-        ]
+    def summary(self) -> EvaluationReport:
+        """In the shape of every evaluation."""
+        by_category = [Part("category", name or "none", of, shown=("f1",)) for name, of in self.categories.items()]
+        return EvaluationReport(
+            name=self.model,
+            data=f"pairs, content sha256 {self.data_fingerprint}",
+            counts={
+                "pairs": len(self.table),
+                "positives": int((self.table.labels == 1).sum()),
+                "pairs with items that it cannot read left out": self.unreadable,
+            },
+            metrics=self.metrics,
+            parts=[
+                Part("verdicts", "", self.verdicts),
+                *(Part("categories", name, of, shown=("f1",)) for name, of in self.groups.items()),
+                *by_category,
+                Part("baseline", BASELINE, self.baseline),
+            ],
+            facts={"thresholds": self.thresholds},
+            notes=[BEST_F1_NOTE.format(self.best_f1, self.best_f1_threshold)],
+        )
 
 
 def evaluate_matcher(
@@ -148,13 +151,14 @@ def evaluate_matcher(
         groups = {name: of(rows) for name, rows in (("seen", ~unseen), ("unseen", unseen)) if rows.any()}
     names = pair_categories(measured)
     categories = {str(name): of(names == name) for name in np.unique(names)} if len(set(names)) > 1 else {}
+    called = scorer.verdicts(probabilities)
     jaccard = token_jaccard(measured)
     baseline = measure_pairs(jaccard, labels, best_f1_threshold(jaccard, labels)[0], resamples=resamples, seed=seed)
     return MatchingReport(
         model=scorer.card.spec,
         thresholds=thresholds,
         metrics=of(np.ones(len(labels), np.bool_)),
-        verdicts=measure_verdicts(probabilities, labels == 1, thresholds, resamples=resamples, seed=seed),
+        verdicts=measure_verdicts(called, labels == 1, resamples=resamples, seed=seed),
         categories=categories,
         groups=groups,
         baseline={name: baseline[name] for name in BASELINE_METRICS},
@@ -164,20 +168,15 @@ def evaluate_matcher(
         data_fingerprint=measured.fingerprint(),
         table=measured,
         probabilities=probabilities,
+        called=called,
     )
 
 
 def measure_verdicts(
-    probabilities: Floats,
-    truth: NDArray[np.bool_],
-    thresholds: dict[str, float],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    called: NDArray[np.str_], truth: NDArray[np.bool_], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Measured]:
     """What becomes of (n,) pairs without a person; see ``MatchingReport``."""
-    verdict = verdicts(probabilities, same=thresholds["same"], different=thresholds["different"])
-    same, different = verdict == "same", verdict == "different"
+    same, different = called == "same", called == "different"
     rate, everywhere = float(truth.mean()), np.ones(len(truth), np.bool_)
     guessed = float((same * rate + different * (1 - rate)).sum() / (max((same | different).sum(), 1)))
     # name: value of each pair, the pairs that count, chance: verdicts of the same numbers given at random.
@@ -223,22 +222,11 @@ def score_readable(
     """
     if scorer.needs_picture and door is None:
         raise UserError(f"{scorer.card.spec} reads pictures: give the door that they come through.")
-    items = table.used_items()
-    left, right = (np.searchsorted(table.item_rows(), side) for side in (table.left, table.right))
-    readable = np.zeros(len(items), np.bool_)
-    vectors = np.zeros((len(items), scorer.vector_dimension or 0), np.float32)
-    for batch in vectors_in_batches(scorer, items, door):
-        readable[batch.rows] = True
-        vectors[batch.rows] = batch.vectors
-        on_progress(batch.done, len(items))
-    kept = readable[left] & readable[right]
+    used = table.compact()
+    vectors, failed = gather_vectors(scorer, used.items, door, on_progress)
+    kept = used.without_items(failed)
     if not kept.any():
         raise UserError(
             f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
         )
-    given = None if scorer.vector_dimension is None else vectors
-    return kept, np.asarray(scorer.score(items, left[kept], right[kept], given), np.float64)
-
-
-def _plain(metrics: dict[str, Measured]) -> dict[str, Any]:
-    return {name: metric.as_dict() for name, metric in metrics.items()}
+    return kept, np.asarray(scorer.score(used.items, used.left[kept], used.right[kept], vectors), np.float64)

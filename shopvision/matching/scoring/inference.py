@@ -5,7 +5,7 @@ Letters in shapes: n pairs, m items, d dimensions of what is kept of an item.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shopvision.encoders.image_encoder import BATCH_SIZE
 from shopvision.errors import JobError
+from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.scoring.batching import TOKENS_AT_ONCE, ShouldStop, run_batches, thread_count, token_batches
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shopvision.items.item import Item
-    from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader, Rows
+    from shopvision.matching.families._network import Rows
 
     Floats = NDArray[np.float32]
 
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 PAIRS_AT_ONCE = 8192
 
 
-class OneTowerRunner:
-    """Scores pairs with a network that reads both items at once."""
+Network = TypeVar("Network", bound=PairNetwork | ItemNetwork)
+Reader = TypeVar("Reader")
+
+
+class _Runner(Generic[Network, Reader]):
+    """A network on its device, with the reader of its inputs."""
 
     def __init__(
         self,
-        network: PairNetwork,
-        reader: PairReader[Any],
+        network: Network,
+        reader: Reader,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -47,6 +52,10 @@ class OneTowerRunner:
         self._reader = reader
         self._device = device
         self._symmetric = symmetric
+
+
+class OneTowerRunner(_Runner[PairNetwork, PairReader[Any]]):
+    """Scores pairs with a network that reads both items at once."""
 
     def log_odds(
         self,
@@ -92,24 +101,8 @@ class OneTowerRunner:
         return result
 
 
-class TwoTowerRunner:
+class TwoTowerRunner(_Runner[ItemNetwork, ItemReader[Any]]):
     """Makes item vectors, and scores pairs of them."""
-
-    def __init__(
-        self,
-        network: ItemNetwork,
-        reader: ItemReader[Any],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        symmetric: bool,
-    ) -> None:
-        """Take over ``network`` (float32, CPU)."""
-        network.prepare_for_scoring(device, dtype)
-        self._network = network
-        self._reader = reader
-        self._device = device
-        self._symmetric = symmetric
 
     def vectors(self, items: Sequence[Item], features: Floats | None = None) -> Floats:
         """Vectors of items, (m, d) float32.

@@ -76,6 +76,36 @@ def vectors_in_batches(scorer: BaseScorer, items: Sequence[Item], door: PictureD
         yield VectorBatch(done, rows, vectors, failed, time.perf_counter() - started)
 
 
+def gather_vectors(
+    scorer: BaseScorer,
+    items: Sequence[Item],
+    door: PictureDoor | None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[NDArray[np.float32] | None, dict[int, ItemError]]:
+    """What a model keeps of items, all in memory, and the items that it cannot read.
+
+    Args:
+        scorer: makes the vectors.
+        items: m items.
+        door: that pictures come through, for a model that reads them.
+        on_progress: called with (items done, all).
+
+    Returns:
+        (m, ``vector_dimension``) float32, zero where it was not made, or None where nothing is kept of items; and place
+        of an item -> why the model cannot read it.
+
+    Raises:
+        TransientError: a source of pictures is away.
+    """
+    vectors = np.zeros((len(items), scorer.vector_dimension or 0), np.float32)
+    failed: dict[int, ItemError] = {}
+    for batch in vectors_in_batches(scorer, items, door):
+        vectors[batch.rows] = batch.vectors
+        failed |= batch.failed
+        on_progress(batch.done, len(items))
+    return None if scorer.vector_dimension is None else vectors, failed
+
+
 def read_pictures(
     items: Sequence[Item],
     preprocessing: Preprocessing | None,

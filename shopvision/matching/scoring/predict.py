@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_encoder import ImageEncoder
-from shopvision.errors import ItemError, UserError
+from shopvision.errors import UserError
 from shopvision.evaluation.calibration import apply, verdicts
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item, pair_key
@@ -24,7 +24,7 @@ from shopvision.matching.families._network import ItemNetwork, ItemReader, PairN
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
-from shopvision.matching.scoring.item_pictures import read_pictures
+from shopvision.matching.scoring.item_pictures import vectors_in_batches
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ class BaseScorer(ABC):
 
         Raises:
             UserError: vectors of another shape, or rows that are no items.
-            ItemError: a picture cannot be read.
+            ItemError: an item has nothing that the model reads, or its picture cannot be read.
         """
         return self._score(items, left, right, self._checked(items, left, right, vectors), should_stop)
 
-    def verdicts(self, probabilities: Floats) -> NDArray[np.str_]:
+    def verdicts(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.str_]:
         """(n,) ``same``, ``different`` or ``review`` of (n,) probabilities, by the card's thresholds."""
         zone = self.card.thresholds
         return verdicts(probabilities, same=zone["same"], different=zone["different"])
@@ -154,18 +154,12 @@ class BaseScorer(ABC):
 
     def _vectors_from_pictures(self, items: Sequence[Item]) -> Floats:
         """``item_vectors``, with the pictures read."""
-        if self.vector_dimension is None or self.preprocessing is None:
-            return self.item_vectors(items, None)
-        vectors = np.empty((len(items), self.vector_dimension), np.float32)
+        vectors = np.empty((len(items), self.vector_dimension or 0), np.float32)
         with PictureDoor(get_settings()) as door:
-            for found in read_pictures(items, self.preprocessing, door):
-                pictures = []
-                for picture in found.values():
-                    if isinstance(picture, ItemError):
-                        raise picture
-                    pictures.append(picture)
-                if found:
-                    vectors[list(found)] = self.item_vectors([items[row] for row in found], pictures)
+            for batch in vectors_in_batches(self, items, door):
+                for error in batch.failed.values():
+                    raise error
+                vectors[batch.rows] = batch.vectors
         return vectors
 
     def _checked(self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None) -> Floats | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from shopvision.errors import ItemError
 from shopvision.images import PictureDoor
-from shopvision.matching.scoring.item_pictures import vectors_in_batches
+from shopvision.matching.scoring.item_pictures import gather_vectors
 from shopvision.matching.scoring.submission import SubmissionRow, similarities, threshold_between
 from shopvision.reports.row_writer import Kind
 from shopvision.settings import get_settings
@@ -17,7 +17,6 @@ from shopvision.settings import get_settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shopvision.items.item import Item
     from shopvision.items.pair_table import OnFailure, PairTable
     from shopvision.matching.scoring.predict import BaseScorer
 
@@ -40,10 +39,10 @@ def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> 
     Yields:
         how many pairs are done, and the rows (left id, right id, probability, verdict) of the last ones.
     """
-    vectors, failed = _vectors(scorer, table)
-    for start in range(0, len(table), PAIRS_AT_ONCE):
-        batch = table.select(np.arange(start, min(start + PAIRS_AT_ONCE, len(table))))
-        batch = _readable(batch, failed, on_failure)
+    used, vectors, failed = _gathered(scorer, table)
+    for start in range(0, len(used), PAIRS_AT_ONCE):
+        rows = np.arange(start, min(start + PAIRS_AT_ONCE, len(used)))
+        batch = _readable(used.select(rows), failed, on_failure)
         probabilities = _probabilities(scorer, batch, vectors)
         verdicts = scorer.verdicts(probabilities)
         scored = zip(_ids(batch), probabilities.tolist(), verdicts.tolist(), strict=True)
@@ -61,8 +60,8 @@ def submission_of(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -
         table: the pairs.
         on_failure: as in ``score_table``.
     """
-    vectors, failed = _vectors(scorer, table)
-    batch = _readable(table, failed, on_failure)
+    used, vectors, failed = _gathered(scorer, table)
+    batch = _readable(used, failed, on_failure)
     probabilities = _probabilities(scorer, batch, vectors)
     name, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
     if name == "second" or vectors is None:
@@ -83,21 +82,18 @@ def _similarity(scorer: BaseScorer) -> str:
 
 def _readable(table: PairTable, failed: Mapping[int, ItemError], on_failure: OnFailure) -> PairTable:
     """The pairs of which neither item failed."""
-    ends = zip(table.left.tolist(), table.right.tolist(), strict=True)
-    fit = np.ones(len(table), bool)
-    for row, (left, right) in enumerate(ends):
-        reason = failed.get(left) or failed.get(right)
-        if reason is not None:
-            on_failure(_failure(table.items[left], table.items[right], reason))
-            fit[row] = False
-    return table.select(fit)
+    readable = table.without_items(failed)
+    for row in np.flatnonzero(~readable).tolist():
+        left, right = int(table.left[row]), int(table.right[row])
+        reason = failed.get(left) or failed[right]
+        ids = f"pair {table.items[left].item_id!r}, {table.items[right].item_id!r}"
+        on_failure(ItemError(reason.code, f"{ids}: {reason.message}".rstrip(".")))
+    return table.select(readable)
 
 
 def _probabilities(scorer: BaseScorer, table: PairTable, vectors: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    rows, ends = np.unique(np.concatenate([table.left, table.right]), return_inverse=True)
-    left, right = ends.reshape(2, -1)
-    items = [table.items[row] for row in rows.tolist()]
-    return scorer.score(items, left, right, None if vectors is None else vectors[rows])
+    part = table.compact()
+    return scorer.score(part.items, part.left, part.right, None if vectors is None else vectors[table.item_rows()])
 
 
 def _ids(table: PairTable) -> Iterator[tuple[str, str]]:
@@ -105,17 +101,10 @@ def _ids(table: PairTable) -> Iterator[tuple[str, str]]:
     return ((table.items[left].item_id, table.items[right].item_id) for left, right in ends)
 
 
-def _failure(left: Item, right: Item, reason: ItemError) -> ItemError:
-    return ItemError(reason.code, f"pair {left.item_id!r}, {right.item_id!r}: {reason.message}".rstrip("."))
-
-
-def _vectors(scorer: BaseScorer, table: PairTable) -> tuple[NDArray[np.float32] | None, dict[int, ItemError]]:
-    """(items, dimension) what the scorer keeps of items, zero where it was not made; and which items it cannot read."""
-    result = np.zeros((len(table.items), scorer.vector_dimension or 0), np.float32)
-    failed: dict[int, ItemError] = {}
-    places = table.item_rows()
+def _gathered(
+    scorer: BaseScorer, table: PairTable
+) -> tuple[PairTable, NDArray[np.float32] | None, dict[int, ItemError]]:
+    """The pairs without items that are in none, and what ``gather_vectors`` gives of the others."""
+    used = table.compact()
     with PictureDoor(get_settings()) as door:
-        for batch in vectors_in_batches(scorer, table.used_items(), door):
-            result[places[batch.rows]] = batch.vectors
-            failed.update((int(places[row]), error) for row, error in batch.failed.items())
-    return None if scorer.vector_dimension is None else result, failed
+        return used, *gather_vectors(scorer, used.items, door)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from shopvision.evaluation.ranking_metrics import (
     reciprocal_rank,
     top_hit,
 )
+from shopvision.evaluation.report import EvaluationReport, Part
 from shopvision.evaluation.retrieval_metrics import linear_evaluation, matching_accuracy, recall_at
 from shopvision.images import PictureDoor
 from shopvision.images.outcome import Embedded, ImageTask
@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class RankingEvaluation:
     """Every metric of one model on one set of exhibitions.
 
     =========================================  ========================================================================
@@ -73,20 +73,21 @@ class EvaluationReport:
     model: str = ""
     data_fingerprint: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "model": self.model,
-            "data_fingerprint": self.data_fingerprint,
-            "exhibitions": self.exhibitions,
-            "pictures": self.pictures,
-            "unreadable": self.unreadable,
-            "metrics": {name: metric.as_dict() for name, metric in self.metrics.items()},
-            "categories": {
-                category: {name: metric.as_dict() for name, metric in metrics.items()}
-                for category, metrics in self.categories.items()
+    def summary(self) -> EvaluationReport:
+        """In the shape of every evaluation."""
+        return EvaluationReport(
+            name=self.model,
+            data=f"exhibitions, content sha256 {self.data_fingerprint}",
+            counts={
+                "exhibitions": self.exhibitions,
+                "pictures": self.pictures,
+                "unreadable pictures left out": self.unreadable,
             },
-        }
+            metrics=self.metrics,
+            parts=[
+                Part("category", name or "none", metrics, shown=("mrr",)) for name, metrics in self.categories.items()
+            ],
+        )
 
 
 def evaluate_vectors(
@@ -99,7 +100,7 @@ def evaluate_vectors(
     resamples: int = RESAMPLES,
     linear: bool = True,
     seed: int = 0,
-) -> EvaluationReport:
+) -> RankingEvaluation:
     """All metrics from vectors that are there already; with ``resamples=0, linear=False`` fast enough for every epoch.
 
     Args:
@@ -137,7 +138,7 @@ def evaluate_vectors(
         metrics |= _linear(data, used, image_vectors, resamples, seed)
     names = np.array([exhibition.category for exhibition in data.exhibitions])
     categories = {str(name): of(names == name) for name in np.unique(names)}
-    return EvaluationReport(metrics, categories, count, len(used))
+    return RankingEvaluation(metrics, categories, count, len(used))
 
 
 def _ranking(lists: RankedLists) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -190,7 +191,7 @@ def evaluate_ranker(
     resamples: int = RESAMPLES,
     seed: int = 0,
     on_progress: OnProgress = lambda *_: None,
-) -> EvaluationReport:
+) -> RankingEvaluation:
     """A model version on exhibitions, computed as ranking plans computes it.
 
     Args:

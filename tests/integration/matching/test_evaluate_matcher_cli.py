@@ -72,8 +72,10 @@ def test_pairs_are_measured_and_everything_is_written(run: Run, files: Path, mod
         "matcher", "--model", model, *given(files), "--train", files / "train.jsonl", "--output", tmp_path / "out"
     )
     assert status == 0, err
-    for words in ("95 % interval", "average_precision", "verdicts: review_share", "token_jaccard: f1", "f1 of Shoes",
-                  "f1 of unseen categories", "(optimistic)", "80 pairs"):  # fmt: skip
+    for words in (
+        "95 % interval", "average_precision", "verdicts: review_share", "baseline token_jaccard: f1",
+        "category Shoes: f1", "categories unseen: f1", "which is optimistic", "80 pairs", "thresholds: decision",
+    ):  # fmt: skip
         assert words in out
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     table = read_pairs(files / "pairs.jsonl", read_items(files / "items.jsonl"))
@@ -81,11 +83,15 @@ def test_pairs_are_measured_and_everything_is_written(run: Run, files: Path, mod
     expected = f1_score(table.labels, probabilities >= 0.5)
     assert written["metrics"]["f1"]["value"] == pytest.approx(expected)
     assert f"{expected:.4f}" in out
-    assert written["groups"]["unseen"]["accuracy"]["units"] == 40
+    [unseen] = [part for part in written["parts"] if part["name"] == "unseen"]
+    assert unseen["metrics"]["accuracy"]["units"] == 40
     for name in ("metrics.png", "curves.png"):
         with Image.open(tmp_path / "out" / name) as plot:
             assert min(plot.size) > 400
     assert "data:image/jpeg" in (tmp_path / "out" / "errors.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert f"<td>f1</td><td>{expected:.4f}</td>" in page
 
 
 def test_json_and_a_model_of_pictures(run: Run, files: Path, tmp_path: Path) -> None:
@@ -93,8 +99,8 @@ def test_json_and_a_model_of_pictures(run: Run, files: Path, tmp_path: Path) -> 
     status, out, err = run("matcher", "--model", tmp_path / "model", *given(files), "--json")
     assert status == 0, err
     told = json.loads(out)
-    assert (told["pairs"], told["unreadable"]) == (76, 4)
-    assert told["groups"] == {}
+    assert list(told["counts"].values())[::2] == [76, 4]
+    assert "categories" not in {part["group"] for part in told["parts"]}
 
 
 def test_a_configuration_gives_its_split_and_the_categories_seen(run: Run, files: Path, model: Path) -> None:
@@ -103,8 +109,10 @@ def test_a_configuration_gives_its_split_and_the_categories_seen(run: Run, files
     )
     assert status == 0, err
     told = json.loads(out)
-    assert told["pairs"] == 40
-    assert set(told["groups"]) == {"unseen"}  # the two categories share no pair, so each is one part
+    assert told["counts"]["pairs"] == 40
+    assert [part["name"] for part in told["parts"] if part["group"] == "categories"] == [
+        "unseen"
+    ]  # the two categories share no pair, so each is one part
 
 
 @pytest.mark.parametrize(
@@ -152,14 +160,17 @@ def test_a_cascade_is_measured_and_told_as_a_job_takes_it(run: Run, files: Path,
     options = ("--first", tower, "--second", model, "--valid", files / "train.jsonl", *given(files))
     status, out, err = run("cascade", *options)
     assert status == 0, err
-    for words in ("the second alone", "precision", "asked about", "100.0 %", "80 pairs", "With a job: cascade='{"):
+    for words in ("alone: precision", "is asked about the other", "80 pairs", "With a job: cascade='{", "seconds: cas"):
         assert words in out
-    told = json.loads(run("cascade", *options, "--max-f1-loss", "1", "--json")[1])
-    limits = json.loads(told["parameter"])
+    told = json.loads(
+        run("cascade", *options, "--max-f1-loss", "1", "--json", "--output", tower.parent / "measured")[1]
+    )
+    limits = json.loads(told["facts"]["parameter"])
     assert 0 <= limits["low"] <= limits["high"] <= 1
-    assert 0 <= told["passed_on"] <= 1
-    assert told["pairs"] == 80
-    assert told["alone"]["f1"]["units"] == 80
+    assert 0 <= told["facts"]["passed_on"] <= 1
+    assert told["counts"]["pairs"] == 80
+    assert told["parts"][0]["metrics"]["f1"]["units"] == 80
+    assert json.loads((tower.parent / "measured" / "metrics.json").read_text()) == told
 
 
 @pytest.mark.parametrize(

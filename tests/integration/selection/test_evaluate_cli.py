@@ -48,10 +48,10 @@ def test_a_table_is_evaluated_whole(run: Run, world: World, model: Path, tmp_pat
         "--device", "cpu",
     )  # fmt: skip
     assert status == 0, err
-    for word in ("metric", "95 % interval", "random", "mrr", "top5_top5", "ndcg_10", "mrr of fashion"):
+    for word in ("metric", "95 % interval", "random", "mrr", "top5_top5", "ndcg_10", "category fashion: mrr"):
         assert word in out
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert written["exhibitions"] == 20
+    assert written["counts"]["exhibitions"] == 20
     assert f"{written['metrics']['mrr']['value']:.4f}" in out
     assert written["metrics"]["mrr"]["low"] < written["metrics"]["mrr"]["value"] < written["metrics"]["mrr"]["high"]
     with Image.open(tmp_path / "out" / "metrics.png") as plot:
@@ -64,8 +64,8 @@ def test_a_configuration_gives_its_test_split(run: Run, config: Path, model: Pat
     test = json.loads(out)
     status, out, _ = run(model, "--config", config, "--split", "train", "--json", "--device", "cpu")
     train = json.loads(out)
-    assert (test["exhibitions"], train["exhibitions"]) == (6, 10)
-    assert test["data_fingerprint"] != train["data_fingerprint"]
+    assert (test["counts"]["exhibitions"], train["counts"]["exhibitions"]) == (6, 10)
+    assert test["data"] != train["data"]
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from shopvision import models
 from shopvision.errors import UserError
@@ -24,28 +17,18 @@ from shopvision.selection.clik.train import train_clik
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.run import TrainingRun
-from tests.integration.first_step import save_first_gradients
+from tests.integration.training_commands import (
+    assert_same_first_gradients,
+    assert_same_weights,
+    save_first_gradients,
+    train,
+    train_in_two_processes,
+    values,
+    write_config,
+)
 from tests.unit.selection.clik_world import RANDOM_MRR, World, make_world
-from worker.cli.train import app
 
 METHODS = ("clik", "triplet")
-COMMAND_THAT_SAVES_GRADIENTS_FIRST = """
-import sys
-from pathlib import Path
-from shopvision.selection.clik import train
-from tests.integration.selection.test_train_cli import first_gradients
-from worker.cli.main import main
-
-folder, real = Path(sys.argv[1]), train.train_clik
-
-def both(config, run):
-    first_gradients(folder, run.process)
-    return real(config, run)
-
-train.train_clik = both
-sys.argv = ["shopvision", "train", "clik", "--config", f"{folder}/frozen.toml", "--output", f"{folder}/two", "--json"]
-main()
-"""
 
 
 def first_gradients(folder: Path, process: Process) -> None:
@@ -59,21 +42,6 @@ def first_gradients(folder: Path, process: Process) -> None:
         process.wait()
 
 
-def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> Path:
-    lines = []
-    for name, values in sections.items():
-        # JSON is TOML for texts, numbers, lists and booleans.
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def call(*arguments: str | Path) -> Any:
-    result = CliRunner().invoke(app, ["clik", *map(str, arguments), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0
-    return json.loads(result.stdout)
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path / "world", dropout=0.0)
@@ -85,17 +53,19 @@ def test_from_a_table_to_a_model_that_ranks_plans(
 ) -> None:
     set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
     config = write_config(tmp_path / "clik.toml", world.sections(epochs=2))
-    report = call("--config", config, "--output", tmp_path / "run", "--activate")
+    report = train("clik", "--config", config, "--output", tmp_path / "run", "--activate")
     assert report["activated"]
-    assert report["exhibitions"] == {"train": 42, "valid": 18, "test": 0}
-    assert report["metrics"]["mrr"] > 1.5 * RANDOM_MRR
+    assert report["counts"] == {
+        "validation exhibitions": 18, "exhibitions for train": 42, "exhibitions for test": 0, "unreadable pictures": 0,
+    }  # fmt: skip
+    assert report["metrics"]["mrr"]["value"] > 1.5 * RANDOM_MRR
     serving = models.active("plan_ranker")
-    assert serving.spec == report["spec"]
+    assert serving.spec == report["name"]
     ranked = PlanRanker(models.local_copy(serving))({"name": "summer sale"}, sorted(world.images.iterdir())[:5])
     assert len(ranked) == 5
     with pytest.raises(UserError, match="holds a run: continue it with --resume"):
-        call("--config", config, "--output", tmp_path / "run")
-    assert call("--config", config, "--output", tmp_path / "run", "--resume")["spec"] == report["spec"]
+        train("clik", "--config", config, "--output", tmp_path / "run")
+    assert train("clik", "--config", config, "--output", tmp_path / "run", "--resume")["name"] == report["name"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +87,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     sections[section] |= changes
     config = write_config(tmp_path / "clik.toml", sections)
     with pytest.raises(UserError, match=message) as caught:
-        call("--config", config, "--output", tmp_path / "run")
+        train("clik", "--config", config, "--output", tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -130,28 +100,10 @@ def test_two_processes_learn_what_one_does(world: World, tmp_path: Path) -> None
         )
         write_config(tmp_path / f"{method}.toml", sections)
     write_config(tmp_path / "frozen.toml", world.sections(epochs=1))
-    (tmp_path / "script.py").write_text(COMMAND_THAT_SAVES_GRADIENTS_FIRST)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    done = subprocess.run(
-        [*command, str(tmp_path / "script.py"), str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-8000:]
-
+    two = train_in_two_processes(tmp_path, "clik", "frozen.toml", train_clik, __name__)
     first_gradients(tmp_path, Process())
     for method in METHODS:
-        ones, twos = (torch.load(tmp_path / f"{method}-{world}.pt", weights_only=True) for world in (1, 2))
-        assert len(ones) == len(twos) > 50
-        for one, two in zip(ones, twos, strict=True):
-            assert (one is None) == (two is None)
-            if one is not None:
-                torch.testing.assert_close(two, one, rtol=1e-5, atol=2e-6)
-
-    alone = call("--config", tmp_path / "frozen.toml", "--output", tmp_path / "one")
-    assert json.loads(done.stdout)["metrics"] == pytest.approx(alone["metrics"], abs=0.02)
-    one, two = (load_file(tmp_path / run / "model/model.safetensors") for run in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        if name != "memory_bank":  # the same rows in another order
-            torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-3)
+        assert_same_first_gradients(tmp_path, method, at_least=50, rtol=1e-5)
+    alone = train("clik", "--config", tmp_path / "frozen.toml", "--output", tmp_path / "one")
+    assert values(two) == pytest.approx(values(alone), abs=0.02)
+    assert_same_weights(tmp_path, but_not=["memory_bank"])  # the same rows in another order

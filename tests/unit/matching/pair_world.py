@@ -13,6 +13,7 @@ from shopvision.errors import ItemError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
+from shopvision.matching.scoring.predict import BaseScorer
 from shopvision.models.card import Architecture, ModelCard
 
 THRESHOLDS = {"same": 0.8, "different": 0.2, "decision": 0.5}
@@ -37,6 +38,8 @@ class GivenScorer:
     vector_dimension: int | None = None
     pictures: list[NDArray[np.uint8] | None] = field(default_factory=list)
     vectors: NDArray[np.float32] | None = None
+
+    verdicts = BaseScorer.verdicts
 
     @property
     def needs_picture(self) -> bool:

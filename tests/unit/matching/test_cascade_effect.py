@@ -78,7 +78,7 @@ def test_limits_are_chosen_on_one_file_and_measured_on_another() -> None:
     assert report.alone["f1"].low < alone < report.alone["f1"].high
     assert report.seconds_alone > 0
     assert json.loads(report.parameter) == {"model": first.card.spec, "low": low, "high": high}
-    assert json.loads(json.dumps(report.to_json()))["limits"]["low"] == low
+    assert json.loads(json.dumps(report.summary().as_dict()))["facts"]["limits"]["low"] == low
 
 
 def test_what_is_no_cascade_is_refused() -> None:

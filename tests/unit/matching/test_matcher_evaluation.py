@@ -83,15 +83,17 @@ def test_groups_and_categories_hold_their_own_pairs(report: MatchingReport) -> N
 
 
 def test_the_report_is_json_without_nan_and_rows_show_all(report: MatchingReport) -> None:
-    plain = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    assert plain["pairs"] == 300
-    assert plain["positives"] == int(report.table.labels.sum())
-    assert plain["thresholds"] == THRESHOLDS
-    assert plain["verdicts"]["review_share"]["random"] is None
-    assert set(plain["baselines"]["token_jaccard"]) == {"precision", "recall", "f1", "roc_auc", "average_precision"}
-    names = [name for name, _ in report.rows()]
+    summary = report.summary()
+    plain = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
+    assert plain["counts"]["pairs"] == 300
+    assert plain["counts"]["positives"] == int(report.table.labels.sum())
+    assert plain["facts"]["thresholds"] == THRESHOLDS
+    parts = {(part["group"], part["name"]): part["metrics"] for part in plain["parts"]}
+    assert parts["verdicts", ""]["review_share"]["random"] is None
+    assert set(parts["baseline", "token_jaccard"]) == {"precision", "recall", "f1", "roc_auc", "average_precision"}
+    names = [name for name, *_ in summary.rows()]
     assert len(names) == len(set(names)) == 9 + 5 + 2 + 4 + 5
-    assert "f1 of unseen categories" in names
+    assert "categories unseen: f1" in names
 
 
 def test_the_baseline_has_its_best_threshold(report: MatchingReport) -> None:
@@ -117,7 +119,7 @@ def test_one_category_is_not_repeated_and_unknown_training_has_no_groups() -> No
 def test_the_same_seed_gives_the_same_report() -> None:
     table, scorer = world(80)
     first, second, other = (evaluate_matcher(scorer, table, resamples=50, seed=seed) for seed in (1, 1, 2))
-    assert first.to_json() == second.to_json()
+    assert first.summary().as_dict() == second.summary().as_dict()
     assert first.metrics["f1"].low != other.metrics["f1"].low or first.metrics["f1"].high != other.metrics["f1"].high
 
 

@@ -112,7 +112,7 @@ def test_linear_evaluation_tells_categories_from_pictures(exhibitions: RankingDa
         exhibitions, topic_vectors=vectors, query_vectors=vectors, image_vectors=images, resamples=0, linear=False
     )
     assert "linear" not in fast.metrics
-    assert fast.as_dict()["metrics"]["mrr"]["low"] is None
+    assert fast.summary().as_dict()["metrics"]["mrr"]["low"] is None
     assert fast.metrics["mrr"].value == full.metrics["mrr"].value
 
 
@@ -153,7 +153,7 @@ def test_a_model_version_is_evaluated_as_plans_are_ranked(
     # Vectors travel in half precision, 11 bits, and scores lie some hundredths apart: few neighbours change places.
     assert report.metrics["mrr"].value == pytest.approx(np.mean(reciprocal), abs=0.03)
     assert len(set(reciprocal)) > 4
-    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["metrics"]["mrr"]["units"] == 24
+    assert json.loads(json.dumps(report.summary().as_dict(), allow_nan=False))["metrics"]["mrr"]["units"] == 24
 
 
 def test_unreadable_pictures_are_left_out_and_counted(

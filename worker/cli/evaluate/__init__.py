@@ -1,0 +1,13 @@
+"""``shopvision evaluate``: how good a trained model is on data it has not seen."""
+
+from __future__ import annotations
+
+import typer
+
+from worker.cli.evaluate.cascade import cascade
+from worker.cli.evaluate.matcher import matcher
+from worker.cli.evaluate.ranker import ranker
+
+app = typer.Typer(no_args_is_help=True, help="Measure trained models.")
+for command in (ranker, matcher, cascade):
+    app.command()(command)
