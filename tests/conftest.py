@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,23 @@ Run = Callable[..., tuple[int, str, str]]
 DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@cache
+def shares_fixtures(module: str) -> bool:
+    """True where something is made once for all tests of the module."""
+    return 'scope="module"' in Path(module).read_text(encoding="utf-8")
+
+
 class ShopScheduling(LoadScopeScheduling):
     """The tests of a running shop in two halves, each in one process and first; all others go to whoever is free.
 
-    Starting a shop is dear, and its tests mostly wait. (The plugin's own groups are lost with this version of pytest.)
+    Starting a shop is dear, and its tests mostly wait. A module whose tests share something that is made once stays in
+    one process. (The plugin's own groups are lost with this version of pytest.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if shares_fixtures(str(self.config.rootpath / module)):
+            return module
         if not nodeid.startswith("tests/acceptance/") or "test_stack.py" in nodeid:
             return nodeid
         return "first shop" if "test_process_faults.py" in nodeid else "second shop"
@@ -118,6 +129,9 @@ def running(
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     folder = tmp_path_factory.mktemp("postgres")
     server = PostgresServer(folder / "data", free_port(), "test")
+    server.initialise()
+    with (server.data / "postgresql.conf").open("a") as configuration:
+        configuration.write("fsync = off\nfull_page_writes = off\n")  # nobody needs these data after a power cut
     with running(server, folder / "log", signal.SIGINT):
         from worker.schema import migrate
 

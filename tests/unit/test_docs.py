@@ -58,10 +58,13 @@ def commands(text: str) -> Iterator[list[str]]:
             yield shlex.split(code, comments=True)[1:]
 
 
+COMMAND = get_command(app)  # made once: it costs a third of a second
+
+
 @every_page
 def test_commands_exist(page: str) -> None:
     for words in commands(TEXTS[page]):
-        command: Any = get_command(app)
+        command: Any = COMMAND
         rest = list(words)
         while rest and hasattr(command, "commands"):
             assert rest[0] in command.commands, f"shopvision {' '.join(words)}"

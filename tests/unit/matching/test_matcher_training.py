@@ -102,10 +102,10 @@ def test_every_family_learns_and_its_scorer_agrees(world: World, tmp_path: Path,
 
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
-        if progress.epoch == 2:
+        if progress.epoch == 1:
             raise KeyboardInterrupt
 
-    changes = {"epochs": 3, "soup": "greedy", "calibration": "isotonic", "micro_batch": 3}
+    changes = {"epochs": 2, "soup": "greedy", "calibration": "isotonic", "micro_batch": 3}
     config = world.config(**changes)
     straight = train(config, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
