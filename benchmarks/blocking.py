@@ -73,7 +73,7 @@ def offers_found(name: str, splits: Iterable[str]) -> list[dict[str, Any]]:
     """Each text source alone, then together, for 10 and for 20 neighbours."""
     from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
     from tests.conftest import DATA
-    from tests.unit.matching.product_offers import offers
+    from tests.quality.product_offers import offers
 
     items, positives = offers(DATA, name, splits)
     given = {"text_vectors": _text_vectors(items)}

@@ -17,7 +17,7 @@ from shopvision.items.item import Item
 from shopvision.matching.blocking import measure, pairs_of_items
 from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 from shopvision.models.importers import fetch
-from tests.unit.matching.product_offers import offers
+from tests.quality.product_offers import offers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,7 +12,6 @@ import boto3
 import psutil
 import psycopg
 import pytest
-from pydantic_core import from_json
 from sqlalchemy import text
 
 from shopvision.catalogue import batch_checking, delete_items, delete_plans, importing, upsert_items, upsert_plans
@@ -21,6 +20,7 @@ from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect, get_engine
 from shopvision.errors import TransientError, UserError
+from tests.made_catalogue import ITEMS, MEMBERS, PICTURES, PLANS, make_catalogue
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -47,25 +47,25 @@ def query(statement: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(text(statement))]
 
 
-def test_real_catalogue_goes_in_once(data: Path) -> None:
-    folder = data / "magento_luma"
+def test_a_whole_catalogue_goes_in_once(tmp_path: Path) -> None:
+    folder = tmp_path / "catalogue"
+    make_catalogue(folder)
     kind = items_kind(PictureRoot.parse(str(folder)))
 
     def import_items() -> ImportReport:
         with open_source(str(folder / "items.jsonl")) as source:
             return Importer(kind, source).run()
 
-    assert counts(import_items()) == (466, 0, 0, 0, 0)
-    pictures = sum(len(from_json(line)["images"]) for line in (folder / "items.jsonl").read_bytes().splitlines())
+    assert counts(import_items()) == (ITEMS, 0, 0, 0, 0)
     before = query("SELECT * FROM items JOIN item_images USING (item_id) ORDER BY image_id")
-    assert len(before) == pictures
-    assert counts(import_items()) == (0, 0, 466, 0, 0)
+    assert len(before) == PICTURES
+    assert counts(import_items()) == (0, 0, ITEMS, 0, 0)
     assert query("SELECT * FROM items JOIN item_images USING (item_id) ORDER BY image_id") == before
-    assert query("SELECT extra->'flags'->>'sale', price, category FROM items WHERE item_id = 'MH01-Black'") == [
-        ("Yes", 52, "Men/Tops/Hoodies & Sweatshirts")
+    assert query("SELECT extra->'flags'->>'sale', price, category FROM items WHERE item_id = 'dress-057'") == [
+        ("Yes", 17, "Clothes/Dress")
     ]
-    assert counts(run(folder / "plans.jsonl")) == (19, 0, 0, 0, 0)
-    assert query("SELECT count(*) FROM plan_items WHERE plan_id = 'eco-friendly'") == [(50,)]
+    assert counts(run(folder / "plans.jsonl")) == (PLANS, 0, 0, 0, 0)
+    assert query("SELECT count(*) FROM plan_items WHERE plan_id = 'plan-03'") == [(MEMBERS,)]
 
 
 def test_a_change_of_pictures_keeps_the_ids_of_those_that_stay(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Items and reviewed pairs from the catalogue, and the real files."""
+"""Items and reviewed pairs from the catalogue."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from shopvision.database import connect
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.items.item_files import read_items
-from shopvision.items.pair_files import read_pairs
-from shopvision.items.pair_splits import split_by_component
 from shopvision.matching.groups.reviews import reviewed_pairs
 from shopvision.matching.tables import PairReview
 
@@ -101,40 +99,3 @@ def test_reviews_are_labelled_pairs() -> None:
     pairs = zip(table.left.tolist(), table.right.tolist(), table.labels.tolist(), strict=True)
     assert {(ids[left], ids[right], label) for left, right, label in pairs} == {("a", "b", 1), ("C", "a", 0)}
     assert DRESS in table.items
-
-
-# Counts as the data's own description gives them.
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "positives"),
-    [("abt_buy.test", 1914, 206), ("beer.valid", 91, 14), ("wdc_lspc_shoes.test", 1073, 293)],
-)
-def test_real_pairs(data: Path, name: str, count: int, positives: int) -> None:
-    table = read_pairs(data / "er_product_pairs" / f"{name}.jsonl.gz")
-    assert (len(table), int((table.labels == 1).sum())) == (count, positives)
-    assert (table.left != table.right).all()
-
-
-def test_real_pairs_can_be_split(data: Path) -> None:
-    table = read_pairs(data / "er_product_pairs" / "beer.train.jsonl.gz")
-    parts = split_by_component(table, {"train": 0.7, "valid": 0.3}, 0)
-    train, valid = (set(part.item_rows().tolist()) for part in parts.values())
-    assert not train & valid
-    assert (parts["valid"].labels == 1).sum() == pytest.approx(12, abs=4)
-
-
-def test_real_taobao_items(data: Path) -> None:
-    items = read_items(data / "chinese_items" / "taobao_items_k3m_small_train.tsv")
-    assert len(items) == 399
-    assert len({item.category for item in items.values()}) == 271
-    assert len({key for item in items.values() for key in item.attributes}) == 433
-    assert sum(len(values) > 1 for item in items.values() for values in item.attributes.values()) > 55
-    assert {item.picture.count("//img.alicdn.com/") for item in items.values()} == {1}
-
-
-def test_real_catalogue_items(data: Path) -> None:
-    items = read_items(data / "magento_luma" / "items.jsonl")
-    assert len(items) == 466
-    assert items["MH01-Black"].attributes["climate"] == ("All-weather", "Cool", "Indoor", "Spring", "Windy")
-    assert items["MH01-Black"].picture == (data / "magento_luma/images/mh01-black_main.jpg").resolve().as_uri()

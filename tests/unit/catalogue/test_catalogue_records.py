@@ -163,15 +163,3 @@ def test_a_plan_in_either_form_of_its_lists() -> None:
     assert (as_list.keywords, as_list.members, as_list.description) == (["a", "b"], ("1", "2"), None)
     with pytest.raises(RecordError, match="name: missing; every record needs it"):
         plan_row({"plan_id": "p"})
-
-
-def test_real_records_are_valid_as_they_are(data: Path) -> None:
-    folder = data / "magento_luma"
-    items = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [item_row(normalised(item), PictureRoot.parse(str(folder))) for item in items]
-    assert len(rows) == 466
-    assert rows[0].price == 52.0
-    assert sorted(json.loads(rows[0].extra)) == ["colour", "file_colour", "flags", "style", "variants"]
-    assert all(Path(uri.removeprefix("file://")).is_file() for item in rows for uri, _ in item.images)
-    plans = [plan_row(json.loads(line)) for line in (folder / "plans.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert (len(plans), len(plans[0].members)) == (19, 50)

@@ -6,7 +6,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +16,11 @@ from shopvision.matching.blocking import (
     CandidatePair,
     blocking_recall,
     inverted,
-    measure,
     merging,
     pairs_of_items,
     vectors,
 )
-from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
+from shopvision.matching.options import BlockingOptions
 
 ONLY_WORDS = BlockingOptions(sources=("words",), min_similarity=0)
 
@@ -293,14 +291,3 @@ def test_recall_counts_positives_pairs_and_sources() -> None:
     assert blocking_recall([], []).recall == 1.0
     with pytest.raises(ItemError, match="paired with itself"):
         blocking_recall([("a", "a")], [])
-
-
-def test_equal_products_of_two_shops_are_found_by_text_alone(data: Path) -> None:
-    """Abt-Buy: at least 97 in 100 of all labelled matches, among at most 20 candidates for each offer."""
-    from tests.unit.matching.product_offers import offers
-
-    items, positives = offers(data, "abt_buy", ("train", "valid", "test"))
-    quality = measure(items, positives, BlockingOptions(sources=TEXT_SOURCES, neighbours=10, max_per_item=20))
-    assert quality.positives > 1000
-    assert quality.candidates_per_item(len(items)) <= 20
-    assert quality.recall >= 0.97

