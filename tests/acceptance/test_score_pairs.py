@@ -1,4 +1,4 @@
-"""Real workers find equal items in a real catalogue, score pairs of a file, and lose nothing when one is killed."""
+"""Real workers find equal items in a catalogue, score pairs of a file, and lose nothing when one is killed."""
 
 from __future__ import annotations
 
@@ -110,8 +110,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(shop: Shop, matchers: Match
         connection.execute(text("TRUNCATE pair_scores, effects"))
     path = shop.folder / "catalogue" / "all_pairs.jsonl"
     path.write_text("".join(json.dumps({"left_id": left, "right_id": right}) + "\n" for left, right in found))
-    job_id = shop.submit("score_slowly", pairs_file=str(path))
+    job_id = shop.submit("score_small_chunks", pairs_file=str(path), gate=shop.close_gate())
     os.kill(shop.holder(job_id)[1], signal.SIGKILL)
+    shop.open_gate()
     progress = shop.wait(job_id)
     assert (progress.state, progress.done, progress.failed) == ("succeeded", len(found), 0)
     assert shop.deaths(job_id) == 1
