@@ -1,7 +1,7 @@
-"""Probabilities that can be taken at their word, and thresholds chosen from them instead of by feel.
+"""Probabilities that can be taken at their word, and the verdicts that thresholds make of them.
 
-Both are fitted on validation pairs, never on those that a model is trained or measured on, and are kept in its card as
-plain values.
+Calibrations are fitted on validation pairs, never on those that a model is trained or measured on, and are kept in its
+card as plain values. ``thresholds`` chooses thresholds.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit, log_expit, ndtri
+from scipy.special import expit, log_expit
 
 from shopvision.errors import UserError
-from shopvision.evaluation.bootstrap import CONFIDENCE
-from shopvision.evaluation.pair_metrics import Floats, checked, sweep
+from shopvision.evaluation.pair_metrics import Floats, checked
 
-SAME_PRECISION = 0.95
-DIFFERENT_POSITIVES = 0.02
 # Nothing is certain: with 0 and 1 out of reach, also in float32, the thresholds 0 and 1 mean "never".
 SURENESS = 1e-7
 _SMALLEST_SCALE = 1e-3  # per standard deviation of the logits
@@ -115,76 +112,6 @@ def apply(calibration: Mapping[str, Any], logits: ArrayLike) -> Floats:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The calibration {dict(calibration)} is not whole ({error}): fit it again.") from None
     return np.asarray(np.clip(result, SURENESS, 1 - SURENESS), np.float64)
-
-
-def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
-    """Lower and upper bound of a share that was seen ``successes`` times in ``trials`` (Wilson 1927); 0 and 1 of none.
-
-    Args:
-        successes: any shape.
-        trials: of the same shape.
-        confidence: of both bounds together.
-    """
-    hits, count = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
-    z = float(ndtri((1 + confidence) / 2))
-    some = np.maximum(count, 1)
-    middle = (hits + z**2 / 2) / (count + z**2)
-    half = z / (count + z**2) * np.sqrt(hits * (some - hits) / some + z**2 / 4)
-    empty = count == 0
-    return np.where(empty, 0.0, np.maximum(middle - half, 0)), np.where(empty, 1.0, np.minimum(middle + half, 1))
-
-
-def choose_thresholds(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    *,
-    same_precision: float = SAME_PRECISION,
-    different_positives: float = DIFFERENT_POSITIVES,
-    confidence: float = CONFIDENCE,
-) -> dict[str, float]:
-    """The three thresholds of a card, from validation pairs, with nothing promised that so few pairs cannot show.
-
-    ``decision`` is the threshold of the best F1. ``same`` is the lowest threshold, at or above it, where the lower
-    Wilson bound of the precision of all pairs at or above is ``same_precision``; ``different`` the highest, at or below
-    ``decision``, where the upper bound of the share of positives among all pairs below is ``different_positives``.
-    What lies between is for a person, and so is a gap between the pairs of both sides, where nothing was seen: ``same``
-    and ``different`` are the probabilities of the last pairs that they were shown to hold for, ``decision`` stands
-    halfway between two. Where no threshold keeps the promise, ``same`` is 1 and ``different`` 0: with
-    few pairs everything goes to review (95 % precision takes at least 73 pairs without a mistake; 2 % take 189).
-
-    The promise holds for pairs that are drawn as the validation pairs were: a blocking that lets more negatives through
-    lowers precision.
-
-    Args:
-        probabilities: (n,) calibrated, in (0, 1).
-        labels: (n,) 0 or 1.
-        same_precision: what share of the pairs called "same" must be right.
-        different_positives: what share of the pairs called "different" may be the same item.
-        confidence: of the Wilson intervals.
-
-    Returns:
-        ``same``, ``different``, ``decision``; ``different <= decision <= same``.
-
-    Raises:
-        UserError: all labels are equal; a wanted share outside 0 .. 1; or see ``pair_metrics.checked``.
-    """
-    for name, value in {"same_precision": same_precision, "different_positives": different_positives}.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} is {value}: give a share from 0 to 1.")
-    scores, truth = _both_labels(probabilities, labels)
-    curve = sweep(scores, truth)
-    best = int(np.argmax(curve.f1))
-    precision, _ = wilson_interval(curve.found, curve.predicted, confidence)
-    below = curve.count - curve.predicted
-    _, missed = wilson_interval(curve.positives - curve.found, below, confidence)
-    strict = np.flatnonzero(precision[: best + 1] >= same_precision)
-    lenient = best + np.flatnonzero(missed[best:] <= different_positives)
-    same, different = 1.0, 0.0
-    if strict.size:
-        same = float(scores[scores >= curve.thresholds[strict[-1]]].min())
-    if lenient.size:
-        different = float(scores[scores < curve.thresholds[lenient[0]]].max(initial=0.0))
-    return {"same": same, "different": different, "decision": float(curve.thresholds[best])}
 
 
 def check_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:

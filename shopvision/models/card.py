@@ -7,9 +7,18 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+)
 
 from shopvision.errors import UserError
+from shopvision.evaluation.promises import ShownPromises
 from shopvision.images.preprocessing import Preprocessing
 
 CARD_FILE = "card.json"
@@ -47,7 +56,16 @@ class ModelCard(BaseModel):
     training_data: str = "unknown"
     metrics: dict[str, float] = {}
     thresholds: dict[str, float] = {}
+    promises: ShownPromises | None = Field(None, description="what the thresholds were shown to keep, if they were")
     files: dict[str, Sha256] = Field(description="file name -> sha256, the card itself left out")
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A card without promises reads as cards did before there were any, and keeps its tag."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("promises") is None:
+            values.pop("promises", None)
+        return values
 
     @property
     def spec(self) -> str:

@@ -28,6 +28,7 @@ class TrainingReport:
         metrics: its validation metrics.
         unreadable: pictures that were done without; ``unreadable.jsonl`` names them.
         seconds_per_epoch: mean wall time.
+        notes: sentences that whoever reads the numbers should know.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class TrainingReport:
     metrics: dict[str, float]
     unreadable: int
     seconds_per_epoch: float
+    notes: tuple[str, ...] = ()
 
     def summary(self, what: str, sizes: Mapping[str, int], **facts: Any) -> EvaluationReport:
         """In the shape of every evaluation: the validation metrics, over which the epoch was chosen.
@@ -45,6 +47,7 @@ class TrainingReport:
             sizes: of ``valid``, and of the other splits.
             facts: further ones.
         """
+        promises = self.card.promises
         others = {f"{what} for {name}": size for name, size in sizes.items() if name != "valid"}
         return EvaluationReport(
             name=self.card.spec,
@@ -55,8 +58,10 @@ class TrainingReport:
                 "epoch": self.best_epoch,
                 "seconds_per_epoch": round(self.seconds_per_epoch, 2),
                 "thresholds": self.card.thresholds,
+                **({} if promises is None else {"promises": dict(promises.rows())}),
                 **facts,
             },
+            notes=self.notes,
         )
 
 

@@ -37,7 +37,7 @@ class TrainingRun:
         process: this process; networks lie on its device.
         resume: continue an interrupted run in ``output``.
         on_progress: called after every step.
-        on_stage: called with (what is being prepared, done, all) before the first one.
+        on_stage: called with (what it is, done, all) while something is prepared, or models are taught beside.
     """
 
     output: Path

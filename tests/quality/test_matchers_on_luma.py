@@ -72,6 +72,7 @@ def train(luma: Path, folder: Path, how: dict[str, Any], seed: int) -> Path:
         | {
             "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)},
             "train": how["train"] | {"seed": seed},
+            "thresholds": {"cross_fit": 0},
         }
     )
     report = train_matcher(config, TrainingRun(output=folder / config.model.family))

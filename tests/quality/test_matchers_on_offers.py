@@ -32,9 +32,9 @@ from shopvision.training.run import TrainingRun
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SPLITS = {
-    "abt_buy": ("train", "valid", {"epochs": 3}, 96),
-    "wdc_lspc_shoes": ("train_small", "valid_small", {"epochs": 8}, 80),
-    "wdc_lspc_computers": ("train_small", "valid_small", {"epochs": 8}, 80),
+    "abt_buy": ("train", "valid", {"epochs": 3}, 96, 2),
+    "wdc_lspc_shoes": ("train_small", "valid_small", {"epochs": 8}, 80, 0),
+    "wdc_lspc_computers": ("train_small", "valid_small", {"epochs": 8}, 80, 0),
 }
 
 
@@ -48,7 +48,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 
 def train(data: Path, offers: str, output: Path, **model: str) -> tuple[MatcherReport, float]:
-    train_split, valid_split, how, length = SPLITS[offers]
+    train_split, valid_split, how, length, folds = SPLITS[offers]
     folder = data / "er_product_pairs"
     config = MatcherConfig.model_validate(
         {
@@ -59,6 +59,7 @@ def train(data: Path, offers: str, output: Path, **model: str) -> tuple[MatcherR
             "text": {"max_length": length},
             "model": model,
             "train": how,
+            "thresholds": {"cross_fit": 0 if model else folds},
         }
     )
     started = time.monotonic()
@@ -89,6 +90,8 @@ def test_a_matcher_learns_offers(name: str, data: Path, trained: Train, tmp_path
         chosen = verdicts == verdict
         positive = test.labels[chosen].mean() if chosen.any() else float("nan")
         rows.append([f"verdict {verdict}", f"{chosen.mean():.1%} of pairs", f"{positive:.3f} are the same", "", ""])
+    assert report.card.promises is not None
+    rows += [[promise, told, "", "", ""] for promise, told in report.card.promises.rows()]
     show(
         [f"{name}, {len(test):,} test pairs, trained in {seconds:.0f} s", "precision", "recall", "F1", "ROC-AUC"], rows
     )

@@ -102,7 +102,7 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
         if "[data]" in text:
-            load_config(file, MatcherConfig if "matcher" in page else ClikConfig)
+            load_config(file, ClikConfig if "ranker" in page else MatcherConfig)
         else:
             assert Mapping.load(file, Item).columns["item_id"] == "sku"
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shopvision.errors import UserError
 from worker.cli.output import JsonFlag, emit, table
 
+if TYPE_CHECKING:
+    from shopvision.models.card import ModelCard
+
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
 Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]
+AskedPrecision = Annotated[
+    float | None, typer.Option("--precision", help="Share of the pairs called same that are the same. [default: 0.95]")
+]
+AskedMissed = Annotated[
+    float | None,
+    typer.Option("--missed", help="Share of the pairs called different that are the same, at most. [default: 0.02]"),
+]
+AskedConfidence = Annotated[
+    float | None, typer.Option("--confidence", help="How sure both shares are to be kept. [default: 0.95]")
+]
 Role = Annotated[str, typer.Argument(help="catalogue_encoder, pair_scorer, ...")]
 
 
@@ -144,8 +157,54 @@ def show(spec: Spec, as_json: JsonFlag = False) -> None:
     """Show the card of a model version."""
     from shopvision import models
 
-    card = models.find(spec).card.model_dump(mode="json")
-    emit(card, as_json, lambda: table(("field", "value"), _flat(card)))
+    card = models.find(spec).card
+    fields = card.model_dump(mode="json")
+    plain = {name: value for name, value in fields.items() if name not in {"thresholds", "promises"}}
+    emit(fields, as_json, lambda: table(("field", "value"), [*_flat(plain), *threshold_rows(card)]))
+
+
+@app.command("thresholds")
+def thresholds(
+    spec: Spec,
+    *,
+    precision: AskedPrecision = None,
+    missed: AskedMissed = None,
+    confidence: AskedConfidence = None,
+    tag: Annotated[str | None, typer.Option(help="Of the new version; by default made from the content.")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Let the new version score pairs.")] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose a pair model's thresholds anew for another promise, as a new version; nothing is trained."""
+    import tempfile
+    from pathlib import Path
+
+    from shopvision import models
+    from shopvision.evaluation.promises import Promise
+    from shopvision.matching.fitting.evidence_file import choose_again
+
+    promise = Promise().asking(precision=precision, missed=missed, confidence=confidence)
+    folder = models.local_copy(models.find(spec))
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary, "model")
+        card = choose_again(folder, output, promise, tag=tag)
+        models.import_model(f"local-dir:{output}")
+    if activate:
+        models.activate("pair_scorer", card.spec, force=force)
+    serves = ", active for pair_scorer" if activate else ""
+    data = {
+        "spec": card.spec,
+        "activated": activate,
+        "thresholds": card.thresholds,
+        "promises": card.model_dump(mode="json")["promises"],
+    }
+    emit(data, as_json, lambda: table(("", "value"), threshold_rows(card), title=f"{card.spec}{serves}"))
+
+
+def threshold_rows(card: ModelCard) -> list[tuple[str, str]]:
+    """What a table tells of a card's thresholds: the values, and what they were shown to keep."""
+    rows = [(f"threshold: {name}", f"{value:.4f}") for name, value in card.thresholds.items()]
+    return [*rows, *(() if card.promises is None else card.promises.rows())]
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from worker.cli.models import Force
+from worker.cli.models import AskedConfidence, AskedMissed, AskedPrecision, Force
 from worker.cli.output import JsonFlag, emit_report, error_console
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def matcher(
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/matcher"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    precision: AskedPrecision = None,
+    missed: AskedMissed = None,
+    confidence: AskedConfidence = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
     force: Force = False,
@@ -81,6 +84,8 @@ def matcher(
     from shopvision.training.distributed import joined
 
     settled = load_config(config, MatcherConfig)
+    asked = settled.thresholds.asking(precision=precision, missed=missed, confidence=confidence)
+    settled = settled.model_copy(update={"thresholds": asked})
     with joined(device) as process, Bars(shown=process.is_main) as bars:
         report = train_matcher(settled, bars.run(output, process, resume=resume))
     if report is None:
@@ -117,6 +122,9 @@ def ensemble(
         Path | None, typer.Option("--train", help="Pairs of training: fits unseen categories apart.")
     ] = None,
     method: Annotated[str, typer.Option(help="stacking, threshold_margin or f1_vote.")] = "stacking",
+    precision: AskedPrecision = None,
+    missed: AskedMissed = None,
+    confidence: AskedConfidence = None,
     name: Annotated[str, typer.Option(help="Of the new model.")] = "ensemble",
     output: Annotated[Path, typer.Option("--output", help="Folder of the model version.")] = Path("runs/ensemble"),
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
@@ -125,6 +133,7 @@ def ensemble(
     as_json: JsonFlag = False,
 ) -> None:
     """Weigh several pair models against each other, as one model that holds them all."""
+    from shopvision.evaluation.promises import Promise
     from shopvision.evaluation.report import EvaluationReport, without_interval
     from shopvision.images import PictureDoor
     from shopvision.items.item_files import read_items
@@ -135,6 +144,7 @@ def ensemble(
     from shopvision.settings import get_settings
     from worker.cli.model_folder import model_folder
 
+    promise = Promise().asking(precision=precision, missed=missed, confidence=confidence)
     folders = [model_folder(member) for member in members]
     known = None if items is None else read_items(items, images=images)
     table_of_pairs = read_pairs(pairs, known, images=images)
@@ -148,17 +158,20 @@ def ensemble(
             table_of_pairs,
             method=method,
             name=name,
+            promise=promise,
             seen=seen,
             door=door,
             device=device,
             on_progress=lambda done, total: bars.stage("members", done, total),
         )
+    promises = card.promises
     report = EvaluationReport(
         name=card.spec,
         data=f"the pairs that it was {card.training_data}",
         counts={"pairs": len(table_of_pairs)},
         metrics=without_interval(card.metrics, len(table_of_pairs)),
-        facts={"thresholds": card.thresholds},
+        facts={"thresholds": card.thresholds, **({} if promises is None else {"promises": dict(promises.rows())})},
+        notes=() if promises is None else promises.shortfalls(),
     )
     _tell(report, output, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from shopvision.matching.families.pair_model import PairModel, build_model
 from shopvision.matching.families.registry import family_names, find_family
 from shopvision.models import version_folder
 from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard
-from shopvision.models.version_folder import read_arguments, weights_file, write_version
+from shopvision.models.version_folder import FileWriter, read_arguments, weights_file, write_version
 from shopvision.models.weights import load_strictly, read_tensors
 
 KIND = "pair_scorer"
@@ -38,6 +39,7 @@ def save_matcher(
     calibration: dict[str, Any],
     thresholds: dict[str, float],
     tag: str | None = None,
+    more_files: Sequence[FileWriter] = (),
     **card_fields: Any,
 ) -> ModelCard:
     """Write a model version, ready for ``models import local-dir:FOLDER``.
@@ -50,7 +52,8 @@ def save_matcher(
         calibration: how logits become probabilities; put into the arguments.
         thresholds: probabilities: ``same`` and ``different``, between which a pair is for review, and ``decision``.
         tag: by default made from the content.
-        card_fields: further fields of ``ModelCard``: licence, training_data, metrics.
+        more_files: write what else shall lie in the folder.
+        card_fields: further fields of ``ModelCard``: licence, training_data, metrics, promises.
 
     Raises:
         UserError: the thresholds are out of order.
@@ -62,7 +65,7 @@ def save_matcher(
     arguments = model.arguments.model_copy(update={"calibration": calibration})
     return write_version(
         folder,
-        [weights_file(state), *model.family.part_files(model.parts)],
+        [weights_file(state), *model.family.part_files(model.parts), *more_files],
         name=name,
         tag=tag,
         kind=KIND,

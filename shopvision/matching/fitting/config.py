@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from shopvision.errors import UserError
+from shopvision.evaluation.promises import Promise
 from shopvision.matching.families._parts import FamilyOptions
 from shopvision.matching.families.registry import AnyFamily, find_family
 from shopvision.matching.families.text_reading import TextOptions
@@ -99,6 +100,28 @@ class TrainConfig(FitConfig):
     soup: Literal["none", "uniform", "greedy"] = "none"
 
 
+class ThresholdsConfig(Promise):
+    """Section ``[thresholds]``, beside the fields of ``Promise``.
+
+    Attributes:
+        cross_fit: where validation has too few pairs of the same item to show the promise, this many models are taught
+            beside, each without a part of the training pairs, so that these can tell as well; 0 switches it off.
+    """
+
+    cross_fit: int = Field(3, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _at_least_two(self) -> Self:
+        if self.cross_fit == 1:
+            raise ValueError("cross_fit is 1: one part leaves nothing to learn from; give 0, or 2 and more")
+        return self
+
+    @property
+    def promise(self) -> Promise:
+        """What is asked of verdicts."""
+        return Promise(precision=self.precision, missed=self.missed, confidence=self.confidence)
+
+
 def _options_of_family(value: Any) -> Any:
     """The section ``[model]`` as its family reads it."""
     if not isinstance(value, dict):
@@ -122,6 +145,7 @@ class MatcherConfig(BaseModel):
         default_factory=lambda: _options_of_family({}), validate_default=False
     )
     train: TrainConfig = TrainConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shopvision.errors import UserError
-from shopvision.evaluation.calibration import apply, choose_thresholds, fit_temperature
+from shopvision.evaluation.calibration import apply, fit_temperature
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
+from shopvision.evaluation.thresholds import Evidence, choose_thresholds
 from shopvision.items.pair_splits import is_unseen
 from shopvision.matching.fitting.evaluate import require_labels, score_readable
+from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.scoring.ensemble import ensemble_arguments, save_ensemble
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, fit_group_thresholds
 from shopvision.matching.scoring.predict import PairScorer
 
 if TYPE_CHECKING:
+    from shopvision.evaluation.promises import Promise
     from shopvision.images import PictureDoor
     from shopvision.items.pair_table import PairTable
     from shopvision.models.card import ModelCard
@@ -32,6 +35,7 @@ def fit_ensemble(
     *,
     method: str,
     name: str = "ensemble",
+    promise: Promise | None = None,
     seen: frozenset[str] | None = None,
     door: PictureDoor | None = None,
     device: str | None = None,
@@ -45,6 +49,7 @@ def fit_ensemble(
         table: labelled pairs that no member learnt from: the validation pairs.
         method: one of ``METHODS``, see ``EnsembleArguments``.
         name: of the ensemble.
+        promise: what is asked of verdicts; by default ``Promise()``.
         seen: categories of training; thresholds of pairs of other categories are then fitted apart.
         door: that pictures come through, where a member reads them.
         device: where members run.
@@ -83,12 +88,16 @@ def fit_ensemble(
     margins = arguments.margins(probabilities, unseen)
     calibration = fit_temperature(margins, table.labels)
     combined = apply(calibration, margins)
+    evidence = Evidence.of_validation(combined, table.labels)
+    chosen = choose_thresholds(evidence, promise)
     return save_ensemble(
         folder,
         members,
         arguments.model_copy(update={"calibration": calibration}),
         name=name,
-        thresholds=choose_thresholds(combined, table.labels),
+        thresholds=chosen.thresholds,
+        promises=chosen.shown,
+        more_files=[evidence_file(evidence)],
         training_data=f"weighed on {len(table):,} pairs, content sha256 {table.fingerprint()}",
         metrics={
             "f1": best_f1_threshold(combined, table.labels)[1],

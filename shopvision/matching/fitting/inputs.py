@@ -21,6 +21,9 @@ class Pictures(Protocol):
     def take(self, items: Rows, generator: np.random.Generator | None) -> Tensor:
         """Of n items: features (n, d) float32, or pixels (n, H, W, 3) uint8; with a generator those of training."""
 
+    def select(self, items: Rows) -> Pictures:
+        """Pictures of the items at these positions."""
+
 
 @dataclass(frozen=True)
 class FeaturePictures:
@@ -35,6 +38,10 @@ class FeaturePictures:
     def take(self, items: Rows, generator: np.random.Generator | None) -> Tensor:  # noqa: ARG002 - they do not vary
         """(n, d) float32."""
         return torch.from_numpy(self.features[items].astype(np.float32))
+
+    def select(self, items: Rows) -> FeaturePictures:
+        """See ``Pictures``."""
+        return FeaturePictures(self.features[items])
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,10 @@ class PixelPictures:
         if rows:
             pixels[rows] = self.reader.read([uris[row] for row in rows], None if crops is None else crops[rows])
         return pixels
+
+    def select(self, items: Rows) -> PixelPictures:
+        """See ``Pictures``."""
+        return PixelPictures([self.uris[item] for item in items.tolist()], self.reader)
 
 
 class Inputs:

@@ -10,7 +10,7 @@ from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairReader
 from shopvision.matching.families._parts import FamilyOptions
 from shopvision.matching.families.losses import LossOptions
-from shopvision.matching.families.pair_model import Beginning
+from shopvision.matching.families.pair_model import Beginning, PairModel
 from shopvision.matching.fitting.config import TrainConfig
 from shopvision.matching.fitting.inputs import ItemInputs, PairInputs, Pictures
 from shopvision.matching.fitting.learner import MatcherLearner
@@ -45,13 +45,8 @@ def make_learner(
     model, encoders = beginning.model, tuple(beginning.start.weights)
     frozen = model.family.freeze(model.network, options)
     axes, symmetric = model.arguments.axes, model.arguments.symmetric
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {name: make_inputs(model, splits[name], pictures[name]) for name in ("train", "valid")}
     common: dict[str, Any] = {"frozen": frozen, "process": process, "symmetric": symmetric}
-    for name in ("train", "valid"):
-        if isinstance(model.reader, PairReader):
-            inputs[name] = PairInputs(splits[name], model.reader, pictures[name])
-        else:
-            inputs[name] = ItemInputs(splits[name], model.reader, pictures[name])
     if isinstance(model.family, OneTowerFamily):
         sampler = _sampler(config, splits["train"], inputs["train"], process, in_batch=False)
         one = model.family.losses[axes.loss]
@@ -61,6 +56,13 @@ def make_learner(
     return TwoTowerLearner(
         model.network, encoders, config, sampler, axes=axes, loss=loss, loss_options=options_of_loss, **inputs, **common
     )
+
+
+def make_inputs(model: PairModel, table: PairTable, pictures: Pictures | None) -> PairInputs | ItemInputs:
+    """What the model is fed of labelled pairs; ``pictures`` are of ``table.used_items()``."""
+    if isinstance(model.reader, PairReader):
+        return PairInputs(table, model.reader, pictures)
+    return ItemInputs(table, model.reader, pictures)
 
 
 def _sampler(

@@ -21,7 +21,7 @@ from shopvision.matching.scoring.combined_scorer import CombinedScorer
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, f1_vote, group_thresholds, threshold_margin
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.card import CARD_FILE, Architecture, ModelCard
-from shopvision.models.version_folder import member_folder, write_version
+from shopvision.models.version_folder import FileWriter, member_folder, write_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,6 +111,7 @@ def save_ensemble(
     name: str,
     thresholds: dict[str, float],
     tag: str | None = None,
+    more_files: Sequence[FileWriter] = (),
     **card_fields: Any,
 ) -> ModelCard:
     """Write a model version with copies of its members, ready for ``models import local-dir:FOLDER``.
@@ -122,7 +123,8 @@ def save_ensemble(
         name: of the ensemble.
         thresholds: probabilities of ``same``, ``different`` and ``decision``.
         tag: by default made from the content.
-        card_fields: further fields of ``ModelCard``: licence, training_data, metrics.
+        more_files: write what else shall lie in the folder.
+        card_fields: further fields of ``ModelCard``: licence, training_data, metrics, promises.
 
     Raises:
         UserError: a member is no pair scorer, or itself an ensemble; thresholds out of order.
@@ -134,7 +136,10 @@ def save_ensemble(
             raise UserError(f"{card.spec} is itself an ensemble: name its members instead.")
     return write_version(
         folder,
-        [member_folder(source, place) for source, place in zip(members, arguments.members, strict=True)],
+        [
+            *(member_folder(source, place) for source, place in zip(members, arguments.members, strict=True)),
+            *more_files,
+        ],
         name=name,
         tag=tag,
         kind=KIND,

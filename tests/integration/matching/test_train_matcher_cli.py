@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from shopvision import models
 from shopvision.errors import UserError
@@ -27,6 +29,7 @@ from tests.integration.training_commands import (
     write_config,
 )
 from tests.unit.matching.matcher_world import PAIRS, World, make_world
+from worker.cli.models import app as model_commands
 
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
 # Five pairs of two processes are shares of three and two; the loss mnr needs equal ones and drops what is left over.
@@ -78,6 +81,38 @@ def test_from_pairs_to_a_model_that_serves(world: World, tmp_path: Path, set_env
     with pytest.raises(UserError, match="holds a run: continue it with --resume"):
         train("matcher", "--config", config, "--output", tmp_path / "run")
     assert train("matcher", "--config", config, "--output", tmp_path / "run", "--resume")["name"] == report["name"]
+
+
+@pytest.mark.usefixtures("database")
+def test_another_promise_of_a_stored_version_takes_a_command_and_no_training(
+    world: World, tmp_path: Path, set_environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
+    monkeypatch.setattr("worker.cli.output.console.width", 300)
+    config = write_config(tmp_path / "matcher.toml", world.sections("text_two_tower", epochs=2))
+    run = ["matcher", "--config", config, "--output", tmp_path / "run"]
+    with pytest.raises(UserError, match=r"^precision is 95\.0: give a share between 0\.5 and 1"):
+        train(*run, "--precision", "95")
+    trained = train(*run, "--activate")
+    assert trained["facts"]["thresholds"]["same"] == 1
+    note = "Precision 0.95 was not shown, so nothing is called same: at the present rate"
+    assert trained["notes"][0].startswith(note)
+    assert trained["facts"]["promises"]["same, precision 0.95"].startswith("was not shown")
+
+    asked = ["--precision", "0.6", "--missed", "0.4", "--confidence", "0.6"]
+    command = ["thresholds", trained["name"], *asked, "--tag", "lenient", "--activate", "--json"]
+    chosen = json.loads(CliRunner().invoke(model_commands, command, catch_exceptions=False).stdout)
+    assert chosen["spec"] == "tiny:lenient" == models.active("pair_scorer").spec
+    assert chosen["thresholds"]["different"] < chosen["thresholds"]["same"] < 1
+    assert chosen["promises"]["asked"] == {"precision": 0.6, "missed": 0.4, "confidence": 0.6}
+    assert models.find(trained["name"]).card.thresholds["same"] == 1  # a version never changes
+    shown = CliRunner().invoke(model_commands, ["show", "tiny:lenient"], catch_exceptions=False).stdout
+    (line,) = [line for line in shown.splitlines() if "same, precision 0.6" in line]
+    assert f"from {chosen['thresholds']['same']:.4f} on: " in line
+    (line,) = [line for line in shown.splitlines() if "evidence, at confidence 0.6" in line]
+    assert "60 validation pairs (20 the same)" in line
+    with pytest.raises(UserError, match="tiny:lenient exists with other content"):
+        CliRunner().invoke(model_commands, ["thresholds", trained["name"], "--tag", "lenient"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, thresholds against their promise."""
+"""Calibration against scikit-learn, and verdicts at given thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
@@ -19,13 +18,11 @@ from shopvision.errors import UserError
 from shopvision.evaluation.calibration import (
     apply,
     check_thresholds,
-    choose_thresholds,
     fit_isotonic,
     fit_temperature,
     verdicts,
-    wilson_interval,
 )
-from shopvision.evaluation.pair_metrics import best_f1_threshold, log_loss, roc_auc
+from shopvision.evaluation.pair_metrics import log_loss, roc_auc
 from shopvision.evaluation.reliability import reliability
 
 
@@ -126,95 +123,11 @@ def test_a_broken_calibration_is_named(calibration: dict[str, Any], words: str) 
         apply(calibration, [0.0])
 
 
-def test_wilson_is_scipys() -> None:
-    for hits, count in ((0, 5), (3, 7), (95, 100), (100, 100)):
-        expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-        assert np.ravel(wilson_interval(hits, count)) == pytest.approx([expected.low, expected.high])
-    assert np.ravel(wilson_interval(0, 0)).tolist() == [0.0, 1.0]
-
-
-def calibrated(count: int, seed: int, sharpness: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    probabilities = expit(generator.normal(-2, sharpness, count))
-    return np.clip(probabilities, 1e-7, 1 - 1e-7), (generator.random(count) < probabilities).astype(int)
-
-
-def brute_force(probabilities: np.ndarray, labels: np.ndarray, decision: float) -> tuple[float, float]:
-    """Lowest score whose pairs at or above keep the promise, and highest whose pairs below do."""
-    same, different = np.inf, -np.inf
-    for score in np.unique(probabilities):
-        above, below = labels[probabilities >= score], labels[probabilities < score]
-        if (
-            score >= decision
-            and scipy.stats.binomtest(int(above.sum()), len(above)).proportion_ci(0.95, "wilson").low >= 0.95
-        ):
-            same = min(same, score)
-        if (
-            probabilities[probabilities < score].max(initial=0) <= decision
-            and len(below)
-            and scipy.stats.binomtest(int(below.sum()), len(below)).proportion_ci(0.95, "wilson").high <= 0.02
-        ):
-            different = max(different, score)
-    return same, different
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_thresholds_keep_their_promise_and_are_the_widest_that_do(seed: int) -> None:
-    probabilities, labels = calibrated(2500, seed)
-    probabilities = np.clip(np.round(probabilities, 2), 0.001, 0.999)
-    chosen = choose_thresholds(probabilities, labels)
-    assert chosen["decision"] == best_f1_threshold(probabilities, labels)[0]
-    same, different = brute_force(probabilities, labels, chosen["decision"])
-    assert probabilities[probabilities >= chosen["same"]].min() == same
-    assert probabilities[probabilities > chosen["different"]].min() == different
-    assert chosen["different"] < chosen["decision"] < chosen["same"]
-    assert check_thresholds(chosen) == chosen
-
-
-def test_the_promise_holds_on_other_pairs() -> None:
-    kept = []
-    for seed in range(40):
-        chosen = choose_thresholds(*calibrated(1500, seed))
-        probabilities, labels = calibrated(20_000, 1000 + seed)
-        kept.append(labels[probabilities >= chosen["same"]].mean() >= 0.95)
-    # A chance of 2.5 % to miss at one threshold; choosing among many adds some.
-    assert np.mean(kept) > 0.85
-
-
-def test_a_wish_for_more_sends_more_to_review() -> None:
-    probabilities, labels = calibrated(2000, 5)
-    loose = choose_thresholds(probabilities, labels, same_precision=0.8, different_positives=0.1)
-    strict = choose_thresholds(probabilities, labels, same_precision=0.97, different_positives=0.01)
-    assert strict["different"] < loose["different"] <= loose["decision"] <= loose["same"] < strict["same"]
-    assert strict["decision"] == loose["decision"]
-
-
-def test_a_perfect_model_with_enough_pairs_leaves_only_the_gap_to_review_and_with_few_everything() -> None:
-    """95 % takes 73 pairs without a mistake, 2 % takes 189: n / (n + 1.96^2) and 1.96^2 / (n + 1.96^2)."""
-    for positives, negatives, same, different in ((73, 189, 0.9, 0.1), (72, 188, 1.0, 0.0), (1, 1, 1.0, 0.0)):
-        probabilities = np.repeat([0.9, 0.1], [positives, negatives])
-        chosen = choose_thresholds(probabilities, np.repeat([1, 0], [positives, negatives]))
-        assert chosen == {"same": same, "different": different, "decision": 0.5}
-
-
-def test_a_model_that_knows_nothing_decides_nothing() -> None:
-    generator = np.random.default_rng(6)
-    chosen = choose_thresholds(generator.random(500), generator.random(500) < 0.3)
-    assert (chosen["same"], chosen["different"]) == (1.0, 0.0)
-    chosen = choose_thresholds(np.full(50, 0.3), np.arange(50) % 2)
-    assert chosen == {"same": 1.0, "different": 0.0, "decision": 0.3}
-
-
 @pytest.mark.parametrize("labels", [[1, 1], [0, 0]])
 def test_labels_of_one_kind_teach_nothing(labels: list[int]) -> None:
-    for fit in (fit_temperature, fit_isotonic, choose_thresholds):
+    for fit in (fit_temperature, fit_isotonic):
         with pytest.raises(UserError, match=r"All 2 validation pairs are .*give pairs of both labels"):
             fit([0.1, 0.2], labels)
-
-
-def test_a_wish_that_is_no_share_is_refused() -> None:
-    with pytest.raises(UserError, match=r"same_precision is 95: give a share from 0 to 1"):
-        choose_thresholds([0.1, 0.9], [0, 1], same_precision=95)
 
 
 def test_verdicts_at_the_borders() -> None:

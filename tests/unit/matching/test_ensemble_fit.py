@@ -9,9 +9,11 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from shopvision.errors import UserError
+from shopvision.evaluation.promises import Promise
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.fitting.ensemble_fit import METHODS, fit_ensemble
+from shopvision.matching.fitting.evidence_file import read_evidence
 from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.matching.scoring.predict import PairScorer
 from tests.unit.matching.tiny_matcher import COSINE, ONE, WORDS, arguments, save_tiny
@@ -44,7 +46,9 @@ def _table(members: list[Path]) -> PairTable:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: PairTable, tmp_path: Path) -> None:
-    card = fit_ensemble(tmp_path / "e", members, table, method=method, seen=frozenset({"seen"}))
+    card = fit_ensemble(
+        tmp_path / "e", members, table, method=method, seen=frozenset({"seen"}), promise=Promise(precision=0.9)
+    )
     scorer = load_scorer(tmp_path / "e")
     probabilities = scorer.score(table.items, table.left, table.right)
     decided = probabilities >= card.thresholds["decision"]
@@ -56,6 +60,10 @@ def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: Pai
             assert card.metrics["f1"] > (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
     assert abs(probabilities.mean() - table.labels.mean()) < 0.05  # calibrated
     assert f"{len(table):,} pairs" in card.training_data
+    assert card.promises is not None
+    assert card.promises.evidence == read_evidence(tmp_path / "e").counts()
+    assert card.promises.evidence.validation == len(table)
+    assert card.promises.asked.precision == 0.9
 
 
 def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def learner_of(config: MatcherConfig, tmp_path: Path, monkeypatch: pytest.Monkey
     def capture(learner: MatcherLearner[Any, Any], *_: object, **__: object) -> None:
         raise Captured(learner)
 
-    monkeypatch.setattr("shopvision.matching.fitting.train.fit", capture)
+    monkeypatch.setattr("shopvision.matching.fitting.teaching.fit", capture)
     with pytest.raises(Captured) as caught:
         train(config, tmp_path)
     return caught.value.args[0]
