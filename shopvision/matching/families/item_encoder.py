@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from shopvision.encoders.text_sources import fetch_text
+from shopvision.encoders.token_limit import token_limit
 from shopvision.matching.families._parts import Parts
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.card import save_matcher
@@ -43,7 +44,7 @@ def make_item_encoder(source: str, folder: Path) -> ModelCard:
         family=TextTwoTower.name,
         axes=Axes(interaction="two_tower", head="metric", similarity="cosine", loss="bce"),
         text_config=text.config,
-        texts=TextReading(prefix=prefix, max_length=min(_LENGTH, text.tokenizer.model_max_length)),
+        texts=TextReading(prefix=prefix, max_length=min(_LENGTH, token_limit(text.config, text.tokenizer))),
         pooling=text.pooling,
     )
     model = build_model(arguments, Parts(tokenizer=text.tokenizer))

@@ -77,13 +77,13 @@ class Packer:
         """Use ``tokenizer`` and ``builder``.
 
         Args:
-            max_length: special tokens included.
+            max_length: special tokens included; what the encoder holds is the caller's to know.
             token_types: ``type_vocab_size`` of the encoder; with 1 all token types are 0.
             image_token: put the picture tokens into pairs.
             prefix: what the encoder wants before a single item, e.g. ``query:`` (E5).
 
         Raises:
-            UserError: the length is impossible, or the tokenizer lacks a special token.
+            UserError: the length leaves no room for words, or the tokenizer lacks a special token.
         """
         ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "pad", "unk")}
         if image_token:
@@ -108,8 +108,6 @@ class Packer:
         needed = 2 + 1 + 2 * self._side_specials + max(len(self._prefix), *map(len, said))
         if max_length < needed:
             raise UserError(f"max_length {max_length} leaves no room for words: use {needed} or more.")
-        if max_length > tokenizer.model_max_length:
-            raise UserError(f"max_length {max_length} is more than the encoder's {tokenizer.model_max_length} tokens.")
 
     def items(self, items: Sequence[Item]) -> ItemTokens:
         """Token ids of n items."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from shopvision.encoders.token_limit import require_room
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
@@ -94,9 +95,7 @@ class TextReading(BaseModel):
         """
         if tokenizer is None:
             raise UserError("A model of texts needs a tokenizer.")
-        positions = encoder.get("max_position_embeddings", self.max_length)
-        if self.max_length > positions:
-            raise UserError(f"max_length {self.max_length} is more than the encoder's {positions} positions.")
+        require_room(self.max_length, encoder, tokenizer)
         statistics = None if self.statistics is None else CategoryStatistics.from_json(self.statistics)
         builder = TextBuilder(
             self.builder, statistics=statistics, segmenter=self.segmenter, compare_codes=self.compare_codes

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shopvision.encoders.image_networks import build_timm
 from shopvision.encoders.text_networks import Pooling, build_text
+from shopvision.encoders.token_limit import require_room
 from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
@@ -87,6 +88,7 @@ def make_topic_tokenizer(arguments: ClikArguments, tokenizer: PreTrainedTokenize
     Raises:
         UserError: the length is impossible, or the tokenizer lacks a special token.
     """
+    require_room(arguments.max_length, arguments.text_config, tokenizer)
     return TopicTokenizer(
         tokenizer,
         max_length=arguments.max_length,

@@ -80,12 +80,10 @@ class TopicTokenizer:
         """Use ``tokenizer``; ``token_types`` is its model's ``type_vocab_size``: with 1, all token types are 0.
 
         Raises:
-            UserError: the length or language is impossible, or the tokenizer lacks a special token.
+            UserError: the length leaves no room, the language is unknown, or the tokenizer lacks a special token.
         """
         if max_length <= SPECIAL_TOKENS:
             raise UserError(f"max_length {max_length} leaves no room for words: use {SPECIAL_TOKENS + 1} or more.")
-        if max_length > tokenizer.model_max_length:
-            raise UserError(f"max_length {max_length} is more than the encoder's {tokenizer.model_max_length} tokens.")
         if season_language not in SEASONS:
             raise UserError(f"season_language '{season_language}' is unknown: use {', '.join(SEASONS)}.")
         ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "pad", "unk")}

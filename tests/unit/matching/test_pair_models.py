@@ -272,12 +272,16 @@ def test_other_encoders() -> None:
         assert network(illustrated(batch, torch.randn(3, 2, 96))).shape == (3,)
 
 
+ROBERTA = BERT | {"model_type": "roberta", "max_position_embeddings": 64, "pad_token_id": 0}
+
+
 @pytest.mark.parametrize(("family", "axes", "changes", "message"), [
     ("text_one_tower", COSINE, {}, "The family text_one_tower is one_tower, not two_tower"),
     ("text_two_tower", COSINE.model_copy(update={"loss": "ce"}), {}, "metric / cosine / ce .* do not go together"),
     ("text_one_tower", ONE, {"layers": (3,)}, r"layers \[3\]: count from the top, 1 to 2"),
     ("text_one_tower", ONE, {"layers": (0,)}, r"layers \[0\]: count from the top, 1 to 2"),
-    ("text_one_tower", ONE, {"max_length": 65}, "max_length 65 is more than the encoder's 64 positions"),
+    ("text_one_tower", ONE, {"max_length": 65}, "max_length 65 is more than the encoder's 64 tokens"),
+    ("text_two_tower", COSINE, {"max_length": 64, "text_config": ROBERTA}, "more than the encoder's 63 tokens"),
 ])  # fmt: skip
 def test_arguments_that_do_not_fit_the_family(family: str, axes: Axes, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -130,6 +130,15 @@ def test_a_new_bank_holds_unit_vectors() -> None:
     np.testing.assert_allclose(tiny_clik(arguments()).memory_bank.norm(dim=1), 1, atol=1e-6)
 
 
+def test_topics_are_no_longer_than_the_encoder_holds() -> None:
+    """Whatever its tokenizer says: 128 tokens here."""
+    for model_type, room in (("bert", 24), ("roberta", 23)):
+        config = BERT | {"model_type": model_type, "max_position_embeddings": 24, "pad_token_id": 0}
+        make_topic_tokenizer(arguments(text_config=config, max_length=room), tiny_tokenizer())
+        with pytest.raises(UserError, match=f"max_length {room + 1} is more than the encoder's {room} tokens"):
+            make_topic_tokenizer(arguments(text_config=config, max_length=room + 1), tiny_tokenizer())
+
+
 @torch.no_grad()
 def test_a_card_keeps_the_whole_model(tmp_path: Path) -> None:
     wanted = arguments(season_language="en", max_length=20, unit_features=True, query="virtual", temperature=0.1)
