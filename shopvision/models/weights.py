@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise JobError(f"{path} cannot be read as safetensors: {error}.") from None
+        raise JobError(f"{path} cannot be read as safetensors ({error}): copy it anew.") from None
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

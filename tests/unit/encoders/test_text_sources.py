@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,8 @@ from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.errors import UserError
 from shopvision.models.weights import load_strictly
 
+Damage = Callable[[bytes], bytes]
+DAMAGES: list[Damage] = [lambda data: data[: len(data) // 2], lambda _: b"", lambda data: b"<html>" + data[6:]]
 TITLES = [
     "여름 신상 원피스 모음전", "힐 힙 히트 상품\uff5e 50% 할인!", "가을 남성 바지 밴딩 스판", "春季新款连衣裙 女装",
     "2021年秋冬 羽绒服 清仓", "Men's trousers, bending spandex pants", "Café crème \u2013 été",
@@ -223,9 +226,32 @@ def test_pickled_weights_are_read_as_tensors_only(bert_folder: Path) -> None:
             return (Path.touch, (bert_folder / "sprung",))
 
     torch.save({"x": Trap()}, bert_folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="tiny-bert: its weights hold more than tensors and are not opened"):
+    with pytest.raises(UserError, match=r"tiny-bert cannot be loaded .* hold more than tensors are not opened: save"):
         fetch_text(f"local-dir:{bert_folder}")
     assert not (bert_folder / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_in_one_line(bert_folder: Path, name: str, damage: Damage) -> None:
+    if name == "pytorch_model.bin":
+        torch.save(load_file(bert_folder / "model.safetensors"), bert_folder / name)
+        (bert_folder / "model.safetensors").unlink()
+    spoilt = bert_folder / name
+    spoilt.write_bytes(damage(spoilt.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        fetch_text(f"local-dir:{bert_folder}")
+    assert f"{spoilt} is cut, empty or not of the format that its name says: copy it anew." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_notes_are_named_or_passed_over(bert_folder: Path) -> None:
+    (bert_folder / "README.md").write_bytes(b"---\nlicense: mit\n---\n\xff\xfe")
+    assert fetch_text(f"local-dir:{bert_folder}").licence == "mit"
+    (bert_folder / "1_Pooling").mkdir()
+    (bert_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode')
+    with pytest.raises(UserError, match=r"1_Pooling/config\.json is no JSON \(.*\): copy it anew"):
+        fetch_text(f"local-dir:{bert_folder}")
 
 
 def test_code_that_comes_with_a_model_is_not_run(bert_folder: Path) -> None:

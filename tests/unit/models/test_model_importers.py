@@ -102,6 +102,39 @@ def test_a_timm_folder_with_a_missing_tensor_is_refused(timm_folder: Path, tmp_p
         imported(f"local-dir:{timm_folder}", tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "another format"])
+def test_a_damaged_file_is_named_in_one_line(timm_folder: Path, tmp_path: Path, name: str, damage: str) -> None:
+    spoilt = timm_folder / name
+    if name == "pytorch_model.bin":
+        torch.save(read_tensors(timm_folder / WEIGHTS_FILE), spoilt)
+        (timm_folder / WEIGHTS_FILE).unlink()
+    data = spoilt.read_bytes()
+    spoilt.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "another format": b"<html>" + data[6:]}[damage])
+    with pytest.raises(UserError) as caught:
+        imported(f"local-dir:{timm_folder}", tmp_path / "model")
+    assert f"{spoilt} is cut, empty or not of the format that its name says: copy it anew." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_download_is_named_where_it_lies(
+    timm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (timm_folder / WEIGHTS_FILE).write_bytes(b"")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "cache" / "models--shop--tiny"
+    (cached / "snapshots").mkdir(parents=True)
+    timm_folder.rename(cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        UserError, match=rf"hf-hub:shop/tiny: \S*/{commit}/{WEIGHTS_FILE} is cut, .*: remove it, so that"
+    ):
+        imported("hf-hub:shop/tiny", tmp_path / "model")
+
+
 def test_a_card_folder_comes_in_as_it_is(timm_folder: Path, tmp_path: Path) -> None:
     card = imported(f"local-dir:{timm_folder}", tmp_path / "made", tag="v1")
     again = imported(f"local-dir:{tmp_path / 'made'}", tmp_path / "again")
