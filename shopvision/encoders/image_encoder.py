@@ -24,6 +24,7 @@ from shopvision.errors import JobError, UserError
 from shopvision.images.given import Picture, embed
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.version_folder import read_card
+from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class ImageEncoder:
         self.device = device
         self.dtype = dtype
         self.batch_size = BATCH_SIZE.get(device.type, 32)
-        self._compile_mode = compile_mode
+        self._compile_mode: CompileMode = compile_mode if get_settings().fast_paths else "never"
         accelerate_image_network(network, preprocessing.size)
         network.requires_grad_(requires_grad=False).to(device, dtype)
         _use_channels_last(network)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from shopvision.encoders import _fast
 from shopvision.encoders._fast import accelerate_image_network, accelerate_text_encoder
 from shopvision.encoders._fast.bert_on_cpu import ATTENTION
 from shopvision.encoders._fast.first_token import FirstTokenLayer
+from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.encoders.text_networks import build_text
+from shopvision.images.preprocessing import Preprocessing
 from tests.unit.rounding import rounding
 
 LAYERS, WIDTH = 2, 32
@@ -41,9 +45,9 @@ def first_tokens(network: Any) -> Tensor:
     return states[:, 0].double()
 
 
-def image_network() -> nn.Module:
+def image_network() -> Any:
     torch.manual_seed(0)
-    network: nn.Module = timm.create_model("test_resnet", num_classes=0).eval()
+    network: Any = timm.create_model("test_resnet", num_classes=0).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -87,6 +91,39 @@ def test_the_switch_leaves_networks_as_their_libraries_made_them(set_environment
     network = image_network()
     accelerate_image_network(network, (96, 96))
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_vectors_agree_with_everything_on_and_off(set_environment: Callable[..., None]) -> None:
+    """Least cosine 0.999, as docs/adding-a-model.md says: folded, in bfloat16 and rearranged, or as in a textbook."""
+    preprocessing = Preprocessing(size=(96, 96), interpolation="bilinear", resize_mode="squash")
+    pictures = np.random.default_rng(2).integers(0, 256, (6, 96, 96, 3), np.uint8)
+
+    def vectors(dtype: torch.dtype) -> tuple[Any, Any]:
+        network = image_network()
+        encoder = ImageEncoder(
+            network, preprocessing, network.num_features, device=torch.device("cpu"), dtype=dtype, compile_mode="never"
+        )
+        return encoder.encode(pictures), functional.normalize(first_tokens(text_encoder(dtype)), dim=1).numpy()
+
+    fast = vectors(torch.bfloat16)
+    set_environment(SHOPVISION_FAST_PATHS="false")
+    plain = vectors(torch.float32)
+    for one, other in zip(fast, plain, strict=True):
+        assert (one * other).sum(1).min() > 0.999
+
+
+def test_the_switch_also_leaves_networks_uncompiled(
+    set_environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    set_environment(SHOPVISION_FAST_PATHS="false")
+    preprocessing = Preprocessing(size=(96, 96), interpolation="bilinear", resize_mode="squash")
+    network = image_network()
+    encoder = ImageEncoder(
+        network, preprocessing, network.num_features,
+        device=torch.device("cpu"), dtype=torch.float32, compile_mode="always",
+    )  # fmt: skip
+    assert encoder.encode(np.zeros((1, 96, 96, 3), np.uint8)).shape == (1, network.num_features)
 
 
 @pytest.mark.parametrize("library", ["torch", "transformers"])
