@@ -123,3 +123,32 @@ def test_who_fails_is_tried_again(kind: BlobKind) -> None:
     assert kind.loaded == ["a"] * 3
     with pytest.raises(UserError, match="There is no model version d:1"):
         models.load("d:1")
+
+
+def test_all_who_wait_for_one_that_fails_are_told_and_nothing_of_it_is_kept(kind: BlobKind) -> None:
+    kept = models.load("b:1")
+    kind.broken = True
+    kind.wait.clear()
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(models.load, "a:1") for _ in range(4)]
+        kind.wait.set()
+        for future in asked:
+            with pytest.raises(JobError, match="a is broken"):
+                future.result()
+    kind.broken = False
+    models.load("c:1")
+    assert models.load("b:1") is kept  # the budget holds two: the one that failed takes no room
+
+
+def test_a_model_in_use_outlives_its_place_in_memory(kind: BlobKind, set_environment: Callable[..., None]) -> None:
+    """Two threads with two models and room for one: each keeps what it holds."""
+    set_environment(SHOPVISION_LOADED_MODELS_BYTES=str(SIZE))
+    held = {name: models.load(f"{name}:1") for name in "ab"}
+    start = threading.Barrier(2)
+
+    def use(name: str) -> set[str]:
+        start.wait()
+        return {models.load(f"{name}:1").name for _ in range(20)} | {held[name].name}
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(use, "ab")) == [{"a"}, {"b"}]
