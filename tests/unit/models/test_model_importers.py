@@ -152,7 +152,7 @@ def test_a_wrong_card_folder_is_refused(timm_folder: Path, tmp_path: Path) -> No
     spoil(made, {"layer1.0.conv1.weight": None})
     with pytest.raises(UserError, match="sha256 differs"):
         imported(f"local-dir:{made}", tmp_path / "b")
-    from shopvision.models.card import sha256_of
+    from shopvision.storage import sha256_of
 
     honest = card.model_copy(update={"files": {WEIGHTS_FILE: sha256_of(made / WEIGHTS_FILE)}})
     (made / CARD_FILE).write_bytes(honest.to_bytes())

@@ -11,11 +11,12 @@ import torch
 
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import JobError, UserError
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, sha256_of
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
 from shopvision.selection.clik.card import load_clik, make_topic_tokenizer
 from shopvision.selection.topic import Topic
+from shopvision.storage import sha256_of
 from tests.unit.selection.tiny_clik import BERT, arguments, save_tiny, tiny_clik, tiny_tokenizer
 
 TOPICS = [
