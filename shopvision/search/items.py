@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from shopvision import models
 from shopvision.errors import UserError
+from shopvision.images.given import OwnFilesDoor
 from shopvision.index.generation import Generation, Hit
 from shopvision.index.opening import open_index
 from shopvision.index.reader import IndexReader
+from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
     from shopvision.images.preprocessing import Preprocessing
@@ -68,23 +70,24 @@ class CatalogueSearch:
         self._encoder_of = encoder_of
 
     def by_image(
-        self, picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True
+        self, picture: bytes | str | Path, k: int = 10, category: str | None = None, *, soft: bool = True
     ) -> SearchResult:
         """Items that look like ``picture``.
 
         Args:
-            picture: an encoded picture, or a local file.
+            picture: an encoded picture, a path, or an address (``https://``, ``s3://``, ``file://``: the rules of the
+                picture door apply).
             k: how many items.
             category: a category path; it covers what lies below it.
             soft: items in the category come first and others fill up; otherwise others never appear.
 
         Raises:
-            ItemError: not a picture, or a broken one.
-            UserError: no such file, nothing published, ``k`` below 1.
+            ItemError: it cannot be read, is no picture, or a broken one.
+            UserError: nothing published, ``k`` below 1.
         """
         from shopvision.images.preprocessing import prepare
 
-        data = _read(picture) if isinstance(picture, Path) else picture
+        data = picture if isinstance(picture, bytes) else _read(picture)
         generation = self._reader.generation()
         encoder = self._encoder_of(generation.model)
         pixels = prepare(data, encoder.preprocessing)
@@ -125,18 +128,18 @@ def _answer(
         pictures *= 2
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"Picture {path}: {error.strerror}.") from None
+def _read(picture: str | Path) -> bytes:
+    with OwnFilesDoor(get_settings()) as door:
+        return door.fetch(str(picture)).data
 
 
 def _search() -> CatalogueSearch:
     return CatalogueSearch(open_index(), models.load)
 
 
-def search_image(picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult:
+def search_image(
+    picture: bytes | str | Path, k: int = 10, category: str | None = None, *, soft: bool = True
+) -> SearchResult:
     """``CatalogueSearch.by_image`` on the index of the settings, as it is now."""
     return _search().by_image(picture, k, category, soft=soft)
 

@@ -23,7 +23,7 @@ SIGNATURES = {
     "on_failure: OnFailure | None = None) -> dict[str, Item]",
     "read_pairs": "(path: str | Path, items: Mapping[str, Item] | None = None, *, images: str | None = None, "
     "strict: bool = True, on_failure: OnFailure | None = None) -> PairTable",
-    "search_image": "(picture: bytes | Path, k: int = 10, category: str | None = None, *, soft: bool = True) "
+    "search_image": "(picture: bytes | str | Path, k: int = 10, category: str | None = None, *, soft: bool = True) "
     "-> SearchResult",
     "search_item": "(item_id: str, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult",
     "upsert_items": "(connection: Connection, records: Sequence[dict[str, Any]]) -> Counts",

@@ -101,7 +101,9 @@ def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def search(
     *,
-    image: Annotated[Path | None, typer.Option("--image", help="Find what looks like this picture.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="Find what looks like this picture: a file, or an address.")
+    ] = None,
     item: Annotated[str | None, typer.Option("--item", help="Find what looks like this item.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     category: Annotated[str | None, typer.Option("--category", help="Prefer this category and those below it.")] = None,

@@ -75,6 +75,12 @@ def test_a_picture_finds_items_each_with_its_best_picture(search: CatalogueSearc
     assert result.items[0].score == pytest.approx(1, abs=2e-3)
 
 
+def test_a_picture_is_given_as_bytes_or_by_its_place(search: CatalogueSearch, tmp_path: Path) -> None:
+    file = tmp_path / "green.png"
+    file.write_bytes(picture(2))
+    assert search.by_image(file, 3) == search.by_image(str(file), 3) == search.by_image(picture(2), 3)
+
+
 def test_an_item_finds_others_by_any_of_its_pictures_but_not_itself(search: CatalogueSearch) -> None:
     found = [item.item_id for item in search.by_item("item-0", 4).items]
     assert sorted(found) == ["item-1", "item-2", "item-3", "item-5"]
@@ -96,8 +102,10 @@ def test_the_category_comes_first_and_others_fill_up(search: CatalogueSearch) ->
 def test_wrong_questions_are_answered_with_one_line(search: CatalogueSearch, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Item 'nope' has no picture in the index"):
         search.by_item("nope")
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(ItemError, match="No such file"):
         search.by_image(tmp_path / "absent.jpg")
+    with pytest.raises(ItemError, match="leads out of the allowed folders"):
+        search.by_image("file:///etc/hostname")
     with pytest.raises(UserError, match="k is 0"):
         search.by_image(picture(0), 0)
     with pytest.raises(ItemError):
