@@ -12,6 +12,8 @@ MAX_ID_LENGTH = 200  # of items and plans, as the catalogue takes them
 MAX_KEY_LENGTH = 500  # characters: an index of Postgres takes 2,704 bytes
 MAX_MESSAGE_LENGTH = 2000
 MAX_DEPTH = 32
+MAX_DIGITS = 1_000  # of a whole number; Python writes 4,300
+_TOO_LONG = 10**MAX_DIGITS
 _SHOWN = 80
 
 
@@ -19,8 +21,8 @@ def require_storable(value: Any, name: str) -> None:
     """Refuse what JSON or Postgres cannot hold, anywhere inside of ``value``.
 
     Raises:
-        UserError: names the first part that is text with NUL or half a surrogate pair, a float that is no number, or
-            nested too deep.
+        UserError: names the first part that is text with NUL or half a surrogate pair, a float that is no number, a
+            number of too many digits, or nested too deep.
     """
     parts: list[tuple[Any, str, int]] = [(value, name, 0)]
     while parts:
@@ -75,6 +77,8 @@ def storable(text: str) -> str:
 def _flaw(value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}, which is no number"
+    if isinstance(value, int) and abs(value) >= _TOO_LONG:
+        return f"is a number of more than {MAX_DIGITS:,} digits"
     if isinstance(value, str):
         if "\x00" in value:
             return "contains a NUL character"

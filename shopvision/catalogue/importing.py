@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any, TextIO, TypeVar
 
 import psycopg
 import sqlalchemy.exc
+import stamina
 from sqlalchemy import Connection
 
 from shopvision.catalogue.batch_checking import BATCH_ROWS, Batch, Checker, Refusal, Row
@@ -262,7 +262,7 @@ def _without_cycle_search() -> Iterator[None]:
 
 
 class _IndigestibleError(Exception):
-    """What our checks let through and Postgres refuses, such as a number of 200,000 digits."""
+    """What our checks let through and Postgres refuses."""
 
 
 def _transaction(work: Callable[[Connection], T]) -> T:
@@ -270,20 +270,26 @@ def _transaction(work: Callable[[Connection], T]) -> T:
 
     Embedding jobs lock the same pictures in another order; the import has the smaller loss.
     """
-    for attempt in count(1):
-        try:
-            with connect() as connection:
+    try:
+        for attempt in stamina.retry_context(on=_is_deadlock, attempts=DEADLOCK_TRIES, timeout=None, wait_max=1.0):
+            with attempt, connect() as connection:
                 return work(connection)
-        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
-            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-            reason = str(cause).strip().partition("\n")[0]
-            if isinstance(cause, psycopg.errors.DeadlockDetected) and attempt < DEADLOCK_TRIES:
-                continue
-            if isinstance(cause, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
-                raise _IndigestibleError(reason) from error
-            if isinstance(cause, psycopg.OperationalError):
-                raise TransientError(
-                    f"The database stopped the import ({reason}). What it wrote so far is in; run the import again."
-                ) from error
-            raise
-    raise AssertionError("count() ends never")
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        cause = _cause(error)
+        reason = str(cause).strip().partition("\n")[0]
+        if isinstance(cause, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
+            raise _IndigestibleError(reason) from error
+        if isinstance(cause, psycopg.OperationalError):
+            raise TransientError(
+                f"The database stopped the import ({reason}). What it wrote so far is in; run the import again."
+            ) from error
+        raise
+    raise AssertionError("the last attempt raises")
+
+
+def _is_deadlock(error: Exception) -> bool:
+    return isinstance(_cause(error), psycopg.errors.DeadlockDetected)
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error

@@ -40,6 +40,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from shopvision.catalogue.record_texts import composed
+
 
 def _no_fraction(value: Any) -> Any:
     if isinstance(value, float):
@@ -77,7 +79,7 @@ def _price(value: Any) -> Any:
     return _absent_if_blank(value)
 
 
-def _parts(separator: str) -> Callable[[Any], Any]:
+def _parts(separator: str, *, as_bytes: bool = False) -> Callable[[Any], Any]:
     def split(value: Any) -> Any:
         if value is None:
             return []
@@ -85,9 +87,11 @@ def _parts(separator: str) -> Callable[[Any], Any]:
             return value
         if value.lstrip().startswith("["):
             try:
-                return from_json(value, allow_inf_nan=False)
+                listed = from_json(value, allow_inf_nan=False)
             except ValueError as error:
                 raise ValueError(f"broken JSON ({error})") from None
+            checked = composed(listed)  # what is escaped in a text was none of the record's texts yet
+            return listed if as_bytes else checked
         return [part for part in map(str.strip, value.split(separator)) if part]
 
     return split
@@ -108,7 +112,7 @@ def _key_and_value(part: str) -> dict[str, str]:
 
 
 def _pictures(value: Any) -> Any:
-    parts = _parts("|")(value)
+    parts = _parts("|", as_bytes=True)(value)
     if not isinstance(parts, list):
         return parts
     return [{"uri" if "://" in part else "file": part} if isinstance(part, str) else part for part in parts]

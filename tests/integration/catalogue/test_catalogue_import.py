@@ -12,6 +12,7 @@ import boto3
 import psutil
 import psycopg
 import pytest
+import stamina
 from sqlalchemy import text
 
 from shopvision.catalogue import batch_checking, delete_items, delete_plans, importing, upsert_items, upsert_plans
@@ -321,6 +322,19 @@ def test_a_deadlock_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(calls) == 2
 
 
+def test_deadlocks_without_end_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def deadlocked(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        raise psycopg.errors.DeadlockDetected("deadlock detected")
+
+    monkeypatch.setattr(importing, "write_rows", deadlocked)
+    with stamina.set_testing(True, attempts=3, cap=True), pytest.raises(TransientError, match="run the import again"):
+        run(tmp_path / "items.jsonl", [item("1")])
+    assert len(calls) == 3
+
+
 def test_a_lost_connection_says_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importing.write_rows
 
@@ -360,6 +374,39 @@ def test_calls_take_all_records_or_none() -> None:
         assert delete_plans(connection, ["p"]) == 1
     assert query("SELECT item_id FROM item_images") == [("2",)]
     assert query("SELECT FROM plan_items") == []
+
+
+UNSTORABLE: list[tuple[str, Any]] = [
+    ("title", "a\0"), ("title", "\udce9"), ("title", "x" * 2_001), ("brand", float("inf")), ("price", 10**30),
+    ("price", "1e400"), ("category", "\U0001f600" * 501), ("description", "x" * 100_001), ("currency", "EURO"),
+    ("updated_at", 1e30), ("updated_at", "10000-01-01"), ("images", ["s3://b/" + "x" * 2_000]),
+    ("images", [{"uri": "s3://b/a.jpg", "view": "\0"}]), ("images", r'["s3://b/\u0000"]'), ("stock", 10**200_000),
+    ("attributes", [{"key": "k", "value": "\0"}]), ("attributes", r'[{"key": "\u0000", "value": "v"}]'),
+    ("attributes", [{"key": "k", "value": 10**5_000}]), ("note", {"a": [float("nan")]}), ("note", {"\0": 1}),
+]  # fmt: skip
+JUST_WITHIN: list[tuple[str, Any]] = [
+    ("title", "\U0001f600" * 2_000), ("category", "\U0001f600" * 500), ("price", 1e12), ("price", 5e-324),
+    ("updated_at", "0001-01-01T00:00:00+14:00"), ("updated_at", "9999-12-31T23:59:59-12:00"),
+    ("images", [f"s3://b/{number}/" + "x" * 1_700 for number in range(200)]), ("stock", 10**999),
+    ("attributes", [{"key": "\U0001f600" * 200, "value": "\U0001f600" * 2_000}] * 500), ("note", [[1e308]]),
+]  # fmt: skip
+
+
+def test_what_postgres_cannot_hold_is_named_before_it_sees_it() -> None:
+    with connect() as connection:
+        for field, value in UNSTORABLE:
+            with pytest.raises(UserError) as refused:
+                upsert_items(connection, [item("1"), item("2", **{field: value})])
+            assert str(refused.value).startswith(f"Record 1: {field}")
+            assert len(str(refused.value)) < 300
+        assert upsert_items(connection, [item("1")]).inserted == 1  # the caller's transaction goes on
+
+
+def test_what_is_just_within_bounds_goes_in() -> None:
+    with connect() as connection:
+        for number, (field, value) in enumerate(JUST_WITHIN):
+            upsert_items(connection, [item("\U0001f600" * 199 + str(number), **{field: value})])
+    assert query("SELECT count(*) FROM items") == [(len(JUST_WITHIN),)]
 
 
 def test_tasks_reuse_the_calls() -> None:

@@ -64,6 +64,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"options": {"titles": [["fine", HALF]]}}, "count.options.titles is no valid Unicode"),
     ({"options": {NUL: 1}}, "a name in count.options contains a NUL"),
     ({"options": {"price": float("nan")}}, "count.options.price is nan"),
+    ({"options": {"price": 10**1_000}}, "count.options.price is a number of more than 1,000 digits"),
     ({"ratio": float("inf")}, "count.ratio is inf"),
     ({"ratio": "-inf"}, "count.ratio is -inf"),
     ({"options": json.loads('{"a":' * 40 + "1" + "}" * 40)}, "nested more than 32 levels"),

@@ -70,6 +70,17 @@ def test_numbers_where_text_is_expected_are_written_as_people_do() -> None:
     assert json.loads(item.attributes) == [{"key": "5", "value": "42"}]
 
 
+def test_texts_in_json_of_a_cell_are_composed_too() -> None:
+    item = row(attributes=r'[{"key": "e\u0301", "value": "e\u0301"}]', images=r'["e\u0301.jpg"]')
+    assert json.loads(item.attributes) == [{"key": "\u00e9", "value": "\u00e9"}]
+    assert item.images[0][0].endswith("e%CC%81.jpg")
+
+
+def test_long_whole_numbers_within_reason_are_kept() -> None:
+    assert json.loads(row(serial=10**999).extra) == {"serial": 10**999}
+    assert row(note="1" * 5_000).extra == '{"note":"' + "1" * 5_000 + '"}'
+
+
 def test_picture_names_stay_byte_for_byte_while_texts_are_composed() -> None:
     item = item_row(normalised({"item_id": "e\u0301", "images": ["e\u0301.jpg"]}), PictureRoot("s3://shop/p/"))
     assert item.item_id == "\u00e9"
@@ -104,6 +115,13 @@ for _ in range(100_000):
         ({"title": float("nan")}, "title: not a finite number"),
         ({"stock": float("nan")}, "stock: not a finite number; leave it out where there is none"),
         ({"note": {"deep": [float("-inf")]}}, "note: not a finite number"),
+        ({"note": {"deep": [-(10**1_000)]}}, "note: a number of more than 1,000 digits; write it as text"),
+        ({"attributes": r'[{"key": "a", "value": "b\u0000"}]'}, "attributes: a NUL character"),
+        ({"images": r'["s3://b/a\u0000.jpg"]'}, "images: a NUL character"),
+        (
+            {"attributes": '[{"key": "a", "value": "b", "c": 1' + "0" * 1_000 + "}]"},
+            "attributes: a number of more than",
+        ),
         ({"note": DEEP}, "note: nested 100 levels deep; make it flatter"),
         ({"attributes": DEEP}, "attributes: nested 100 levels deep; make it flatter"),
         ({"attributes": "[" * 5_000}, "attributes: broken JSON"),
