@@ -7,25 +7,29 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from shopvision.catalogue.record_texts import RecordError, normalised_or_error
+from shopvision.catalogue.record_texts import RecordError, is_storable, normalised_or_error
 from shopvision.catalogue.source_lines import MAX_LINE_BYTES, SourceLines
 from shopvision.errors import UserError
+from shopvision.reports.spreadsheet_text import original
 
 DELIMITERS = ",;\t"
 
 
-def csv_records(location: str, lines: SourceLines) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
+def csv_records(
+    location: str, lines: SourceLines, *, own_exports: bool = False
+) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
     """(line number, record) of each row that is not blank; cells without text are left out of their record.
+
+    Args:
+        location: what the user calls the file.
+        lines: of the file.
+        own_exports: undo the apostrophes before what a spreadsheet would run, which our exports write.
 
     Raises:
         UserError: the file is UTF-16, its header cannot be read, or a line is too long.
     """
     texts = _Texts(location, lines)
-    first = next(texts, "")
-    if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
-        raise UserError(f"{location}: the file is UTF-16. Save it as UTF-8.")
-    delimiter = max(DELIMITERS, key=first.count)
-    header = _header(location, first, delimiter)
+    header, delimiter = _header(location, next(texts, ""))
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 2
@@ -40,8 +44,19 @@ def csv_records(location: str, lines: SourceLines) -> Iterator[tuple[int, dict[s
                 yield number, RecordError(_explained(error, extent))
                 continue
             cells = record
+        if own_exports:
+            cells = [original(cell.strip()) for cell in cells]
         if any(map(str.strip, cells)):
             yield number, _record(header, cells, is_cut=lines.is_cut)
+
+
+def csv_columns(location: str, lines: SourceLines) -> tuple[list[str], str]:
+    """The names of the columns, and what separates cells.
+
+    Raises:
+        UserError: as ``csv_records``.
+    """
+    return _header(location, next(_Texts(location, lines), ""))
 
 
 class _Texts:
@@ -65,7 +80,12 @@ class _Texts:
         return self.last
 
 
-def _header(location: str, line: str, delimiter: str) -> list[str]:
+def _header(location: str, line: str) -> tuple[list[str], str]:
+    if line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+        raise UserError(f"{location}: the file is UTF-16. Save it as UTF-8.")
+    if not is_storable(line):
+        raise UserError(f"{location}: the header line is not valid UTF-8. Save the file as UTF-8.")
+    delimiter = max(DELIMITERS, key=line.count)
     try:
         header = [name.strip() for name in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
     except csv.Error as error:
@@ -74,7 +94,7 @@ def _header(location: str, line: str, delimiter: str) -> list[str]:
     if not any(header) or repeated:
         reason = f"the columns {', '.join(sorted(repeated))} occur twice" if repeated else "no header line"
         raise UserError(f"{location}: {reason}. The first line names each column once.")
-    return header
+    return header, delimiter
 
 
 def _again(line: str, delimiter: str) -> list[str] | None:

@@ -18,8 +18,8 @@ from unicodedata import is_normalized
 
 from pydantic_core import from_json
 
-from shopvision.catalogue.record_texts import RecordError, normalised_or_error
-from shopvision.catalogue.source_csv import csv_records
+from shopvision.catalogue.record_texts import RecordError, may_be_too_long, normalised_or_error
+from shopvision.catalogue.source_csv import csv_columns, csv_records
 from shopvision.catalogue.source_lines import MAX_LINE_BYTES, SourceLines
 from shopvision.catalogue.source_parquet import ParquetRecords
 from shopvision.errors import UserError
@@ -57,12 +57,14 @@ class SourceFile:
         name: what the user calls it.
         path: where it, or its copy, is.
         file_format: ``jsonl``, ``csv`` or ``parquet``.
+        own_exports: see :func:`open_source`.
     """
 
     name: str
     path: Path
     file_format: str
     gzipped: bool
+    own_exports: bool = False
 
     @property
     def size(self) -> int:
@@ -78,20 +80,37 @@ class SourceFile:
                 yield Source(self.name, iter(rows), lambda: rows.fraction_read, self)
                 return
             size = max(self.size, 1)
-            stream = cast("BufferedReader", GzipFile(fileobj=raw)) if self.gzipped else raw  # is one in all but name
-            lines = SourceLines(stream)
-            read = _jsonl if self.file_format == "jsonl" else csv_records
-            records = _whole(self.name, read(self.name, lines))
+            lines = _lines(raw, gzipped=self.gzipped)
+            if self.file_format == "jsonl":
+                read = _jsonl(self.name, lines)
+            else:
+                read = csv_records(self.name, lines, own_exports=self.own_exports)
+            records = _whole(self.name, read)
             yield Source(self.name, records, lambda: raw.tell() / size, self, lambda: lines.is_cut)
 
 
+def columns_of_csv(path: Path) -> tuple[list[str], str]:
+    """The names of the columns of a CSV file, also ``.gz``, and what separates its cells.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it has no readable header.
+    """
+    with _local(str(path)) as local, local.open("rb") as raw:
+        try:
+            return csv_columns(str(path), _lines(raw, gzipped=path.suffix == ".gz"))
+        except (EOFError, BadGzipFile, zlib.error, OSError) as error:
+            raise UserError(f"{path}: cannot be read ({error}). Write it again.") from None
+
+
 @contextmanager
-def open_source(location: str, file_format: str | None = None) -> Iterator[Source]:
+def open_source(location: str, file_format: str | None = None, *, own_exports: bool = False) -> Iterator[Source]:
     """The file at ``location``, a local path or ``s3://bucket/key``.
 
     Args:
         location: the suffix tells the format (``.gz`` may follow it).
         file_format: ``jsonl``, ``csv`` or ``parquet``, where the suffix does not tell.
+        own_exports: the file may be one that we have written: cells of a CSV lose the apostrophe that keeps
+            spreadsheets from running them.
 
     Raises:
         UserError: the file is missing or of unknown format; while its records are read: it is damaged, or has no
@@ -102,8 +121,12 @@ def open_source(location: str, file_format: str | None = None) -> Iterator[Sourc
     file_format = file_format or FORMATS.get((suffixes[:-1] if gzipped else suffixes)[-1:][0] if suffixes else "")
     if file_format not in set(FORMATS.values()):
         raise UserError(f"{location}: unknown format. Name it .jsonl, .csv or .parquet (also .gz), or give --format.")
-    with _local(location) as path, SourceFile(location, path, file_format, gzipped).opened() as source:
+    with _local(location) as path, SourceFile(location, path, file_format, gzipped, own_exports).opened() as source:
         yield source
+
+
+def _lines(raw: BufferedReader, *, gzipped: bool) -> SourceLines:
+    return SourceLines(cast("BufferedReader", GzipFile(fileobj=raw)) if gzipped else raw)  # is one in all but name
 
 
 @contextmanager
@@ -163,6 +186,7 @@ def _json_object(line: bytes) -> dict[str, Any] | RecordError:
         return RecordError(f"not JSON ({reason}); correct the line")
     if not isinstance(record, dict):
         return RecordError("not a JSON object; write {...} with the record's keys")
-    if b"\\u" not in line and (line.isascii() or is_normalized("NFC", line.decode())):
+    text = line.decode()
+    if "\\u" not in text and not may_be_too_long(text) and (text.isascii() or is_normalized("NFC", text)):
         return record
     return normalised_or_error(record)

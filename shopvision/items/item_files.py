@@ -75,7 +75,7 @@ def _records(location: str) -> Iterator[tuple[int, dict[str, Any] | RecordError]
     if ".tsv" in Path(location).suffixes[-2:]:
         yield from _taobao(Path(location))
         return
-    with open_source(location) as source:
+    with open_source(location, own_exports=True) as source:
         yield from source.records
 
 

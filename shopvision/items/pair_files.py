@@ -62,7 +62,7 @@ def read_pairs(
             on_failure(error)
 
     reader = _Reader(location, items, images)
-    with open_source(location) as source:
+    with open_source(location, own_exports=True) as source:
         for line, record in source.records:
             try:
                 reader.add(line, record)

@@ -70,13 +70,12 @@ def _csv(part: Path, columns: Mapping[str, Kind]) -> Iterator[WriteRows]:
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        # Programs join by ids, so these stay as they are.
-        shown = [kind == "string" and not name.endswith("_id") for name, kind in columns.items()]
+        texts = [kind == "string" for kind in columns.values()]
 
         def write(rows: Sequence[Sequence[Any]]) -> None:
             for row in rows:
-                cells = zip(row, shown, strict=True)
-                writer.writerow([neutralised(cell) if is_shown and cell else cell for cell, is_shown in cells])
+                cells = zip(row, texts, strict=True)
+                writer.writerow([neutralised(cell) if is_text and cell else cell for cell, is_text in cells])
 
         yield write
 

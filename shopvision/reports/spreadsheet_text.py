@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _MARK = "'"
-_RISKY = re.compile(rf"{_MARK}*[=+\-@\t\r]")
+# A number is no formula, and programs join by ids that are some.
+_RISKY = re.compile(rf"{_MARK}*(?:[=@\t\r]|[+\-](?![0-9]+(?:\.[0-9]+)?\Z))")
 
 
 def neutralised(text: str) -> str:

@@ -182,13 +182,13 @@ def list_(model: ModelOption = None, *, limit: LimitOption = 20, as_json: JsonFl
 
 @reviews.command("export")
 def export_reviews(
-    output: Annotated[Path, typer.Option(help="Where the CSV file goes.")],
+    output: Annotated[Path, typer.Option(help="Where they go: .csv, .jsonl or .parquet.")],
     *,
     model: ModelOption = None,
     limit: LimitOption = 200,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the pairs to review as CSV: fill in the column verdict and import the file."""
+    """Write the pairs to review: fill in the column verdict and import the file."""
     from shopvision.matching.groups.reviews import pairs_to_review, write_review_list
 
     ref = _ref(model)

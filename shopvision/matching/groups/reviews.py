@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,12 @@ from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import pair_key
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.tables import PairReview, PairScore
-from shopvision.reports.row_writer import replacing
-from shopvision.reports.spreadsheet_text import neutralised, original
+from shopvision.reports.row_writer import Kind, record_writer
 
 VERDICTS = ("same", "different")
 REQUIRED = ("left_item_id", "right_item_id", "verdict")
 COLUMNS = (*REQUIRED, "reviewer", "note", "probability", "left_title", "right_title")
+_KINDS: dict[str, Kind] = {**dict.fromkeys(COLUMNS, "string"), "probability": "float32"}
 
 _TYPES = (
     ("left_item_id", "text"), ("right_item_id", "text"), ("verdict", "text"), ("reviewer", "text"), ("note", "text"),
@@ -95,7 +94,7 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
     report = ReviewReport()
     decisions: dict[tuple[str, str], list[Decision]] = {}
     found: set[str] = set()
-    with open_source(str(location)) as source:
+    with open_source(str(location), own_exports=True) as source:
         for line, record in source.records:
             report.rows += 1
             found.update(() if isinstance(record, RecordError) else record)
@@ -119,10 +118,12 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
 
 
 def reviewed_pairs(connection: Connection) -> PairTable:
-    """What people decided about pairs, by ids, with the items as they are in the catalogue now."""
+    """What people decided about pairs that are in the catalogue now, by ids, with the items as they are now."""
     query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
-    reviews = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
-    items = items_from_catalogue(connection, [item_id for review in reviews for item_id in review[:2]])
+    stored = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
+    found = items_from_catalogue(connection, [item_id for review in stored for item_id in review[:2]])
+    reviews = [review for review in stored if review.left_item_id in found and review.right_item_id in found]
+    items = {item_id: found[item_id] for review in reviews for item_id in review[:2]}
     row = {item_id: number for number, item_id in enumerate(items)}
     return PairTable(
         tuple(items.values()),
@@ -174,18 +175,23 @@ def read_pairs_to_review(
 
 
 def write_review_list(path: Path, pairs: Sequence[PairToReview]) -> None:
-    """Write a CSV file whose verdicts are to be filled in; ``import_reviews`` takes it back.
+    """Write a file whose verdicts are to be filled in; ``import_reviews`` takes it back.
+
+    Args:
+        path: ``.csv``, ``.jsonl`` or ``.parquet``.
+        pairs: one a row.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: unknown format, or the file cannot be written.
     """
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for pair in pairs:
-            ids = (neutralised(pair.left_item_id), neutralised(pair.right_item_id))
-            titles = (neutralised(pair.left_title or ""), neutralised(pair.right_title or ""))
-            writer.writerow((*ids, "", "", "", f"{pair.probability:.4f}", *titles))
+    with record_writer(path, _KINDS) as write:
+        write(
+            [
+                (pair.left_item_id, pair.right_item_id, "", "", "", round(pair.probability, 4), pair.left_title or "",
+                 pair.right_title or "")
+                for pair in pairs
+            ]
+        )  # fmt: skip
 
 
 def _read(
@@ -207,7 +213,7 @@ def _read(
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else original(str(value).strip())
+    return "" if value is None else str(value).strip()
 
 
 def _consistent(
@@ -229,9 +235,7 @@ def _write(decisions: dict[tuple[str, str], Decision], report: ReviewReport) -> 
     ids = sorted({item_id for pair in decisions for item_id in pair})
     items = select(Item.item_id).where(Item.item_id == any_(bindparam("ids", ids, ARRAY(Text))))
     with connect() as connection:
-        # Held until the commit, in order against deadlocks.
-        locked = items.order_by(Item.item_id).with_for_update(read=True, key_share=True)
-        known = set(connection.scalars(locked))
+        known = set(connection.scalars(items))
         stored = {
             (row.left_item_id, row.right_item_id): (row.verdict, row.reviewer, row.note)
             for row in connection.execute(
@@ -243,7 +247,8 @@ def _write(decisions: dict[tuple[str, str], Decision], report: ReviewReport) -> 
         now = connection.scalar(select(func.now()))
         rows = []
         for pair, one in sorted(decisions.items()):
-            unknown = [item_id for item_id in pair if item_id not in known]
+            # An id that nobody knows is a mistake; a pair that was decided before may wait for its items.
+            unknown = [item_id for item_id in pair if item_id not in known and pair not in stored]
             if unknown:
                 report.refused.append((one.line, f"item {unknown[0][:80]!r} is not in the catalogue; correct its id"))
             elif stored.get(pair) == (one.verdict, one.reviewer, one.note):

@@ -24,8 +24,6 @@ The older names ``plan_*`` are taken for ``exhibit_*``. Other columns are not re
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -39,6 +37,7 @@ from pyarrow import parquet
 from pydantic import create_model
 
 from shopvision.catalogue.column_mapping import Mapping as ColumnMapping
+from shopvision.catalogue.source_files import columns_of_csv
 from shopvision.errors import UserError
 
 EXHIBITION_SLOTS = {
@@ -160,7 +159,7 @@ def open_table(path: Path, label: str, columns: Mapping[str, str] | None = None)
     if path.suffix == ".parquet":
         header = _parquet_header(path)
     elif path.suffix == ".csv" or path.suffixes[-2:] == [".csv", ".gz"]:
-        header, delimiter = _csv_header(path)
+        header, delimiter = columns_of_csv(path)
     else:
         raise UserError(f"{path}: unknown format. Name it .csv, .csv.gz or .parquet.")
     chosen = _settled(path, header, label, dict(columns or {}))
@@ -219,20 +218,3 @@ def _parquet_header(path: Path) -> list[str]:
         return list(parquet.read_schema(path).names)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]}). Write it again.") from None
-
-
-def _csv_header(path: Path) -> tuple[list[str], str]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline(CSV_BLOCK_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the header is not valid UTF-8. Save the file as UTF-8.") from None
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Write it again.") from None
-    delimiter = max(",;\t", key=line.count)
-    header = next(csv.reader([line], delimiter=delimiter), [])
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if not any(header) or repeated:
-        reason = f"the columns {', '.join(repeated)} occur twice" if repeated else "no header line"
-        raise UserError(f"{path}: {reason}. The first line names each column once.")
-    return header, delimiter

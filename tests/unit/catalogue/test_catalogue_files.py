@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,26 @@ def test_vendure_products_take_in_their_variants(tmp_path: Path) -> None:
     path.write_text("a,b\n", encoding="utf-8")
     with pytest.raises(UserError, match="no product file of Vendure, the columns assets"):
         list(read_vendure(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Stands     ", '"Stands    ', "products.csv: line 4: a quote that opens here is never closed"),
+        ("Stands     ", "Stands, and", "products.csv: line 4: 10 cells under 9 columns"),
+    ],
+)
+def test_a_broken_row_of_a_vendure_file_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text(VENDURE.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(message)):
+        list(read_vendure(path))
+
+
+def test_a_vendure_file_as_other_programs_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + VENDURE.replace("\n", "\r").encode())
+    assert [product["item_id"] for product in read_vendure(path)] == ["laptop", "tripod"]
 
 
 def test_keys_remember_the_first_line() -> None:
