@@ -116,7 +116,10 @@ class PairScore(Base):
 
 
 class PairReview(Base):
-    """What a person decided about two items. It overrides every model's verdict."""
+    """What a person decided about two items. It overrides every model's verdict.
+
+    No foreign keys: a decision outlives its items, and holds again as soon as both are in the catalogue again.
+    """
 
     __tablename__ = "pair_reviews"
     __table_args__ = (
@@ -124,10 +127,8 @@ class PairReview(Base):
         CheckConstraint("verdict IN ('same', 'different')", name="verdict"),
     )
 
-    left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
-    right_item_id: Mapped[str] = mapped_column(
-        ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True
-    )
+    left_item_id: Mapped[str] = mapped_column(primary_key=True)
+    right_item_id: Mapped[str] = mapped_column(primary_key=True, index=True)
     verdict: Mapped[str]
     reviewer: Mapped[str | None]
     note: Mapped[str | None]

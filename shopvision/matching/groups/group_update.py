@@ -29,7 +29,7 @@ from shopvision.matching.options import GroupOptions
 # NOT EXISTS everywhere, never NOT IN: that compares each row with each as soon as the list outgrows work_mem.
 LOCK = 0x5C0F_0003  # of the transaction; other writers have other numbers
 
-# What people decided stands above the model, also on pairs that it never scored.
+# What people decided stands above the model, also on pairs that it never scored; but only while both items are there.
 _SAME = """
 CREATE TEMPORARY TABLE grouping_same ON COMMIT DROP AS
 SELECT left_item_id, right_item_id, probability, false AS reviewed FROM pair_scores s
@@ -38,7 +38,8 @@ WHERE model_version_id = :model_version_id AND verdict = 'same' AND NOT EXISTS (
 UNION ALL
 SELECT left_item_id, right_item_id, coalesce(s.probability, 1), true FROM pair_reviews r
 LEFT JOIN (SELECT * FROM pair_scores WHERE model_version_id = :model_version_id) s USING (left_item_id, right_item_id)
-WHERE r.verdict = 'same'
+WHERE r.verdict = 'same' AND EXISTS (SELECT FROM items i WHERE i.item_id = r.left_item_id)
+  AND EXISTS (SELECT FROM items i WHERE i.item_id = r.right_item_id)
 """
 _ITEMS = """
 CREATE TEMPORARY TABLE grouping_items ON COMMIT DROP AS

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from shopvision.catalogue import delete_items
 from shopvision.catalogue.importing import Importer, items_kind
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
@@ -99,3 +100,7 @@ def test_reviews_are_labelled_pairs() -> None:
     pairs = zip(table.left.tolist(), table.right.tolist(), table.labels.tolist(), strict=True)
     assert {(ids[left], ids[right], label) for left, right, label in pairs} == {("a", "b", 1), ("C", "a", 0)}
     assert DRESS in table.items
+    with connect() as connection:
+        delete_items(connection, ["C"])
+        left = reviewed_pairs(connection)
+    assert ({item.item_id for item in left.items}, left.labels.tolist()) == ({"a", "b"}, [1])

@@ -132,6 +132,43 @@ def test_people_stand_above_the_model(catalogue: Catalogue) -> None:
     assert conflicts() == []
 
 
+def test_what_people_decided_holds_again_when_an_item_comes_back(catalogue: Catalogue) -> None:
+    catalogue.add("abcd")
+    catalogue.score(("ab", "same", 0.99))
+    for pair, verdict in {"ab": "different", "bc": "same", "cd": "same"}.items():
+        catalogue.review(pair, verdict)
+    group_update.update_groups(1, JOB)
+    assert set(groups()) == {"bcd"}
+    with connect() as connection:
+        delete_items(connection, ["b", "c"])
+    group_update.update_groups(1, JOB)
+    assert groups() == {}
+    catalogue.add("bc")
+    catalogue.score(("ab", "same", 0.99))
+    group_update.update_groups(1, JOB)
+    assert set(groups()) == {"bcd"}
+
+
+def test_an_absent_item_joins_no_others(catalogue: Catalogue) -> None:
+    catalogue.add("abc")
+    catalogue.review("ab", "same")
+    catalogue.review("bc", "same")
+    with connect() as connection:
+        delete_items(connection, ["b"])
+    assert group_update.update_groups(1, JOB)["grouped_items"] == 0
+
+
+def test_people_stand_above_whichever_model_serves(catalogue: Catalogue) -> None:
+    catalogue.add("abcd")
+    catalogue.score(("ab", "same", 0.99), ("cd", "different", 0.01))
+    catalogue.review("ab", "different")
+    catalogue.review("cd", "same")
+    group_update.update_groups(1, JOB)
+    catalogue.score(("ab", "same", 0.999), ("cd", "different", 0.001), model=2)
+    group_update.update_groups(2, LATER)
+    assert set(groups()) == {"cd"}
+
+
 def test_only_differences_inside_of_a_component_are_read(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly all pairs that were ever scored are different for sure."""
     catalogue.add("abcdefg")

@@ -16,6 +16,7 @@ from shopvision.errors import UserError
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.groups.reviews import import_reviews, pairs_to_review, reviewed_pairs, write_review_list
+from shopvision.matching.prune import prune
 from shopvision.matching.tables import PairReview
 from tests.conftest import Run
 from tests.integration.matching.pairs import fill_shop
@@ -128,6 +129,17 @@ def test_bad_rows_are_named_and_the_others_go_in(version: int, tmp_path: Path, r
     assert stored() == {("a1", "a2", "same", None, None)}
     status, out, _ = run("import", str(path), "--json")
     assert (status, json.loads(out)["refused"], json.loads(out)["unchanged"]) == (1, 6, 1)
+
+
+def test_decisions_outlive_their_items(version: int, tmp_path: Path) -> None:
+    path = file(tmp_path, "left_item_id,right_item_id,verdict", "a1,a2,different", "a3,b1,same")
+    import_reviews(path)
+    with connect() as connection:
+        delete_items(connection, ["a1", "a3"])
+    prune()
+    assert {review[:3] for review in stored()} == {("a1", "a2", "different"), ("a3", "b1", "same")}
+    again = import_reviews(file(tmp_path, "left_item_id,right_item_id,verdict", "a1,a2,same", "a1,b2,same"))
+    assert (again.written, [line for line, _ in again.refused]) == (1, [3])  # nobody ever decided the other
 
 
 @pytest.mark.parametrize(
