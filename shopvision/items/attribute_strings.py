@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shopvision.errors import ItemError
+from shopvision.items.text_normalisation import attribute_key
 
 BETWEEN_PAIRS = "#;#"
 BETWEEN_KEY_AND_VALUE = "#:#"
@@ -38,9 +39,12 @@ def parse_attributes(text: str) -> list[tuple[str, str]]:
 
 
 def merge_attributes(*sources: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """key -> its distinct values over all sources, sorted by code point; keys in first-seen order."""
-    merged: dict[str, set[str]] = {}
+    """key -> its distinct values over all sources, sorted by code point; keys in first-seen order.
+
+    Keys that differ in capitals, width or blanks are one; it is spelled as it was first seen.
+    """
+    merged: dict[str, tuple[str, set[str]]] = {}
     for source in sources:
         for key, value in source:
-            merged.setdefault(key, set()).add(value)
-    return {key: tuple(sorted(values)) for key, values in merged.items()}
+            merged.setdefault(attribute_key(key), (key, set()))[1].add(value)
+    return {key: tuple(sorted(values)) for key, values in merged.values()}

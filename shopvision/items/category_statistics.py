@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from shopvision.errors import UserError
 from shopvision.items.item import Item
-from shopvision.items.text_normalisation import normalise
+from shopvision.items.text_normalisation import attribute_key
+
+log = structlog.get_logger(__name__)
 
 # Statistics stand in the model's card. A key that one item of a category has orders nothing, and most keys are such.
 MIN_COUNT = 2
@@ -27,10 +31,10 @@ class CategoryStatistics:
 
     @classmethod
     def fit(cls, items: Iterable[Item]) -> CategoryStatistics:
-        """Count keys, normalised as the text builders do; an item counts once, whatever the number of values."""
+        """Count keys, as ``attribute_key`` compares them; an item counts once, whatever the number of values."""
         counts: dict[str, Counter[str]] = {}
         for item in items:
-            counts.setdefault(item.category, Counter()).update({normalise(key) for key in item.attributes})
+            counts.setdefault(item.category, Counter()).update({attribute_key(key) for key in item.attributes})
         return cls(
             {
                 name: kept
@@ -40,7 +44,7 @@ class CategoryStatistics:
         )
 
     def count(self, category: str, key: str) -> int:
-        """Training items of ``category`` that have the normalised ``key``; 0 below ``MIN_COUNT``."""
+        """Training items of ``category`` that have ``key``, as ``attribute_key`` gives it; 0 below ``MIN_COUNT``."""
         return self.counts.get(category, {}).get(key, 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,12 +53,18 @@ class CategoryStatistics:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CategoryStatistics:
-        """What :meth:`to_json` gave.
+        """What :meth:`to_json` gave. Keys of a card that tells capitals apart are put together.
 
         Raises:
             UserError: it is something else.
         """
+        counts: dict[str, Counter[str]] = {}
         for name, keys in values.items():
             if not isinstance(keys, Mapping) or not all(type(count) is int for count in keys.values()):
                 raise UserError(f"The statistics of category {name!r} are no counts by key: restore the model's card.")
-        return cls({name: dict(keys) for name, keys in values.items()})
+            counts[name] = Counter()
+            for key, count in keys.items():
+                counts[name][attribute_key(key)] += count
+        if counts != values:
+            log.warning("card_counts_attribute_keys_by_spelling", mend="train the model again for exact counts")
+        return cls({name: dict(keys) for name, keys in counts.items()})

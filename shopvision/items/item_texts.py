@@ -11,6 +11,7 @@ builder                pieces
 =====================  ===============================================================================================
 
 A piece is ``key:value1,value2;``. Its values are sorted, so that an item has one text whatever its source's order.
+The key is spelled as the shop does; capitals make no other key of it where keys are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.code_agreement import ItemCodes, item_codes
 from shopvision.items.item import Item
-from shopvision.items.text_normalisation import MAX_TEXT_CHARACTERS, normalise
+from shopvision.items.text_normalisation import MAX_TEXT_CHARACTERS, attribute_key, normalise
 
 BuilderName = Literal["title", "title_attributes", "frequency", "aligned"]
 Segmenter = Literal["none", "jieba"]
@@ -44,7 +45,7 @@ class ItemText:
     """The texts of one item.
 
     Attributes:
-        keys: of the pieces, normalised and distinct.
+        keys: of the pieces as ``attribute_key`` gives them, distinct.
         pieces: ``key:v1,v2;`` each; price and description come last.
         codes: of the item's model, where the builder compares them.
     """
@@ -92,13 +93,14 @@ class TextBuilder:
         codes = item_codes(item) if self.compare_codes else None
         if self.name == "title":
             return ItemText(title, (), (), codes)
-        values = _pieces(item)
-        keys = list(values)
+        contents = _pieces(item)
+        keys = list(contents)
         if self.name != "title_attributes":
             keys.sort(key=lambda key: (_place(key), -self.statistics.count(item.category, key), key))
         kept, pieces, room = [], [], MAX_PIECES_CHARACTERS
         for key in keys:
-            piece = f"{key}:{','.join(values[key])[:MAX_TEXT_CHARACTERS]};"
+            name, values = contents[key]
+            piece = f"{name}:{','.join(values)[:MAX_TEXT_CHARACTERS]};"
             room -= len(piece)
             if room < 0:
                 break
@@ -144,14 +146,18 @@ def _cut(found: re.Match[str]) -> str:
     return f" {' '.join(cut(found[0]))} "
 
 
-def _pieces(item: Item) -> dict[str, list[str]]:
-    """Normalised key -> sorted normalised values; brand first, price and description last."""
+def _pieces(item: Item) -> dict[str, tuple[str, list[str]]]:
+    """Key -> its spelling and its sorted normalised values; brand first, price and description last."""
+    names = {FIRST: FIRST}
     merged: dict[str, set[str]] = {FIRST: {normalise(item.brand)}}
-    for key, values in item.attributes.items():
-        merged.setdefault(normalise(key), set()).update(map(normalise, values))
+    for name, values in item.attributes.items():
+        key = attribute_key(name)
+        names.setdefault(key, normalise(name))
+        merged.setdefault(key, set()).update(map(normalise, values))
     for key in LAST:
+        names[key] = key
         merged[key] = merged.pop(key, set()) | {normalise(getattr(item, key))}
-    return {key: sorted(kept) for key, values in merged.items() if key and (kept := values - {""})}
+    return {key: (names[key], sorted(kept)) for key, values in merged.items() if key and (kept := values - {""})}
 
 
 def _place(key: str) -> int:

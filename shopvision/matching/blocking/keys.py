@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.items.item import Item
-from shopvision.items.text_normalisation import normalise
+from shopvision.items.text_normalisation import attribute_key, normalise
 from shopvision.matching.blocking.rows import digest
 from shopvision.matching.options import Source
 
-KEY_SCHEME = 1  # raise it where other keys, or other items, are made of the same records
+KEY_SCHEME = 2  # raise it where other keys, or other items, are made of the same records
 BATCH_ITEMS = 2_000
 _SOURCE_BITS = np.uint64(3)  # the lowest bits of a digest are its source
 
@@ -149,9 +149,9 @@ def code_keys(item: Item) -> set[str]:
 
 
 def attribute_keys(item: Item) -> set[str]:
-    """Attribute and value together, both in lower case without blanks and punctuation at their ends."""
+    """Attribute and value together, both without regard to capitals and to punctuation at their ends."""
     return {
-        f"{_folded(name)}={_folded(value)}"
+        f"{attribute_key(name)}={_folded(value)}"
         for name, values in item.attributes.items()
         for value in values
         if len(value) <= LONGEST_VALUE and _folded(value)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item
+from shopvision.items.side_by_side import side_by_side
 from shopvision.items.text_normalisation import normalise
 from shopvision.items.word_overlap import WORD, distinct_words
 from shopvision.matching.fitting.evaluate import MatchingReport
@@ -130,11 +131,7 @@ class _Shown:
 
 def compare(left: Item, right: Item) -> list[Field]:
     """Both items line by line: title, category, brand, price, every attribute, description; empty lines left out."""
-    lines: list[tuple[str, str, str]] = [(name, getattr(left, name), getattr(right, name)) for name in ITEM_FIELDS]
-    lines += [
-        (key, ", ".join(left.attributes.get(key, ())), ", ".join(right.attributes.get(key, ())))
-        for key in {**left.attributes, **right.attributes}
-    ]
+    lines = [(name, *texts) for name, texts in side_by_side((left, right), ITEM_FIELDS)]
     lines.append(("description", left.description, right.description))
     return [Field(name, *mark(a, b)) for name, a, b in lines if a or b]
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from shopvision.database import among, snapshot
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
+from shopvision.items.side_by_side import side_by_side
 from shopvision.matching.fitting.error_page import Field, compare
 from shopvision.matching.groups.reviews import read_pairs_to_review
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
@@ -202,27 +203,14 @@ def _totals(model_version_id: int) -> dict[str, Any]:
 
 
 def _group(group_id: uuid.UUID, size: int, items: list[Item], *, is_changed: bool) -> ShownGroup:
-    fields = [_fields(item) for item in items]
-    names = list(dict.fromkeys(name for one in fields for name in one))
-    values = {name: {one[name] for one in fields if name in one} for name in names}
-    common = [name for name in names if len(values[name]) == 1 and all(name in one for one in fields)]
-    return ShownGroup(
-        group_id,
-        size,
-        is_changed,
-        items,
-        [(name, next(iter(values[name]))) for name in common],
-        [
-            [(name, one[name], len(values[name]) > 1) for name in names if name in one and name not in common]
-            for one in fields
-        ],
-    )
-
-
-def _fields(item: Item) -> dict[str, str]:
-    fields = {name: getattr(item, name) for name in _TEXT_FIELDS}
-    fields |= {key: ", ".join(values) for key, values in item.attributes.items()}
-    return {name: value for name, value in fields.items() if value}
+    lines = [(name, texts, len(set(texts) - {""}) > 1) for name, texts in side_by_side(items, _TEXT_FIELDS)]
+    common = [(name, texts[0]) for name, texts, is_contested in lines if all(texts) and not is_contested]
+    others = [line for line in lines if line[2] or not all(line[1])]
+    differing = [
+        [(name, texts[place], is_contested) for name, texts, is_contested in others if texts[place]]
+        for place in range(len(items))
+    ]
+    return ShownGroup(group_id, size, is_changed, items, common, differing)
 
 
 def _words(item: Item) -> str:

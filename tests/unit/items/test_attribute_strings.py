@@ -51,3 +51,8 @@ def test_broken_part_is_named(text: str, number: int, part: str) -> None:
 def test_values_are_merged_sorted_and_keys_stay_in_order() -> None:
     merged = merge_attributes([("size", "M"), ("colour", "red")], [("size", "L"), ("fit", "slim"), ("size", "M")])
     assert list(merged.items()) == [("size", ("L", "M")), ("colour", ("red",)), ("fit", ("slim",))]
+
+
+def test_keys_that_differ_in_capitals_are_one_and_spelled_as_first_seen() -> None:
+    merged = merge_attributes([("Colour", "red"), ("size", "M")], [("COLOUR", "blue"), ("\uff33ize :", "L")])
+    assert list(merged.items()) == [("Colour", ("blue", "red")), ("size", ("L", "M"))]

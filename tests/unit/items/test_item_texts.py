@@ -113,6 +113,16 @@ def test_common_keys_line_up_whatever_each_item_s_own_order() -> None:
     assert order(builder, right, left) == order(builder, left, right)[::-1]
 
 
+def test_capitals_make_no_other_key_and_are_kept_in_the_text() -> None:
+    training = [Item(str(row), category="A", attributes={"p": ("1",), "Q": ("1",), "q ": ("1",)}) for row in range(2)]
+    training += [Item("3", category="A", attributes={"Q": ("1",)})]
+    builder = TextBuilder("aligned", statistics=CategoryStatistics.fit(training))
+    left = Item("l", category="A", attributes={"own": ("1",), "P": ("1",), "q": ("2",)}, brand="N")
+    right = Item("r", category="A", attributes={"p": ("1",), "Q": ("2",), "Brand": ("M",)})
+    assert order(builder, left, right) == (["brand", "q", "p", "own"], ["brand", "q", "p"])
+    assert builder.item(right).pieces == ("brand:M;", "Q:2;", "p:1;")
+
+
 def test_common_keys_of_equal_frequency_line_up_by_name() -> None:
     training = [Item(f"{c}{row}", category=c, attributes={k: ("1",)}) for c, k in ("Aq", "Bp") for row in range(2)]
     builder = TextBuilder("aligned", statistics=CategoryStatistics.fit(training))

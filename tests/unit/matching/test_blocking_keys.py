@@ -71,6 +71,14 @@ def test_attribute_values_are_compared_without_case_width_and_punctuation() -> N
     assert not attribute_keys(Item("2", attributes={"inner": ("wool",)})) & attribute_keys(one)
 
 
+def test_names_of_attributes_are_compared_as_everywhere() -> None:
+    spellings = ("Colour", " COLOUR:", "\uff23olour")
+    assert {frozenset(attribute_keys(Item("1", attributes={name: ("red",)}))) for name in spellings} == {
+        frozenset({"colour=red"})
+    }
+    assert attribute_keys(Item("1", attributes={"-": ("red",)})) == {"-=red"}
+
+
 def test_an_item_without_texts_shares_nothing() -> None:
     assert title_keys(Item("1")) == code_keys(Item("1")) == attribute_keys(Item("1")) == set()
 
