@@ -74,13 +74,13 @@ class ScorePairs(JobKind[ScoreParams]):
         def hopeless() -> set[str]:
             return recently_failed(self.name, within=job.LEFT_ALONE, but_not=job.PASSING)
 
-        return job.keys(params, context.job_id, context.round, hopeless)
+        return job.keys(params, context.job_id, context.round, hopeless, context.should_stop)
 
     def split_again(self, params: ScoreParams, failed: Iterable[str], context: StepContext) -> Iterator[str]:
         """What failed in another job."""
         from shopvision.matching import job
 
-        return job.keys_again(params, context.job_id, failed)
+        return job.keys_again(params, context.job_id, failed, context.should_stop)
 
     def name_of(self, job_id: UUID, key: str) -> str:
         """The item, pair or row that stands behind a key."""

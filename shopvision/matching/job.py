@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from shopvision.matching.groups.group_update import update_groups
 from shopvision.matching.options import MatchingParams
 from shopvision.matching.pinning import SCORER_ROLE, blocker_of, pin, resolve, scoring_method
 from shopvision.matching.requests import name_of
+from shopvision.matching.stopping import ShouldStop, StopAskedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,30 +38,42 @@ WITHOUT_MODEL = {
 
 
 def keys(
-    params: MatchingParams, job_id: uuid.UUID, round_number: int, recently_failed: Callable[[], Collection[str]]
-) -> Iterator[str]:
-    """Keys of the rows that the chunks of one round work on; see ``requests``.
+    params: MatchingParams, job_id: uuid.UUID, round_number: int, recently_failed: Callable[[], Collection[str]],
+    should_stop: ShouldStop,
+) -> Iterator[str]:  # fmt: skip
+    """Keys of the rows that the chunks of one round work on; see ``requests``. They end early once asked to stop.
 
     Args:
         params: pinned.
         job_id: the job's.
         round_number: from 1 to ``ROUNDS``.
         recently_failed: names of what failed in the last days for a reason that does not pass by itself.
+        should_stop: asked between batches.
 
     Raises:
         UserError: an item is unknown, or the file cannot be read.
     """
     if params.model is None:
         return
+    with suppress(StopAskedError):
+        yield from _keys(params, job_id, round_number, recently_failed, should_stop)
+
+
+def _keys(
+    params: MatchingParams, job_id: uuid.UUID, round_number: int, recently_failed: Callable[[], Collection[str]],
+    should_stop: ShouldStop,
+) -> Iterator[str]:  # fmt: skip
     last = round_number == ROUNDS
     if params.pairs_file is not None:
         # In the last round, so that each kind of request passes through the same steps.
         if last:
-            yield from requested_pairs.pairs_of_file(job_id, params.pairs_file)
+            yield from requested_pairs.pairs_of_file(job_id, params.pairs_file, should_stop)
         return
     blocker, everything = blocker_of(params), params.scope == "all"
     if last:
-        yield from requested_pairs.blocked_pairs(job_id, params.blocking, blocker, everything=everything)
+        yield from requested_pairs.blocked_pairs(
+            job_id, params.blocking, blocker, everything=everything, should_stop=should_stop
+        )
         return
     version = resolve(params.model, SCORER_ROLE).model_version_id
     store.mark_due(version, job_id, everything=everything, item_ids=params.item_ids)
@@ -68,12 +82,15 @@ def keys(
         hopeless = recently_failed()
         found = store.items_without_vector(blocker.model_version_id, version, job_id)
         wanted = (item_id for item_id, due in found if due or requests.item_name(item_id) not in hopeless)
-        yield from requested_pairs.items_to_read(job_id, wanted)
+        yield from requested_pairs.items_to_read(job_id, wanted, should_stop)
 
 
-def keys_again(params: MatchingParams, job_id: uuid.UUID, failed: Iterable[str]) -> Iterator[str]:
+def keys_again(
+    params: MatchingParams, job_id: uuid.UUID, failed: Iterable[str], should_stop: ShouldStop
+) -> Iterator[str]:
     """Keys of the rows for what failed in another job: its items and pairs, and its file's rows as they are now."""
-    yield from requested_pairs.what_failed(job_id, failed, params.pairs_file)
+    with suppress(StopAskedError):
+        yield from requested_pairs.what_failed(job_id, failed, params.pairs_file, should_stop)
 
 
 @dataclass

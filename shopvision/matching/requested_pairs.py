@@ -23,6 +23,8 @@ from shopvision.items.record_parsing import record_id
 from shopvision.matching import requests, store
 from shopvision.matching.options import BlockingOptions
 from shopvision.matching.requests import StagedRow
+from shopvision.matching.stopping import ShouldStop, never, until_stopped
+from shopvision.matching.store import ROWS_AT_ONCE
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
@@ -51,11 +53,12 @@ _SCORED = """
     """
 
 
-def items_to_read(job_id: uuid.UUID, item_ids: Iterable[str]) -> Iterator[str]:
+def items_to_read(job_id: uuid.UUID, item_ids: Iterable[str], should_stop: ShouldStop = never) -> Iterator[str]:
     """Keys of items that need a vector."""
     with connect() as connection:
         requests.open_staging(connection)
-        requests.add_rows(connection, ((None, item_id, None, None, None) for item_id in item_ids))
+        wanted = until_stopped(item_ids, should_stop, every=ROWS_AT_ONCE)
+        requests.add_rows(connection, ((None, item_id, None, None, None) for item_id in wanted))
         yield from requests.keys_of_staged(connection, job_id)
 
 
@@ -65,17 +68,21 @@ def blocked_pairs(
     blocker: ModelVersionRef | None,
     *,
     everything: bool,
+    should_stop: ShouldStop,
 ) -> Iterator[str]:
     """Keys of the pairs of items that a job has taken up: candidates, and pairs that have a score already.
 
     Args:
         blocker: whose item vectors say which items are near.
         everything: the job has taken up every item.
+        should_stop: asked between batches of items; a yes ends it with ``StopAskedError``, as in the functions below.
     """
     from shopvision.matching.blocking import candidate_pairs
 
     due = None if everything else store.due_items(job_id)
-    batches = candidate_pairs(due, options, index_reader=_index_reader(options), blocker=blocker)
+    batches = candidate_pairs(
+        due, options, index_reader=_index_reader(options), blocker=blocker, should_stop=should_stop
+    )
     with connect() as connection:
         requests.open_staging(connection)
         rows = ((None, pair.left, pair.right, None, None) for batch in batches for pair in batch)
@@ -85,7 +92,7 @@ def blocked_pairs(
         yield from requests.keys_of_staged(connection, job_id)
 
 
-def pairs_of_file(job_id: uuid.UUID, location: str) -> Iterator[str]:
+def pairs_of_file(job_id: uuid.UUID, location: str, should_stop: ShouldStop) -> Iterator[str]:
     """Keys of the pairs of a file (JSONL, CSV or Parquet, also .gz) by the ids of their items, and of its other rows.
 
     Args:
@@ -96,13 +103,15 @@ def pairs_of_file(job_id: uuid.UUID, location: str) -> Iterator[str]:
     """
     with connect() as connection:
         requests.open_staging(connection)
-        _stage_file(connection, location)
+        _stage_file(connection, location, should_stop)
         total, broken = connection.execute(text("SELECT count(*), count(code) FROM staging")).one()
         log.info("pairs_file_read", file=location, rows=total, broken=broken)
         yield from requests.keys_of_staged(connection, job_id)
 
 
-def what_failed(job_id: uuid.UUID, names: Iterable[str], location: str | None) -> Iterator[str]:
+def what_failed(
+    job_id: uuid.UUID, names: Iterable[str], location: str | None, should_stop: ShouldStop
+) -> Iterator[str]:
     """Keys of what failed in another job.
 
     Args:
@@ -119,7 +128,7 @@ def what_failed(job_id: uuid.UUID, names: Iterable[str], location: str | None) -
                                 " SELECT file_row FROM staging WHERE file_row IS NOT NULL"))  # fmt: skip
         connection.execute(text("DELETE FROM staging WHERE file_row IS NOT NULL"))
         if location is not None and connection.scalar(text("SELECT EXISTS (SELECT FROM wanted)")):
-            _stage_file(connection, location)
+            _stage_file(connection, location, should_stop)
             connection.execute(text("DELETE FROM staging WHERE file_row IS NOT NULL AND NOT EXISTS"
                                     " (SELECT FROM wanted WHERE wanted.file_row = staging.file_row)"))  # fmt: skip
         yield from requests.keys_of_staged(connection, job_id)
@@ -132,9 +141,10 @@ def _failed_row(name: str) -> StagedRow:
     return (None, failed[0], failed[1] if len(failed) == 2 else None, None, None)
 
 
-def _stage_file(connection: Connection, location: str) -> None:
-    with open_source(readable(location)) as source:
-        requests.add_rows(connection, (_row(location, number, record) for number, record in source.records))
+def _stage_file(connection: Connection, location: str, should_stop: ShouldStop) -> None:
+    with open_source(readable(location), own_exports=True) as source:
+        records = until_stopped(source.records, should_stop, every=ROWS_AT_ONCE)
+        requests.add_rows(connection, (_row(location, number, record) for number, record in records))
     connection.execute(text(_UNKNOWN), {"location": location})
 
 

@@ -20,6 +20,7 @@ from shopvision.matching.blocking.keys import keyed_items
 from shopvision.matching.blocking.merging import CandidatePair, Finder, stream_pairs
 from shopvision.matching.blocking.rows import ItemRows
 from shopvision.matching.options import BlockingOptions, Source
+from shopvision.matching.stopping import ShouldStop, never
 
 if TYPE_CHECKING:
     from shopvision.index.generation import Generation
@@ -31,7 +32,7 @@ FEW_ITEMS = 5_000  # due items that may be looked up one by one
 
 def candidate_pairs(
     item_ids: Iterable[str] | None, options: BlockingOptions, *,
-    index_reader: IndexReader | None = None, blocker: ModelVersionRef | None = None,
+    index_reader: IndexReader | None = None, blocker: ModelVersionRef | None = None, should_stop: ShouldStop = never,
 ) -> Iterator[list[CandidatePair]]:  # fmt: skip
     """Pairs of catalogue items that may be the same product, in batches.
 
@@ -49,19 +50,23 @@ def candidate_pairs(
             in the catalogue are passed over.
         index_reader: of the catalogue's picture index; without one, pictures count by their bytes alone.
         blocker: the model version whose item vectors say which texts are near; without one, none do.
+        should_stop: asked between batches of items.
 
     Raises:
+        StopAskedError: the answer was yes.
         UserError: the index was never published, or is of a model the database does not know.
         JobError: vectors of one model version differ in length, or do not fit in memory.
     """
     with tempfile.TemporaryDirectory(prefix="shopvision-blocking-") as name:
-        stored_keys.bring_up_to_date()
+        stored_keys.bring_up_to_date(should_stop)
         generation = index_reader.generation() if index_reader is not None and looks_at_pictures(options) else None
         due = iter(()) if item_ids is None else iter(item_ids)
         first = None if item_ids is None else list(islice(due, FEW_ITEMS + 1))
-        rows, finders = _finders(first, options, Path(name), generation=generation, blocker=blocker)
+        rows, finders = _finders(
+            first, options, Path(name), generation=generation, blocker=blocker, should_stop=should_stop
+        )
         wanted = None if first is None else chain(first, due)
-        yield from stream_pairs(rows, rows.all_of(wanted), finders, options, Path(name))
+        yield from stream_pairs(rows, rows.all_of(wanted), finders, options, Path(name), should_stop=should_stop)
 
 
 def pairs_of_items(
@@ -96,12 +101,16 @@ def pairs_of_items(
 
 def _finders(
     due: list[str] | None, options: BlockingOptions, folder: Path, *, generation: Generation | None,
-    blocker: ModelVersionRef | None,
+    blocker: ModelVersionRef | None, should_stop: ShouldStop,
 ) -> tuple[ItemRows, list[Finder]]:  # fmt: skip
     """Over what a few due items may find, or over the whole catalogue."""
     with snapshot() as connection:
         if due is not None and len(due) <= FEW_ITEMS:
-            found = finders_around(connection, due, options, folder, generation=generation, blocker=blocker)
+            found = finders_around(
+                connection, due, options, folder, generation=generation, blocker=blocker, should_stop=should_stop
+            )
             if found is not None:
                 return found
-        return catalogue_finders(connection, options, folder, generation=generation, blocker=blocker)
+        return catalogue_finders(
+            connection, options, folder, generation=generation, blocker=blocker, should_stop=should_stop
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from shopvision.matching.blocking.keys import KEY_SOURCES, KeyedItems, Keys
 from shopvision.matching.blocking.merging import Finder
 from shopvision.matching.blocking.rows import ItemRows, Rows
 from shopvision.matching.options import BlockingOptions, Source
+from shopvision.matching.stopping import ShouldStop, until_stopped
 
 if TYPE_CHECKING:
     from shopvision.index.generation import Generation
     from shopvision.models import ModelVersionRef
 
+PICTURES_AT_ONCE = 1_000
 WORD_BUDGET = 4_000  # items that the rarest keys of one item may name
 
 
@@ -35,13 +38,15 @@ def key_finders(
         counts: of all items, where ``batches`` are not all of them.
     """
     rows = ItemRows(options.within)
-    spools = {source: KeySpool(folder, source) for source in KEY_SOURCES if source in options.sources}
-    for batch in batches:
-        numbers = np.arange(len(rows), len(rows) + len(batch.item_ids), dtype=np.int32)
-        for item_id, category in zip(batch.item_ids, batch.categories, strict=True):
-            rows.add(item_id, category)
-        for spool in spools.values():
-            spool.add(np.repeat(numbers, batch.counts), batch.keys)
+    with ExitStack() as files:
+        wanted = [source for source in KEY_SOURCES if source in options.sources]
+        spools = {source: files.enter_context(KeySpool(folder, source)) for source in wanted}
+        for batch in batches:
+            numbers = np.arange(len(rows), len(rows) + len(batch.item_ids), dtype=np.int32)
+            for item_id, category in zip(batch.item_ids, batch.categories, strict=True):
+                rows.add(item_id, category)
+            for spool in spools.values():
+                spool.add(np.repeat(numbers, batch.counts), batch.keys)
     finders: list[Finder] = []
     for source, spool in spools.items():
         of_row, keys = spool.close()
@@ -64,7 +69,7 @@ def key_index(
 
 def catalogue_finders(
     connection: Connection, options: BlockingOptions, folder: Path, *, generation: Generation | None,
-    blocker: ModelVersionRef | None,
+    blocker: ModelVersionRef | None, should_stop: ShouldStop,
 ) -> tuple[ItemRows, list[Finder]]:  # fmt: skip
     """Over all items of the catalogue; see ``candidates.candidate_pairs``."""
     from shopvision.matching.blocking.pictures import (
@@ -75,13 +80,15 @@ def catalogue_finders(
     )
     from shopvision.matching.blocking.vectors import VectorIndex, read_text_vectors
 
-    rows, finders = key_finders(stored_keys.read_all(connection), options, folder)
+    rows, finders = key_finders(until_stopped(stored_keys.read_all(connection), should_stop), options, folder)
     if blocker is not None and "text_vector" in options.sources:
-        vectors, owners = read_text_vectors(connection, blocker.model_version_id, rows, folder)
-        finders.append(VectorIndex("text_vector", vectors, owners, options, rows.categories()))
+        vectors, owners = read_text_vectors(connection, blocker.model_version_id, rows, folder, should_stop)
+        texts = VectorIndex("text_vector", vectors, owners, options, rows.categories(), should_stop=should_stop)
+        finders.append(texts)
     if looks_at_pictures(options):
         limit = options.rare_value_limit
-        shared = PictureKeys.of(shared_pictures(connection, limit), rows, limit, len(rows))
+        pictures_of_several = until_stopped(shared_pictures(connection, limit), should_stop, every=PICTURES_AT_ONCE)
+        shared = PictureKeys.of(pictures_of_several, rows, limit, len(rows))
         if "same_picture" in options.sources:
             finders.append(key_index("same_picture", shared.rows, shared.keys, rows, options, counts=shared.counts))
         if generation is not None:

@@ -20,6 +20,7 @@ from shopvision.matching.blocking.keys import KEY_SOURCES, KeyedItems, Keys, of_
 from shopvision.matching.blocking.merging import Finder
 from shopvision.matching.blocking.rows import ItemRows, root_of
 from shopvision.matching.options import BlockingOptions
+from shopvision.matching.stopping import ShouldStop
 
 if TYPE_CHECKING:
     from shopvision.index.generation import Generation
@@ -32,7 +33,7 @@ LOOK_UP_COST = 1  # of an item that a key names, in items of a whole reading; ma
 
 def finders_around(
     connection: Connection, item_ids: list[str], options: BlockingOptions, folder: Path, *,
-    generation: Generation | None, blocker: ModelVersionRef | None,
+    generation: Generation | None, blocker: ModelVersionRef | None, should_stop: ShouldStop,
 ) -> tuple[ItemRows, list[Finder]] | None:  # fmt: skip
     """Rows for some items and for all that any source may find for them, and what finds them.
 
@@ -50,7 +51,7 @@ def finders_around(
         return None
     near: list[NearItems] = []
     if blocker is not None and "text_vector" in options.sources:
-        near.append(nearest_texts(connection, blocker.model_version_id, due.item_ids, options))
+        near.append(nearest_texts(connection, blocker.model_version_id, due.item_ids, options, should_stop))
     shared, pictures = _pictures_around(connection, due, options, total, generation)
     near += pictures
     others = {item_id for one in near for item_id in one.found}

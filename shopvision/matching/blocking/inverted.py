@@ -60,12 +60,19 @@ def firsts(query: Rows, found: Rows) -> NDArray[np.bool_]:
 
 
 class KeySpool:
-    """Keys of one source on disk, item by item; closed before they are read."""
+    """Keys of one source on disk, item by item; closed before they are read, or at the end of a ``with`` block."""
 
     def __init__(self, folder: Path, source: Source) -> None:
         self._source: Source = source
         self._rows, self._keys = folder / f"{source}.rows", folder / f"{source}.keys"
         self._files = self._rows.open("wb"), self._keys.open("wb")
+
+    def __enter__(self) -> KeySpool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
 
     def add(self, rows: Rows, keys: Keys) -> None:
         """Add those of ``keys[i]`` of ``rows[i]`` that are of this source; rows must not descend."""

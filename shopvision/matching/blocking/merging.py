@@ -19,6 +19,7 @@ from shopvision.items.item import pair_key
 from shopvision.matching.blocking.inverted import Found, firsts, ranks, strongest
 from shopvision.matching.blocking.rows import ItemRows, Rows
 from shopvision.matching.options import SOURCES, BlockingOptions, Source
+from shopvision.matching.stopping import ShouldStop, never, until_stopped
 
 BATCH_ITEMS = 1_024
 RANK_OFFSET = 60  # as published: the first places of one source do not outvote two sources
@@ -51,8 +52,9 @@ class Finder(Protocol):
 
 
 def stream_pairs(
-    rows: ItemRows, due: Rows, finders: Sequence[Finder], options: BlockingOptions, folder: Path
-) -> Iterator[list[CandidatePair]]:
+    rows: ItemRows, due: Rows, finders: Sequence[Finder], options: BlockingOptions, folder: Path, *,
+    should_stop: ShouldStop = never,
+) -> Iterator[list[CandidatePair]]:  # fmt: skip
     """Pairs of the rows ``due``, which ascend, with any row.
 
     Of two due rows the first gives their pair if it kept the other, else the second does. To know what earlier rows
@@ -61,7 +63,7 @@ def stream_pairs(
     if not len(due):
         return
     kept = np.memmap(folder / "kept", np.int32, "w+", shape=(len(due), options.max_per_item))
-    for start in range(0, len(due), BATCH_ITEMS):
+    for start in until_stopped(range(0, len(due), BATCH_ITEMS), should_stop):
         batch = due[start : start + BATCH_ITEMS]
         query, found, bits, similarity = _merged([part for finder in finders for part in finder.find(batch)], options)
         mine = np.full((len(batch), options.max_per_item), -1, np.int32)

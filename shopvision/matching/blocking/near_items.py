@@ -14,6 +14,7 @@ from shopvision.matching.blocking.inverted import Found
 from shopvision.matching.blocking.rows import ItemRows, Rows, root_of
 from shopvision.matching.blocking.vectors import neighbours, unit_vectors, vector_batches
 from shopvision.matching.options import BlockingOptions, Source
+from shopvision.matching.stopping import ShouldStop, until_stopped
 from shopvision.matching.tables import BlockingKeys, ItemVector
 
 QUERIES_AT_ONCE = 1_024
@@ -63,12 +64,14 @@ class FoundNearby:
 
 
 def nearest_texts(
-    connection: Connection, model_version_id: int, item_ids: Sequence[str], options: BlockingOptions
-) -> NearItems:
+    connection: Connection, model_version_id: int, item_ids: Sequence[str], options: BlockingOptions,
+    should_stop: ShouldStop,
+) -> NearItems:  # fmt: skip
     """The items whose vectors are nearest to those of a few, exactly: every vector is read once, and none is kept.
 
     Raises:
         JobError: vectors of the model version differ in length.
+        StopAskedError: ``should_stop`` said yes meanwhile.
     """
     near = NearItems("text_vector")
     mine = [part for part in vector_batches(connection, _vectors(model_version_id, item_ids)) if len(part[0])]
@@ -80,7 +83,7 @@ def nearest_texts(
     roots = np.array([root_of(row.category, options.within) for row in asked], str)
     spans = [slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(asked), QUERIES_AT_ONCE)]
     nearest = [_Nearest(queries[span], roots[span], options.neighbours + 1) for span in spans]
-    for batch, vectors in vector_batches(connection, _vectors(model_version_id)):
+    for batch, vectors in until_stopped(vector_batches(connection, _vectors(model_version_id)), should_stop):
         units, kept = unit_vectors(vectors)
         ids = np.array([batch[place].item_id for place in kept], object)
         others = np.array([root_of(batch[place].category, options.within) for place in kept], str)

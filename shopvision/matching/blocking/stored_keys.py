@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from shopvision.database import connect, copy_rows
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.blocking.keys import KEY_SCHEME, KeyedItems, Keys, blocking_category, key_digests
+from shopvision.matching.stopping import ShouldStop, never, until_stopped
 
 LOCK = 0x5C0F_0004  # of the transaction; other writers have other numbers
 COMMIT_ITEMS = 50_000  # changed items of one transaction
@@ -69,21 +70,25 @@ _READ = "SELECT item_id, category, keys FROM blocking_keys {where} ORDER BY item
 _INCOMING_COLUMNS = (("item_id", "text"), ("content_hash", "bytea"), ("category", "text"), ("keys", "int8[]"))
 
 
-def bring_up_to_date() -> None:
-    """Take in what changed in the catalogue since the last time."""
+def bring_up_to_date(should_stop: ShouldStop = never) -> None:
+    """Take in what changed in the catalogue since the last time.
+
+    Raises:
+        StopAskedError: ``should_stop`` said yes; whole transactions are in, the next run does the rest.
+    """
     after: str | None = ""
     while after is not None:
         with connect() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            after = _take_in(connection, after)
+            after = _take_in(connection, after, should_stop)
 
 
-def _take_in(connection: Connection, after: str) -> str | None:
+def _take_in(connection: Connection, after: str, should_stop: ShouldStop) -> str | None:
     """Key the next changed items behind ``after``; returns the last one, or None where none are left."""
     values = {"after": after, "scheme": KEY_SCHEME, "limit": COMMIT_ITEMS}
     changed = connection.execute(text(_CHANGED), values).all()
     connection.exec_driver_sql(_INCOMING)
-    copy_rows(connection, "incoming_keys", _INCOMING_COLUMNS, _keyed(changed))
+    copy_rows(connection, "incoming_keys", _INCOMING_COLUMNS, _keyed(changed, should_stop))
     if len(changed) < COMMIT_ITEMS:
         connection.exec_driver_sql(_GONE)
     connection.exec_driver_sql("ANALYZE incoming_keys")
@@ -93,10 +98,10 @@ def _take_in(connection: Connection, after: str) -> str | None:
     return changed[-1].item_id if len(changed) == COMMIT_ITEMS else None
 
 
-def _keyed(changed: Sequence[Any]) -> Iterator[tuple[str, bytes, str, list[int]]]:
+def _keyed(changed: Sequence[Any], should_stop: ShouldStop) -> Iterator[tuple[str, bytes, str, list[int]]]:
     """Rows of ``incoming_keys``. Items are read after their hashes: one that changes between is taken in again."""
     with connect() as connection:
-        for start in range(0, len(changed), READ_ITEMS):
+        for start in until_stopped(range(0, len(changed), READ_ITEMS), should_stop):
             hashes = {row.item_id: bytes(row.content_hash) for row in changed[start : start + READ_ITEMS]}
             for item_id, item in items_from_catalogue(connection, list(hashes)).items():
                 keys = key_digests(item).view(np.int64).tolist()

@@ -21,6 +21,7 @@ from shopvision.index.faiss_library import faiss
 from shopvision.matching.blocking.inverted import Found, firsts, strongest
 from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
 from shopvision.matching.options import BlockingOptions, Source
+from shopvision.matching.stopping import ShouldStop, never, until_stopped
 from shopvision.matching.tables import ItemVector
 
 TRAINING_PER_CELL = 64
@@ -35,12 +36,14 @@ class VectorIndex:
     """The nearest rows of a row, by the vectors that each has."""
 
     def __init__(
-        self, source: Source, vectors: Vectors, owners: Rows, options: BlockingOptions, categories: Categories
-    ) -> None:
+        self, source: Source, vectors: Vectors, owners: Rows, options: BlockingOptions, categories: Categories,
+        *, should_stop: ShouldStop = never,
+    ) -> None:  # fmt: skip
         """Index ``vectors``, shape (n, d), float16 of unit length, that belong to the rows ``owners``, shape (n,).
 
         Raises:
             JobError: the index would not fit in memory.
+            StopAskedError: ``should_stop`` said yes meanwhile.
         """
         self._source: Source = source
         self._vectors, self._owners = vectors, owners
@@ -48,11 +51,11 @@ class VectorIndex:
         self._by_owner = np.argsort(owners, kind="stable")
         self._ascending = owners[self._by_owner]
         self._cells = 0 if len(vectors) <= EXACT_UP_TO else round(4 * len(vectors) ** 0.5)
-        self._index = self._build()
+        self._index = self._build(should_stop)
         self._per_item = -(-len(owners) // max(1, len(np.unique(owners))))
         self._allowed = lru_cache(maxsize=KEPT_MASKS)(self._mask)
 
-    def _build(self) -> Any:
+    def _build(self, should_stop: ShouldStop) -> Any:
         rows, dimension = self._vectors.shape
         needed = rows * (dimension + 12 if self._cells else 2 * dimension) + 8 * ADD_ROWS * dimension
         if needed > available_memory():
@@ -66,7 +69,7 @@ class VectorIndex:
             index = faiss.index_factory(dimension, f"IVF{self._cells},SQ8", faiss.METRIC_INNER_PRODUCT)
             sample = np.random.default_rng(0).choice(rows, min(rows, self._cells * TRAINING_PER_CELL), replace=False)
             index.train(self._vectors[np.sort(sample)].astype(np.float32))
-        for start in range(0, rows, ADD_ROWS):
+        for start in until_stopped(range(0, rows, ADD_ROWS), should_stop):
             index.add(self._vectors[start : start + ADD_ROWS].astype(np.float32))
         return index
 
@@ -119,17 +122,19 @@ def unit_vectors(vectors: NDArray[np.floating[Any]]) -> tuple[Vectors, NDArray[n
 
 
 def read_text_vectors(
-    connection: Connection, model_version_id: int, rows: ItemRows, folder: Path
+    connection: Connection, model_version_id: int, rows: ItemRows, folder: Path, should_stop: ShouldStop
 ) -> tuple[Vectors, Rows]:
     """The item vectors of a model version at unit length, mapped from a file in ``folder``, and their rows.
 
     Raises:
         JobError: they differ in length.
+        StopAskedError: ``should_stop`` said yes meanwhile.
     """
     path, size, owners = folder / "texts.f16", 1, [np.empty(0, np.int32)]
     query = select(ItemVector.item_id, ItemVector.vector).where(ItemVector.model_version_id == model_version_id)
     with path.open("wb") as file:
-        for batch, vectors in vector_batches(connection, query.order_by(ItemVector.item_id)):
+        batches = vector_batches(connection, query.order_by(ItemVector.item_id))
+        for batch, vectors in until_stopped(batches, should_stop):
             size = vectors.shape[1]
             mine = rows.find(row.item_id for row in batch)
             units, places = unit_vectors(vectors[mine >= 0])
