@@ -102,7 +102,10 @@ class CatalogueSearch:
         generation = self._reader.generation()
         vectors = generation.vectors_of(item_id)
         if len(vectors) == 0:
-            raise UserError(f"Item {item_id!r} has no picture in the index: check the id, or refresh its embeddings.")
+            raise UserError(
+                f"Item {item_id!r} has no picture in the index: check the id, give the item a picture, or refresh its "
+                "embeddings."
+            )
         return _answer(generation, vectors, k, category, soft=soft, without=item_id)
 
 

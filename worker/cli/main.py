@@ -13,6 +13,8 @@ from shopvision.errors import ShopvisionError
 from worker.cli.output import error_console
 from worker.logs import log_warnings_to_stderr
 
+SHOWN_CHARACTERS = 80
+
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The batch system behind a shop's computer vision."
 )
@@ -29,6 +31,8 @@ def main() -> None:
         app()
     except ShopvisionError as error:
         _end(str(error))
+    except UnicodeEncodeError as error:  # a shell hands on bytes; names of files may be any, all else is text
+        _end(f"{error.object[:SHOWN_CHARACTERS]!r} is no valid UTF-8: correct it.")
     except Exception as error:
         from shopvision.database import Fault, explain, fault_of  # loaded by whoever raised it, if at all
 
