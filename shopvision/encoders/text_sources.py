@@ -6,8 +6,7 @@ import importlib.util
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shopvision.encoders.e5_file import E5File
+from shopvision.encoders.quiet_transformers import quiet_transformers
 from shopvision.encoders.text_networks import Pooling, drop_pooler
 from shopvision.encoders.unreadable import cannot_load
 from shopvision.errors import UserError
@@ -156,7 +156,7 @@ def _load_pretrained(place: str, revision: str | None, source: str) -> dict[str,
 
     where = {"revision": revision, "local_files_only": Path(place).is_dir(), "trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet_transformers():
             notes = _notes(place, revision)
             config = AutoConfig.from_pretrained(place, **where)
             tokenizer = AutoTokenizer.from_pretrained(place, config=config, **where)
@@ -227,23 +227,6 @@ def _noted_licence(folder: Path) -> str:
     text = (folder / _README_FILE).read_text("utf-8", "replace") if (folder / _README_FILE).is_file() else ""
     found = re.match(r"---\n(?:(?!---).*\n)*?license:\s*(\S+)", text)
     return found[1] if found else "unknown"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and its table of unused tensors: an error of ours says what matters."""
-    import transformers
-
-    logging: Any = transformers.utils.logging  # unannotated there
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 _FETCHERS: dict[str, Callable[[str], TextSource]] = {

@@ -32,7 +32,12 @@ from shopvision.settings import get_settings
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # The rooms that models come from. They stand on floors above this one, so they are named and not imported.
-ROOMS = ("shopvision.encoders.kinds", "shopvision.matching.kinds", "shopvision.selection.kinds")
+ROOMS = (
+    "shopvision.encoders.kinds",
+    "shopvision.fashion.kinds",
+    "shopvision.matching.kinds",
+    "shopvision.selection.kinds",
+)
 
 
 @dataclass(frozen=True)

@@ -63,15 +63,16 @@ def test_listing_kinds_loads_nothing_heavy() -> None:
 def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
     assert all_roles() == {
         "catalogue_encoder": ("image_encoder",),
+        "fashion_detector": ("fashion_detector",),
         "pair_scorer": ("pair_scorer",),
         "pair_blocker": ("pair_scorer",),
         "plan_ranker": ("plan_ranker",),
     }
-    assert list(all_schemes()) == ["wheel", "timm", "hf-hub", "local-dir", "item-encoder", "clik"]
+    assert list(all_schemes()) == ["wheel", "timm", "hf-hub", "local-dir", "detector", "item-encoder", "clik"]
     with pytest.raises(
-        UserError, match="There is no kind of model 'detector', only image_encoder, pair_scorer, plan_r"
+        UserError, match="There is no kind of model 'oracle', only fashion_detector, image_encoder, pair_scorer, plan_r"
     ):
-        find_kind("detector")
+        find_kind("oracle")
 
 
 @pytest.mark.usefixtures("taster")

@@ -1,0 +1,1 @@
+"""Garments in pictures: where they are and what they are."""

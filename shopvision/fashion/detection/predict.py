@@ -1,0 +1,160 @@
+"""Pictures to regions, with any detector.
+
+Pictures of one shape go through the network together, and no other ones: padding would be looked at by networks that
+know no mask, and a picture's regions would depend on who its neighbours are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from shopvision.encoders.devices import choose_device
+from shopvision.errors import ItemError
+from shopvision.fashion.detection.card import load_network
+from shopvision.fashion.detection.network import DetectionNetwork, Inputs
+from shopvision.fashion.detection.regions import Boxes, Region, RegionRules, choose_regions
+from shopvision.images import Box, Decoded
+
+if TYPE_CHECKING:
+    from shopvision.models.kinds import Precision
+
+BATCH_SIZE = {"cpu": 4, "cuda": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPicture:
+    """A picture as a detector reads it.
+
+    Attributes:
+        inputs: of this picture alone.
+        size: (width, height) of the picture at full scale, in pixels.
+        pixels: (width, height) of what was decoded.
+        box: where in these pixels the picture lies.
+    """
+
+    inputs: Inputs
+    size: tuple[int, int]
+    pixels: tuple[int, int]
+    box: Box
+
+    @property
+    def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Equal for pictures that go through a network together."""
+        return tuple((name, tuple(values.shape[1:])) for name, values in sorted(self.inputs.items()))
+
+    def at_full_scale(self, found: Boxes) -> Boxes:
+        """Boxes in shares of what was decoded -> in pixels of the picture at full scale."""
+        left, top, right, bottom = self.box
+        scale = torch.tensor([*self.pixels, *self.pixels], dtype=torch.float64)
+        start = torch.tensor([left, top, left, top], dtype=torch.float64)
+        step = torch.tensor([self.size[0] / (right - left), self.size[1] / (bottom - top)] * 2, dtype=torch.float64)
+        return Boxes(((found.boxes.double() * scale - start) * step).float(), found.labels, found.scores)
+
+
+class Detector:
+    """A detector on one device. Threads take turns.
+
+    Attributes:
+        labels: the classes that it knows.
+        target: (height, width) to decode pictures for.
+        rules: which boxes become regions, where the caller does not say.
+        batch_size: pictures at once that are fast on this device.
+    """
+
+    def __init__(
+        self,
+        network: DetectionNetwork,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        rules: RegionRules | None = None,
+    ) -> None:
+        """Take over ``network`` (float32, CPU, evaluation mode)."""
+        self.labels, self.target = network.labels, network.target
+        self.rules = rules or RegionRules()
+        self.batch_size = BATCH_SIZE.get(device.type, 4)
+        self._network = network.requires_grad_(requires_grad=False).to(device, dtype)
+        self._device, self._dtype = device, dtype
+        self._turn = threading.Lock()
+
+    def prepare(self, decoded: Decoded) -> PreparedPicture:
+        """What ``detect`` reads of a picture. Safe in any thread.
+
+        Raises:
+            ItemError: ``unfit_shape``, where nothing of it would be left.
+        """
+        try:
+            inputs = self._network.prepare(decoded.image)
+        except (RuntimeError, ValueError, ZeroDivisionError):
+            width, height = decoded.size
+            raise ItemError(
+                "unfit_shape", f"The picture is {width} x {height}, too long and narrow for this detector."
+            ) from None
+        return PreparedPicture(inputs, decoded.size, decoded.image.size, decoded.box)
+
+    def detect(
+        self, pictures: Sequence[PreparedPicture], rules: RegionRules | None = None
+    ) -> list[tuple[Region, ...] | ItemError]:
+        """The regions of each picture, the best first; or why there can be none.
+
+        Args:
+            pictures: from ``prepare``.
+            rules: which boxes become regions; by default the detector's own.
+        """
+        results: list[tuple[Region, ...] | ItemError] = [()] * len(pictures)
+        with self._turn:
+            for rows in _of_one_shape(pictures, self.batch_size):
+                for row, found in zip(rows, self._find([pictures[row].inputs for row in rows]), strict=True):
+                    results[row] = self._regions(pictures[row], found, rules or self.rules)
+        return results
+
+    def _find(self, inputs: Sequence[Inputs]) -> list[Boxes | None]:
+        batch = {name: torch.cat([one[name] for one in inputs]).to(self._device) for name in inputs[0]}
+        return self._network.find(
+            {name: values.to(self._dtype) if values.is_floating_point() else values for name, values in batch.items()}
+        )
+
+    def _regions(
+        self, picture: PreparedPicture, found: Boxes | None, rules: RegionRules
+    ) -> tuple[Region, ...] | ItemError:
+        if found is None:
+            return ItemError("bad_boxes", "The detector gives this picture no finite boxes.")
+        found = Boxes(found.boxes.cpu(), found.labels.cpu(), found.scores.cpu())
+        chosen = choose_regions(picture.at_full_scale(found), picture.size, rules)
+        values = zip(chosen.boxes.tolist(), chosen.labels.tolist(), chosen.scores.tolist(), strict=True)
+        return tuple(
+            Region((box[0], box[1], box[2], box[3]), self.labels[label], score) for box, label, score in values
+        )
+
+
+def _of_one_shape(pictures: Iterable[PreparedPicture], most: int) -> Iterator[list[int]]:
+    """The places of pictures that go through the network together."""
+    groups: dict[object, list[int]] = {}
+    for row, picture in enumerate(pictures):
+        groups.setdefault(picture.shape, []).append(row)
+    for rows in groups.values():
+        yield from (rows[start : start + most] for start in range(0, len(rows), most))
+
+
+def load_detector(folder: Path, *, device: str | None = None, precision: Precision = "auto") -> Detector:
+    """The detector of a model version.
+
+    Args:
+        folder: from ``shopvision.models.registry.local_copy``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
+        precision: ``auto`` is float32: of a picture 1333 pixels wide, bfloat16 tells every fifth pixel apart.
+
+    Raises:
+        UserError: the card is of another kind or builds nothing, or there is no such device.
+        JobError: the weights do not fit the architecture exactly.
+    """
+    network, card = load_network(folder)
+    rules = RegionRules(score=card.thresholds.get("score", RegionRules().score))
+    dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
+    return Detector(network, device=choose_device(device), dtype=dtype, rules=rules)

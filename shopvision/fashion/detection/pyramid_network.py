@@ -1,0 +1,171 @@
+"""Detectors that train on a laptop: a timm backbone, a feature pyramid, and torchvision's FCOS head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from shopvision.encoders.image_networks import build_timm
+from shopvision.errors import UserError
+from shopvision.fashion.detection.network import DetectionNetwork, Inputs
+from shopvision.fashion.detection.regions import Boxes
+from shopvision.models.card import Architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Pixels of the picture by one of each feature map that the pyramid is built on; two coarser ones are added on top.
+STRIDES = (8, 16, 32)
+# Lower scores are not worth the time to sort them.
+LEAST_SCORE = 0.01
+RGB = tuple[float, float, float]
+
+
+class PyramidArguments(BaseModel):
+    """What a detector is built from, stored in ``architecture.arguments`` of its card.
+
+    Attributes:
+        backbone: of timm, with feature maps at the strides 8, 16 and 32.
+        labels: its classes.
+        mean: per channel, of values in 0..1, that the backbone wants.
+        std: likewise.
+        longest_side: that pictures are brought to, in pixels.
+        channels: of the pyramid and the head; normalised in 32 groups.
+        head_convs: layers of the head before its last ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: Architecture
+    labels: tuple[str, ...] = Field(min_length=1)
+    mean: RGB
+    std: RGB
+    longest_side: int = Field(384, ge=32)
+    channels: int = Field(128, ge=64, multiple_of=32)
+    head_convs: int = Field(2, ge=1)
+
+
+class PyramidNetwork(DetectionNetwork):
+    """FCOS on a pyramid. Pictures keep their proportions and are filled up to whole strides below and at the right."""
+
+    family = "pyramid_detector"
+
+    def __init__(self, arguments: PyramidArguments, encoder: nn.Module) -> None:
+        """Build on ``encoder``, the timm network of ``arguments.backbone`` without classifier, which is taken over.
+
+        Raises:
+            UserError: it has no feature maps at the strides that the pyramid wants.
+        """
+        super().__init__()
+        self._arguments, self.labels = arguments, arguments.labels
+        backbone = _Pyramid(encoder, arguments)
+        head = FCOSHead(arguments.channels, 1, len(arguments.labels), arguments.head_convs)
+        self.fcos = _Fcos(backbone, len(arguments.labels), head=head, score_thresh=LEAST_SCORE)
+        self.fcos.transform = _AsItIs(arguments.mean, arguments.std)
+
+    @property
+    def arguments(self) -> PyramidArguments:
+        """See ``DetectionNetwork``."""
+        return self._arguments
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """See ``DetectionNetwork``."""
+        return self._arguments.longest_side, self._arguments.longest_side
+
+    def prepare(self, image: Image.Image) -> Inputs:
+        """See ``DetectionNetwork``: pixels (1, 3, H, W) uint8, filled up, and the size (1, 2) of what is picture."""
+        scale = self._arguments.longest_side / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        stride = STRIDES[-1]
+        pixels = torch.zeros(1, 3, -(-height // stride) * stride, -(-width // stride) * stride, dtype=torch.uint8)
+        pixels[0, :, :height, :width] = torch.from_numpy(resized).permute(2, 0, 1)
+        return {"pixels": pixels, "size": torch.tensor([[height, width]])}
+
+    @torch.inference_mode()
+    def find(self, inputs: Inputs) -> list[Boxes | None]:
+        """See ``DetectionNetwork``."""
+        results: list[Boxes | None] = []
+        for found, (height, width) in zip(self.fcos(self._pictures(inputs)), inputs["size"].tolist(), strict=True):
+            scale = torch.tensor([width, height, width, height], device=found["boxes"].device)
+            boxes = Boxes(found["boxes"].float() / scale, found["labels"], found["scores"].float())
+            results.append(boxes if found["finite"] else None)
+        return results
+
+    def _pictures(self, inputs: Inputs) -> list[Tensor]:
+        """(3, h, w) of each picture without what it was filled up with, in 0..1."""
+        dtype = next(self.parameters()).dtype
+        pixels = inputs["pixels"].to(dtype) / 255
+        return [one[:, :height, :width] for one, (height, width) in zip(pixels, inputs["size"].tolist(), strict=True)]
+
+
+class _Pyramid(nn.Module):
+    """(n, 3, H, W) -> five maps with the strides 8 to 128."""
+
+    def __init__(self, encoder: Any, arguments: PyramidArguments) -> None:
+        super().__init__()
+        try:
+            self._levels, widths = _maps(encoder)
+            encoder.prune_intermediate_layers(self._levels)
+        except (AttributeError, AssertionError, KeyError, NotImplementedError, TypeError, ValueError):
+            raise UserError(
+                f"The backbone {arguments.backbone.name} has no feature maps at the strides {STRIDES}: choose another "
+                "network, such as tf_efficientnet_lite0 or resnet50."
+            ) from None
+        self.body: Any = encoder
+        self.out_channels = channels = arguments.channels
+        self.pyramid = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelP6P7(channels, channels))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.body.forward_intermediates(images, indices=self._levels, intermediates_only=True)
+        levels: dict[str, Tensor] = self.pyramid({str(number): level for number, level in enumerate(maps)})
+        return levels
+
+
+def _maps(encoder: Any) -> tuple[list[int], list[int]]:
+    """Places of the last feature map of each stride, and how many channels these have."""
+    last = {info["reduction"]: place for place, info in enumerate(encoder.feature_info)}
+    places = [last[stride] for stride in STRIDES]
+    return places, [encoder.feature_info[place]["num_chs"] for place in places]
+
+
+class _Fcos(FCOS):  # type: ignore[misc] # torchvision is untyped
+    """Says also of each picture whether all that came out for it is finite: what is not is above no limit of scores."""
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = super().postprocess_detections(head_outputs, anchors, image_shapes)
+        for number, one in enumerate(found):
+            one["finite"] = all(
+                bool(level[number].isfinite().all()) for levels in head_outputs.values() for level in levels
+            )
+        return found
+
+
+class _AsItIs(GeneralizedRCNNTransform):  # type: ignore[misc] # torchvision is untyped
+    """Normalises and puts together pictures that have their size already."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(0, 0, list(mean), list(std), size_divisible=STRIDES[-1])
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+
+def build_pyramid(arguments: PyramidArguments) -> PyramidNetwork:
+    """The network of a card, float32, CPU, in evaluation mode, weights still random.
+
+    Raises:
+        UserError: timm has no such backbone, or it has no feature maps of the right strides.
+    """
+    return PyramidNetwork(arguments, build_timm(arguments.backbone)).eval()

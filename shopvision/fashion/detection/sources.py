@@ -1,0 +1,95 @@
+"""Where detectors come from: folders of transformers, and its hub."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shopvision.encoders.quiet_transformers import quiet_transformers
+from shopvision.errors import UserError
+from shopvision.fashion.detection.card import save_detector
+from shopvision.fashion.detection.transformers_network import TransformersNetwork, make_config
+from shopvision.models.card import ModelCard, as_folder_name
+
+# How many batches a network was trained on changes nothing that it computes.
+_COUNTER = "num_batches_tracked"
+
+
+def import_detector(source: str, folder: Path) -> ModelCard:
+    """Turn a detector of transformers into a model version in ``folder``.
+
+    Args:
+        source: ``local-dir:DIR`` or ``hf-hub:ORG/NAME[@revision]``.
+        folder: gets the files and the card.
+
+    Raises:
+        UserError: unknown source, unreachable hub, another kind of model, or weights that do not fill the detector.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "local-dir" and rest:
+        path = Path(rest).expanduser().resolve()
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} holds no config.json: name the folder of a transformers model.")
+        place, revision, said = str(path), None, f"local-dir:{path.name}"
+        name = path.name
+    elif scheme == "hf-hub" and rest:
+        place, _, given = rest.partition("@")
+        revision, said, name = given or None, source, place.rpartition("/")[2]
+    else:
+        raise UserError(f"Detector source '{source}' is unknown: use local-dir:DIR or hf-hub:ORG/NAME.")
+    network = fetch_network(place, revision, said)
+    return save_detector(folder, network, name=as_folder_name(name), source=f"detector:{said}")
+
+
+def fetch_network(place: str, revision: str | None, source: str) -> TransformersNetwork:
+    """The detector in a folder or on the hub: filled completely, and its weights used completely.
+
+    Args:
+        place: a folder, or ``ORG/NAME``.
+        revision: of the hub.
+        source: names it in messages.
+
+    Raises:
+        UserError: see ``import_detector``.
+    """
+    import transformers
+
+    library: Any = transformers  # unannotated there
+    where: dict[str, Any] = {"revision": revision, "local_files_only": Path(place).is_dir()}
+    try:
+        with quiet_transformers():
+            values, _ = library.PretrainedConfig.get_config_dict(place, **where)
+            config = make_config(values, source)
+            processor = library.AutoImageProcessor.from_pretrained(
+                place, config=config, trust_remote_code=False, **where
+            )
+            network, info = library.AutoModelForObjectDetection.from_pretrained(
+                place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+                trust_remote_code=False, **where,
+            )  # fmt: skip
+    except pickle.UnpicklingError:
+        raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
+    except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        mend = "Check the name and the network; a folder needs config.json, preprocessor_config.json and weights."
+        raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
+    if not hasattr(processor, "post_process_object_detection"):
+        raise UserError(f"{source}: {type(processor).__name__} is no image processor of a detector.")
+    _require_complete(info, source)
+    return TransformersNetwork(network.eval(), processor)
+
+
+def _require_complete(info: dict[str, Any], source: str) -> None:
+    left_over = sorted(name for name in info["unexpected_keys"] if not name.endswith(_COUNTER))
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith(_COUNTER))
+    other = sorted(entry[0] for entry in info["mismatched_keys"])
+    for names, problem in (
+        (missing, "is missing"),
+        (left_over, "is not in the architecture"),
+        (other, "has another shape than the architecture"),
+    ):
+        if names:
+            raise UserError(f"{source}: tensor '{names[0]}' {problem} ({len(names)} in all). Get the right weights.")

@@ -1,0 +1,42 @@
+"""Detectors of garments as a kind of model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shopvision.models.kinds import ImportScheme, ModelKind, Precision
+
+if TYPE_CHECKING:
+    from shopvision.fashion.detection.predict import Detector
+    from shopvision.models.card import ModelCard
+
+KIND = "fashion_detector"
+
+
+def _from_transformers(source: str, folder: Path) -> ModelCard:
+    from shopvision.fashion.detection.sources import import_detector
+
+    return import_detector(source, folder)
+
+
+class FashionDetectorKind(ModelKind):
+    """Which garments are in a picture, and where."""
+
+    name = KIND
+    roles = (KIND,)
+    schemes = (
+        ImportScheme(
+            "detector", "SOURCE", "an object detector of transformers: local-dir:DIR or hf-hub:ORG/NAME",
+            _from_transformers,
+        ),
+    )  # fmt: skip
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> Detector:
+        """See ``ModelKind``."""
+        from shopvision.fashion.detection.predict import load_detector
+
+        return load_detector(folder, device=device, precision=precision)
+
+
+KINDS = (FashionDetectorKind(),)
