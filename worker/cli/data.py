@@ -1,4 +1,4 @@
-"""``shopvision data``: look at the exhibition table that a ranker is to be trained on."""
+"""``shopvision data``: look at training data, and bring annotations into the form that trainers read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Group
 
 from worker.cli.output import JsonFlag, emit, error_console, table
 
-app = typer.Typer(no_args_is_help=True, help="Look at training data.")
+app = typer.Typer(no_args_is_help=True, help="Look at training data, and convert it.")
 
 CATEGORIES_SHOWN = 20
 
 
 @app.callback()
 def data() -> None:
-    """Look at training data."""
+    """Look at training data, and convert it."""
 
 
 @app.command()
@@ -61,6 +61,32 @@ def describe(
             **data_report(read, options),
         }
     emit(report, as_json, lambda: _rendered(report))
+
+
+@app.command("convert-boxes")
+def convert_boxes(
+    file: Annotated[Path, typer.Argument(help="Annotations of the source: its COCO JSON.")],
+    *,
+    source: Annotated[str, typer.Option("--source", help="fashionpedia or modanet.")],
+    classes: Annotated[int, typer.Option(help="7 or 12.")] = 7,
+    output: Annotated[Path, typer.Option("--output", help="COCO JSON to write.")] = Path("boxes.json"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring published boxes of garments onto the few classes of a shop."""
+    from shopvision.errors import UserError
+    from shopvision.fashion.detection.coco import read_coco, write_coco
+    from shopvision.fashion.detection.conversion import convert
+
+    if not output.resolve().parent.is_dir():
+        raise UserError(f"--output {output}: there is no such folder. Make it, or name another one.")
+    with error_console.status(f"Reading {file.name}"):
+        result = convert(read_coco(file), source, classes, where=str(file))
+        write_coco(output, result.coco)
+    kept, boxes = len(result.coco["images"]), len(result.coco["annotations"])
+    report = {"output": str(output), "images": result.images, "kept": kept, "boxes": boxes, "dropped": result.dropped}
+    rows = [("images", f"{result.images:,}"), *((f"dropped: {rule}", f"{n:,}") for rule, n in result.dropped.items())]
+    rows += [("kept", f"{kept:,}"), ("boxes", f"{boxes:,}")]
+    emit(report, as_json, lambda: table(["", "count"], rows, str(output)))
 
 
 def _rendered(report: dict[str, Any]) -> Group:
