@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
+from shopvision.index.opening import close_readers
 from shopvision.index.tables import Embedding
 from tests.integration.storage.faulty_proxy import FaultyProxy
 from worker.ledger import jobs
@@ -177,6 +178,7 @@ class Shop:
         """
         from worker.cli.main import main
 
+        close_readers()  # a process of its own would look for the current generation at once
         out, err, ended = io.StringIO(), io.StringIO(), 0
         with (
             redirect_stdout(out),

@@ -213,12 +213,12 @@ def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path)
     card = json.loads((made / CARD_FILE).read_text()) | {"kind": "taster"}
     (taster / CARD_FILE).write_text(json.dumps(card))
     (taster / WEIGHTS_FILE).write_bytes((made / WEIGHTS_FILE).read_bytes())
-    with pytest.raises(UserError, match="There is no kind of model 'taster', only image_encoder, pair_scorer, plan_ra"):
+    with pytest.raises(UserError, match="There is no kind of model 'taster', only fashion_detector, image_enc"):
         registry.import_model(f"local-dir:{taster}")
     for role in ("pair_scorer", "pair_blocker"):
         with pytest.raises(UserError, match=f"tiny:v1 is of the kind image_encoder, not pair_scorer, as a {role} is"):
             serving.activate(role, "tiny:v1")
-    with pytest.raises(UserError, match="Role 'taster' is unknown: use one of catalogue_encoder, pair_scorer, pair_bl"):
+    with pytest.raises(UserError, match="Role 'taster' is unknown: use one of catalogue_encoder, fashion_detector, pai"):
         serving.activate("taster", "tiny:v1")
 
 

@@ -214,6 +214,7 @@ def test_items_are_compared_line_by_line() -> None:
     left = Item("1", "Shoe", brand="Nike", attributes={"size": ("42", "43"), "title": ("x",)})
     right = Item("2", "Shoe", price="10", attributes={"colour": ("red",), "size": ("43",)}, description="Good.")
     lines = compare(left, right)
-    assert [line.name for line in lines] == ["title", "brand", "price", "size", "title", "colour", "description"]
+    assert [line.name for line in lines] == ["title", "brand", "price", "size", "colour", "description"]
+    assert "".join(text for text, _ in lines[0].left) == "Shoe, x"
     assert lines[3].left == [("42", True), (", 43", False)]
-    assert lines[5].left == []
+    assert lines[4].left == []
