@@ -144,15 +144,15 @@ class Importer:
             ThreadPoolExecutor(1) as writer,
             self._checker.batches(self._source) as batches,
         ):
-            writing: Future[None] | None = None
+            writing: Future[list[Refusal]] | None = None
             for batch in batches:
                 rows = self._to_write(batch)
                 if writing is not None:
-                    writing.result()
+                    self._refuse_all(writing.result())
                 writing = writer.submit(self._write, rows)
                 self._on_progress(self.report, batch.fraction_read)
             if writing is not None:
-                writing.result()
+                self._refuse_all(writing.result())
         self._note_refused()
         if delete_missing:
             self._delete_missing(force=force)
@@ -162,8 +162,7 @@ class Importer:
 
     def _to_write(self, batch: Batch) -> list[tuple[int, Row]]:
         self.report.rows += len(batch.good) + len(batch.refused)
-        for refusal in batch.refused:
-            self._refuse(refusal)
+        self._refuse_all(batch.refused)
         return self._without_repeated(batch.good)
 
     def _without_repeated(self, rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
@@ -191,7 +190,12 @@ class Importer:
         new = [name for name, seen in zip(names, self._refused_keys.lines(names), strict=True) if not seen]
         self._refused_keys.add(new, [1] * len(new))
 
+    def _refuse_all(self, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals:
+            self._refuse(refusal)
+
     def _refuse(self, refusal: Refusal) -> None:
+        """Only in the thread that reads: a key that got lost between two would be deleted as missing."""
         self.report.refused += 1
         if refusal.key is None:
             self._nameless += 1
@@ -202,24 +206,22 @@ class Importer:
         if self._error_log is not None:
             self._error_log.write(f"{self._source.name}:{refusal.line}: {refusal.message}\n")
 
-    def _write(self, batch: Sequence[tuple[int, Row]]) -> None:
+    def _write(self, batch: Sequence[tuple[int, Row]]) -> list[Refusal]:
+        """Write a batch, in a thread of its own; returns what the database refuses of it."""
         if not batch:
-            return
+            return []
         try:
             counts = self._write_once([row for _, row in batch])
         except _IndigestibleError as error:
             if len(batch) == 1:
                 line, row = batch[0]
-                message = f"refused by the database ({error}); correct or leave it out"
-                self._refuse(Refusal(line, message, row[0]))
-                return
+                return [Refusal(line, f"refused by the database ({error}); correct or leave it out", row[0])]
             middle = len(batch) // 2
-            self._write(batch[:middle])
-            self._write(batch[middle:])
-            return
+            return [*self._write(batch[:middle]), *self._write(batch[middle:])]
         self.report.inserted += counts.inserted
         self.report.updated += counts.updated
         self.report.unchanged += counts.unchanged
+        return []
 
     def _write_once(self, rows: list[Row]) -> Counts:
         return _transaction(

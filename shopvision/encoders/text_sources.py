@@ -215,6 +215,8 @@ def _noted_pooling(folder: Path, source: str) -> Pooling | None:
         modes = json.loads((folder / _POOLING_FILE).read_bytes())
     except ValueError as error:
         raise UserError(f"{folder / _POOLING_FILE} is no JSON ({error}): copy it anew.") from None
+    if not isinstance(modes, dict):
+        raise UserError(f"{folder / _POOLING_FILE} is no JSON object: copy it anew.")
     if modes.get("pooling_mode_mean_tokens"):
         return "mean"
     if modes.get("pooling_mode_cls_token"):

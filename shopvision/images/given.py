@@ -8,6 +8,7 @@ from functools import partial
 from hashlib import blake2b, sha256
 from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -42,10 +43,13 @@ class OwnFilesDoor(PictureDoor):
         if "://" in uri:
             return super().fetch(uri)
         try:
-            check_length(self._length_limits, Path(uri).stat().st_size, uri)
+            found = Path(uri).stat()
+            if not S_ISREG(found.st_mode):  # a pipe may never end, a device neither
+                raise ItemError("not_a_file", f"{uri} is not an ordinary file.")
+            check_length(self._length_limits, found.st_size, uri)
             data = Path(uri).read_bytes()
         except OSError as error:
-            code = {FileNotFoundError: "not_found", PermissionError: "forbidden", IsADirectoryError: "not_a_file"}
+            code = {FileNotFoundError: "not_found", PermissionError: "forbidden"}
             raise ItemError(code.get(type(error), "unavailable"), f"{uri}: {error.strerror}.") from None
         return FetchedPicture(data, sha256(data).digest(), "")
 

@@ -174,8 +174,16 @@ def test_what_postgres_refuses_costs_its_own_row_only(tmp_path: Path, monkeypatc
             raise psycopg.errors.ProgramLimitExceeded("index row too large")
         return real(connection, target, rows, **options)
 
+    def refuse(self: Importer, refusal: Any) -> None:
+        threads.add(threading.get_ident())
+        really_refuse(self, refusal)
+
+    threads: set[int] = set()
+    really_refuse = Importer._refuse
+    monkeypatch.setattr(Importer, "_refuse", refuse)
     monkeypatch.setattr(importing, "write_rows", picky)
     report = run(tmp_path / "items.jsonl", [item(str(number)) for number in (1, 2, 3, 4)])
+    assert threads == {threading.get_ident()}  # two that note refusals at once lose some
     assert counts(report) == (3, 0, 0, 1, 0)
     assert report.errors[0].line == 3
     assert report.errors[0].message == "refused by the database (index row too large); correct or leave it out"

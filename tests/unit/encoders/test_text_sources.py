@@ -252,6 +252,9 @@ def test_damaged_notes_are_named_or_passed_over(bert_folder: Path) -> None:
     (bert_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode')
     with pytest.raises(UserError, match=r"1_Pooling/config\.json is no JSON \(.*\): copy it anew"):
         fetch_text(f"local-dir:{bert_folder}")
+    (bert_folder / "1_Pooling" / "config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"1_Pooling/config\.json is no JSON object: copy it anew"):
+        fetch_text(f"local-dir:{bert_folder}")
 
 
 def test_code_that_comes_with_a_model_is_not_run(bert_folder: Path) -> None:

@@ -69,6 +69,9 @@ def test_the_wrong_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(ItemError, match=r"Picture 2: .*missing\.png: No such file") as found:
         embed([red, red, tmp_path / "missing.png"], MeanColour(), 3)
     assert found.value.code == "not_found"
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(ItemError, match=f"Picture 0: {path} is not an ordinary file"):
+            embed([path], MeanColour(), 3)
     with pytest.raises(ItemError, match="Picture 1: The model gives this picture no finite vector"):
         embed([red, black], MeanColour(), 3)
     with pytest.raises(UserError, match=r"Picture 1: An array must be uint8 \(height, width, 3\), RGB"):

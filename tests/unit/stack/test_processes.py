@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shopvision.errors import UserError
-from worker.celery_config import QUEUES
+from worker import celery_config
 from worker.stack import processes
 from worker.stack.run_directory import RunDirectory, check_heartbeats, claim_run_directory, run_directories
 
@@ -36,7 +37,7 @@ def test_replicas_use_the_cores(core_count: int, expected: tuple[int, int]) -> N
 
 
 def test_every_queue_has_a_worker() -> None:
-    assert sorted((*processes.GPU_QUEUES, *processes.CPU_QUEUES)) == sorted(QUEUES)
+    assert sorted((*processes.GPU_QUEUES, *processes.CPU_QUEUES)) == sorted(celery_config.QUEUES)
 
 
 def test_without_gpu(directory: RunDirectory, cores: Callable[[int], None]) -> None:
@@ -125,6 +126,15 @@ def test_flower_is_closed(set_environment: Callable[..., None]) -> None:
     assert variables["FLOWER_READ_ONLY"] == "true"
     assert variables["FLOWER_ADDRESS"] == "127.0.0.1"
     assert variables["FLOWER_UNAUTHENTICATED_API"] == "false"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_workers_obey_the_broker_only_where_flower_may_act(
+    read_only: bool, set_environment: Callable[..., None]
+) -> None:
+    set_environment(SHOPVISION_FLOWER_READ_ONLY=str(read_only).lower())
+    settings = runpy.run_path(celery_config.__file__)
+    assert settings["worker_enable_remote_control"] is not read_only
 
 
 def test_flower_knows_every_option_we_set(set_environment: Callable[..., None]) -> None:
