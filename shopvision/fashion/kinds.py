@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
 
 KIND = "fashion_detector"
+# Boxes drawn at random are far below; one that is of use to a shop is far above.
+LEAST_MAP_50 = 0.1
 
 
 def _from_transformers(source: str, folder: Path) -> ModelCard:
@@ -37,6 +39,13 @@ class FashionDetectorKind(ModelKind):
         from shopvision.fashion.detection.predict import load_detector
 
         return load_detector(folder, device=device, precision=precision)
+
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``."""
+        measured = card.metrics.get("map_50")
+        if measured is None or measured >= LEAST_MAP_50:
+            return None
+        return f"finds hardly any garment where it is (mAP50 {measured:.2f})"
 
 
 KINDS = (FashionDetectorKind(),)

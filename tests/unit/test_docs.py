@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_schema import Item
+from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
@@ -102,7 +103,8 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
         if "[data]" in text:
-            load_config(file, ClikConfig if "ranker" in page else MatcherConfig)
+            by_page = {"ranker": ClikConfig, "detector": DetectorConfig}
+            load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))
         else:
             assert Mapping.load(file, Item).columns["item_id"] == "sku"
 

@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
 ROLE = "plan_ranker"
 MATCHER_ROLE = "pair_scorer"
+DETECTOR_ROLE = "fashion_detector"
 
 
 @app.callback()
@@ -92,6 +93,34 @@ def matcher(
         return
     summary = report.summary("pairs", report.pairs, soup=list(report.soup))
     _tell(summary, report.folder, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
+
+
+@app.command("detector")
+def detector(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/detector.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/detector"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it find garments.")] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a detector of garments from photos with boxes. `torchrun` before the command uses N GPUs."""
+    from shopvision.fashion.detection.config import DetectorConfig
+    from shopvision.fashion.detection.train import train_detector
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
+
+    settled = load_config(config, DetectorConfig)
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        report = train_detector(settled, bars.run(output, process, resume=resume))
+    if report is None:
+        return
+    summary = report.summary("pictures", report.pictures, training_boxes=report.boxes)
+    _tell(summary, report.folder, DETECTOR_ROLE, "finds garments", activate=activate, force=force, as_json=as_json)
 
 
 def _tell(

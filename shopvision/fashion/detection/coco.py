@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.errors import UserError
+from shopvision.fashion.detection.regions import Boxes
 from shopvision.images import Box
 
 # Annotations are rounded: what lies outside by no more, in pixels, is cut off and not complained about.
@@ -85,6 +88,24 @@ class LabelledPicture:
     photo: str
     part: Box | None = None
 
+    @property
+    def truth(self) -> Boxes:
+        """Its boxes as metrics compare them with found ones."""
+        return Boxes(torch.from_numpy(self.boxes), torch.from_numpy(self.labels), torch.ones(len(self.labels)))
+
+    def require_size(self, size: tuple[int, int]) -> None:
+        """Refuse a picture that is not as large (width, height) as its file says.
+
+        Raises:
+            UserError: its boxes would lie elsewhere.
+        """
+        if size != self.size:
+            said, is_so = (f"{width} x {height}" for width, height in (self.size, size))
+            raise UserError(
+                f"{self.uri} is {is_so} upright, its file of boxes says {said}: boxes would lie elsewhere. Correct the "
+                "file."
+            )
+
 
 @dataclass(frozen=True)
 class DetectionData:
@@ -97,6 +118,11 @@ class DetectionData:
         """Other pictures of the same classes."""
         return DetectionData(self.classes, tuple(pictures))
 
+    def fingerprint(self) -> str:
+        """Sha256 of classes, pictures' names and boxes, wherever the pictures lie."""
+        named = [[one.photo, one.size, one.boxes.tolist(), one.labels.tolist(), one.part] for one in self.pictures]
+        return hashlib.sha256(json.dumps([self.classes, named]).encode()).hexdigest()
+
     def boxes_by_class(self) -> dict[str, int]:
         """How many boxes there are of each class."""
         counts = Counter(int(label) for picture in self.pictures for label in picture.labels)
@@ -108,8 +134,8 @@ def read_boxes(path: Path, *, images: str | None = None, classes: Sequence[str] 
 
     Args:
         path: the file.
-        images: what the pictures' file names start from: a folder, ``s3://`` or ``https://``; by default the folder
-            ``images`` beside the file, or where there is none the file's own.
+        images: what the pictures' file names start from: a folder, ``s3://`` or ``https://``; by default the file's
+            own folder, or the folder ``images`` in it where that has the pictures.
         classes: that a detector knows, in its order; the file must have no others. By default those of the file, in
             the order of their ids.
 
@@ -123,7 +149,7 @@ def read_boxes(path: Path, *, images: str | None = None, classes: Sequence[str] 
     known = tuple(names.values()) if classes is None else tuple(classes)
     if unknown := [name for name in names.values() if name not in known]:
         raise UserError(f"{path}: category {unknown[0]!r} is unknown to the detector, which has {', '.join(known)}.")
-    root = PictureRoot.parse(images or str(_beside(path)))
+    root = PictureRoot.parse(images or str(_beside(path, file)))
     _require_pictures(file, root, path)
     boxes: dict[int, list[CocoAnnotation]] = {image.id: [] for image in file.images}
     for annotation in file.annotations:
@@ -224,9 +250,12 @@ def _refuse(wrong: Sequence[str], where: str, mend: str) -> None:
         raise UserError(f"{where}: {wrong[0]}{count}: {mend}.")
 
 
-def _beside(path: Path) -> Path:
-    folder = path.parent / "images"
-    return folder if folder.is_dir() else path.parent
+def _beside(path: Path, file: CocoFile) -> Path:
+    """Some files name pictures as they lie in the folder ``images``, others write ``images/`` before each."""
+    own = path.parent
+    if (own / "images").is_dir() and not any((own / image.file_name).is_file() for image in file.images):
+        return own / "images"
+    return own
 
 
 def _require_pictures(file: CocoFile, root: PictureRoot, path: Path) -> None:

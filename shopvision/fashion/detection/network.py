@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import BaseModel
@@ -49,3 +49,11 @@ class DetectionNetwork(nn.Module, ABC):
 
         Doubles may be in it, and whatever has a low score.
         """
+
+    @abstractmethod
+    def loss(self, inputs: Inputs, truths: Sequence[Boxes]) -> Tensor:
+        """What training lowers, of pictures of one shape and what is in each, in shares of its width and height."""
+
+    @abstractmethod
+    def backbone_parameters(self) -> Iterable[nn.Parameter]:
+        """Weights that were trained on pictures of other kinds before, and learn with a rate of their own."""

@@ -7,7 +7,7 @@ know no mask, and a picture's regions would depend on who its neighbours are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,6 @@ class PreparedPicture:
     size: tuple[int, int]
     pixels: tuple[int, int]
     box: Box
-
-    @property
-    def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Equal for pictures that go through a network together."""
-        return tuple((name, tuple(values.shape[1:])) for name, values in sorted(self.inputs.items()))
 
     def at_full_scale(self, found: Boxes) -> Boxes:
         """Boxes in shares of what was decoded -> in pixels of the picture at full scale."""
@@ -107,39 +102,67 @@ class Detector:
             pictures: from ``prepare``.
             rules: which boxes become regions; by default the detector's own.
         """
-        results: list[tuple[Region, ...] | ItemError] = [()] * len(pictures)
-        with self._turn:
-            for rows in _of_one_shape(pictures, self.batch_size):
-                for row, found in zip(rows, self._find([pictures[row].inputs for row in rows]), strict=True):
-                    results[row] = self._regions(pictures[row], found, rules or self.rules)
-        return results
+        chosen = zip(pictures, self.boxes(pictures), strict=True)
+        return [self._regions(picture, found, rules or self.rules) for picture, found in chosen]
 
-    def _find(self, inputs: Sequence[Inputs]) -> list[Boxes | None]:
-        batch = {name: torch.cat([one[name] for one in inputs]).to(self._device) for name in inputs[0]}
-        return self._network.find(
-            {name: values.to(self._dtype) if values.is_floating_point() else values for name, values in batch.items()}
-        )
+    def boxes(self, pictures: Sequence[PreparedPicture]) -> list[Boxes | None]:
+        """Everything that the network gives for each picture, in its pixels; None where that is not finite."""
+        with self._turn:
+            return find_boxes(self._network, pictures, device=self._device, dtype=self._dtype, most=self.batch_size)
 
     def _regions(
         self, picture: PreparedPicture, found: Boxes | None, rules: RegionRules
     ) -> tuple[Region, ...] | ItemError:
         if found is None:
             return ItemError("bad_boxes", "The detector gives this picture no finite boxes.")
-        found = Boxes(found.boxes.cpu(), found.labels.cpu(), found.scores.cpu())
-        chosen = choose_regions(picture.at_full_scale(found), picture.size, rules)
-        values = zip(chosen.boxes.tolist(), chosen.labels.tolist(), chosen.scores.tolist(), strict=True)
-        return tuple(
-            Region((box[0], box[1], box[2], box[3]), self.labels[label], score) for box, label, score in values
+        chosen = choose_regions(found, picture.size, rules)
+        rows = zip(chosen.boxes.tolist(), chosen.labels.tolist(), chosen.scores.tolist(), strict=True)
+        return tuple(Region((box[0], box[1], box[2], box[3]), self.labels[label], score) for box, label, score in rows)
+
+
+def shape_of(inputs: Inputs) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Equal for pictures that go through a network together."""
+    return tuple((name, tuple(values.shape[1:])) for name, values in sorted(inputs.items()))
+
+
+def find_boxes(
+    network: DetectionNetwork,
+    pictures: Sequence[PreparedPicture],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    most: int,
+) -> list[Boxes | None]:
+    """What ``network`` gives for each picture: in pixels at full scale, on the CPU; None where that is not finite.
+
+    Args:
+        network: on ``device``, in evaluation mode.
+        pictures: of any shapes.
+        device: see above.
+        dtype: that the network computes in.
+        most: pictures at once.
+    """
+    results: list[Boxes | None] = [None] * len(pictures)
+    for places in by_shape([shape_of(picture.inputs) for picture in pictures], most):
+        inputs = {
+            name: torch.cat([pictures[place].inputs[name] for place in places]).to(device)
+            for name in pictures[places[0]].inputs
+        }
+        found = network.find(
+            {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
         )
+        for place, one in zip(places, found, strict=True):
+            results[place] = None if one is None else pictures[place].at_full_scale(one.to("cpu"))
+    return results
 
 
-def _of_one_shape(pictures: Iterable[PreparedPicture], most: int) -> Iterator[list[int]]:
-    """The places of pictures that go through the network together."""
+def by_shape(shapes: Sequence[object], most: int) -> Iterator[list[int]]:
+    """Places of what has one shape, at most so many at once."""
     groups: dict[object, list[int]] = {}
-    for row, picture in enumerate(pictures):
-        groups.setdefault(picture.shape, []).append(row)
-    for rows in groups.values():
-        yield from (rows[start : start + most] for start in range(0, len(rows), most))
+    for place, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(place)
+    for places in groups.values():
+        yield from (places[start : start + most] for start in range(0, len(places), most))
 
 
 def load_detector(folder: Path, *, device: str | None = None, precision: Precision = "auto") -> Detector:

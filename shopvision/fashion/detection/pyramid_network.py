@@ -20,7 +20,7 @@ from shopvision.fashion.detection.regions import Boxes
 from shopvision.models.card import Architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Pixels of the picture by one of each feature map that the pyramid is built on; two coarser ones are added on top.
 STRIDES = (8, 16, 32)
@@ -100,6 +100,23 @@ class PyramidNetwork(DetectionNetwork):
             boxes = Boxes(found["boxes"].float() / scale, found["labels"], found["scores"].float())
             results.append(boxes if found["finite"] else None)
         return results
+
+    def loss(self, inputs: Inputs, truths: Sequence[Boxes]) -> Tensor:
+        """See ``DetectionNetwork``."""
+        targets = [
+            {
+                "boxes": truth.boxes * torch.tensor([width, height, width, height], device=truth.boxes.device),
+                "labels": truth.labels,
+            }
+            for truth, (height, width) in zip(truths, inputs["size"].tolist(), strict=True)
+        ]
+        losses: dict[str, Tensor] = self.fcos(self._pictures(inputs), targets)
+        return torch.stack(list(losses.values())).sum()
+
+    def backbone_parameters(self) -> Iterable[nn.Parameter]:
+        """See ``DetectionNetwork``."""
+        parameters: Iterable[nn.Parameter] = self.fcos.backbone.body.parameters()
+        return parameters
 
     def _pictures(self, inputs: Inputs) -> list[Tensor]:
         """(3, h, w) of each picture without what it was filled up with, in 0..1."""

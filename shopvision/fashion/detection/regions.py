@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
 
@@ -56,6 +57,15 @@ class Boxes:
     boxes: Tensor
     labels: Tensor
     scores: Tensor
+
+    @classmethod
+    def none(cls) -> Boxes:
+        """No boxes."""
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+
+    def to(self, device: torch.device | str) -> Boxes:
+        """The same on another device."""
+        return Boxes(self.boxes.to(device), self.labels.to(device), self.scores.to(device))
 
     def __getitem__(self, rows: Tensor) -> Boxes:
         return Boxes(self.boxes[rows], self.labels[rows], self.scores[rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,45 @@ def import_detector(source: str, folder: Path) -> ModelCard:
     Raises:
         UserError: unknown source, unreachable hub, another kind of model, or weights that do not fill the detector.
     """
+    place, revision, said, name = _parsed(source)
+    network = fetch_network(place, revision, said)
+    return save_detector(folder, network, name=as_folder_name(name), source=f"detector:{said}")
+
+
+def fetch_base(source: str, classes: Sequence[str]) -> TransformersNetwork:
+    """A detector of transformers that is to learn other classes: what tells classes apart begins anew.
+
+    Raises:
+        UserError: see ``import_detector``.
+    """
+    place, revision, said, _ = _parsed(source)
+    return fetch_network(place, revision, said, classes=classes)
+
+
+def _parsed(source: str) -> tuple[str, str | None, str, str]:
+    """Folder or repository, revision, the source as it is told to others, and a name."""
     scheme, _, rest = source.partition(":")
     if scheme == "local-dir" and rest:
         path = Path(rest).expanduser().resolve()
         if not (path / "config.json").is_file():
             raise UserError(f"{path} holds no config.json: name the folder of a transformers model.")
-        place, revision, said = str(path), None, f"local-dir:{path.name}"
-        name = path.name
-    elif scheme == "hf-hub" and rest:
-        place, _, given = rest.partition("@")
-        revision, said, name = given or None, source, place.rpartition("/")[2]
-    else:
-        raise UserError(f"Detector source '{source}' is unknown: use local-dir:DIR or hf-hub:ORG/NAME.")
-    network = fetch_network(place, revision, said)
-    return save_detector(folder, network, name=as_folder_name(name), source=f"detector:{said}")
+        return str(path), None, f"local-dir:{path.name}", path.name
+    if scheme == "hf-hub" and rest:
+        place, _, revision = rest.partition("@")
+        return place, revision or None, source, place.rpartition("/")[2]
+    raise UserError(f"Detector source '{source}' is unknown: use local-dir:DIR or hf-hub:ORG/NAME.")
 
 
-def fetch_network(place: str, revision: str | None, source: str) -> TransformersNetwork:
+def fetch_network(
+    place: str, revision: str | None, source: str, *, classes: Sequence[str] | None = None
+) -> TransformersNetwork:
     """The detector in a folder or on the hub: filled completely, and its weights used completely.
 
     Args:
         place: a folder, or ``ORG/NAME``.
         revision: of the hub.
         source: names it in messages.
+        classes: other ones than its own; weights that do not fit their number are drawn at random.
 
     Raises:
         UserError: see ``import_detector``.
@@ -63,6 +80,8 @@ def fetch_network(place: str, revision: str | None, source: str) -> Transformers
         with quiet_transformers():
             values, _ = library.PretrainedConfig.get_config_dict(place, **where)
             config = make_config(values, source)
+            if classes is not None and (names := dict(enumerate(classes))) != config.id2label:
+                config.id2label, config.label2id = names, {name: number for number, name in names.items()}
             processor = library.AutoImageProcessor.from_pretrained(
                 place, config=config, trust_remote_code=False, **where
             )
@@ -78,7 +97,7 @@ def fetch_network(place: str, revision: str | None, source: str) -> Transformers
         raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
     if not hasattr(processor, "post_process_object_detection"):
         raise UserError(f"{source}: {type(processor).__name__} is no image processor of a detector.")
-    _require_complete(info, source)
+    _require_complete(info if classes is None else info | {"mismatched_keys": ()}, source)
     return TransformersNetwork(network.eval(), processor)
 
 

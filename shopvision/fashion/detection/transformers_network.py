@@ -6,11 +6,13 @@ Everything is built from configurations that the card holds; nothing asks a mode
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from shopvision.errors import UserError
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
@@ -80,6 +82,19 @@ class TransformersNetwork(DetectionNetwork):
             Boxes(one["boxes"], one["labels"], one["scores"]) if fine else None
             for one, fine in zip(found, finite.tolist(), strict=True)
         ]
+
+    def loss(self, inputs: Inputs, truths: Sequence[Boxes]) -> Tensor:
+        """See ``DetectionNetwork``: the family's own loss, with its matching of boxes."""
+        labels = [
+            {"class_labels": truth.labels, "boxes": box_convert(truth.boxes, "xyxy", "cxcywh")} for truth in truths
+        ]
+        total: Tensor = self.network(**inputs, labels=labels).loss
+        return total
+
+    def backbone_parameters(self) -> Iterable[nn.Parameter]:
+        """See ``DetectionNetwork``; none where the network is of one piece, such as YOLOS."""
+        backbone = getattr(self.network.base_model, "backbone", None)
+        return () if backbone is None else backbone.parameters()
 
 
 def build_transformers(arguments: TransformersArguments) -> TransformersNetwork:

@@ -97,6 +97,8 @@ def test_pictures_lie_in_images_beside_the_file_where_there_is_such_a_folder(tmp
     for name in ("1.png", "2.png"):
         (tmp_path / name).rename(tmp_path / "images" / name)
     assert read_boxes(path).pictures[0].uri == (tmp_path / "images" / "1.png").as_uri()
+    path.write_text(path.read_text().replace('"file_name": "', '"file_name": "images/'))
+    assert read_boxes(path).pictures[0].uri == (tmp_path / "images" / "1.png").as_uri()
 
 
 def test_what_is_no_file_of_boxes(tmp_path: Path) -> None:
