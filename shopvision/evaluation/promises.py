@@ -40,8 +40,8 @@ class Promise(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = first["loc"][0]
-            room = "0 and 0.5" if name == "missed" else "0.5 and 1"
-            raise UserError(f"{name} is {first['input']}: give a share between {room}, such as 0.95.") from None
+            room = "0 and 0.5, such as 0.02" if name == "missed" else "0.5 and 1, such as 0.95"
+            raise UserError(f"{name} is {first['input']}: give a share between {room}.") from None
 
 
 class ShownSame(BaseModel):
@@ -56,6 +56,7 @@ class ShownSame(BaseModel):
         review_share: share of all pairs that is for a person, with the card's threshold ``different``.
         positives_needed: pairs of the same item that would show it at the present rate of mistakes, where it was not
             shown; None where the model itself is not that good.
+        too_few: whether there are too few pairs to know that rate; then ``positives_needed`` is without a mistake.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +68,7 @@ class ShownSame(BaseModel):
     recall: float
     review_share: float
     positives_needed: int | None = None
+    too_few: bool = False
 
 
 class ShownDifferent(BaseModel):
@@ -78,6 +80,7 @@ class ShownDifferent(BaseModel):
         pairs: pairs of the evidence at or below.
         upper_bound: of the share of the same item among them, as it was tested.
         negatives_needed: as ``positives_needed``, of pairs of different items.
+        too_few: as there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,6 +90,7 @@ class ShownDifferent(BaseModel):
     pairs: int
     upper_bound: float | None
     negatives_needed: int | None = None
+    too_few: bool = False
 
 
 class EvidenceCounts(BaseModel):
@@ -157,7 +161,8 @@ class ShownPromises(BaseModel):
     def _told_same(self, shown: ShownSame) -> str:
         if shown.threshold is None:
             there = f"; there are {self.evidence.positives:,}"
-            return _not_shown(shown.positives_needed, f"pairs of the same item{there}", "same")
+            pairs = f"pairs of the same item{there}"
+            return _not_shown(shown.positives_needed, pairs, "same", too_few=shown.too_few)
         return (
             f"from {shown.threshold:.4f} on: {shown.pairs:,} pairs, at least {shown.lower_bound:.3f} right, "
             f"{shown.recall:.0%} of the same items found, {shown.review_share:.0%} of all pairs for review"
@@ -167,17 +172,15 @@ class ShownPromises(BaseModel):
         if shown.threshold is None:
             there = self.evidence.validation + self.evidence.cross_fitted - self.evidence.positives
             needed = f"pairs of different items; there are {there:,}"
-            return _not_shown(shown.negatives_needed, needed, "different")
+            return _not_shown(shown.negatives_needed, needed, "different", too_few=shown.too_few)
         return f"down from {shown.threshold:.4f}: {shown.pairs:,} pairs, at most {shown.upper_bound:.3f} the same"
 
 
-def _not_shown(needed: int | None, pairs: str, verdict: str) -> str:
+def _not_shown(needed: int | None, pairs: str, verdict: str, *, too_few: bool) -> str:
     if needed is None:
         return (
             f"was not shown, so nothing is called {verdict}: the model's surest pairs are not that right, and more of "
             "them would not help; ask for less, or teach it more."
         )
-    return (
-        f"was not shown, so nothing is called {verdict}: at the present rate of mistakes it takes about {needed:,} "
-        f"{pairs}."
-    )
+    rate = "without a single mistake it takes" if too_few else "at the present rate of mistakes it takes about"
+    return f"was not shown, so nothing is called {verdict}: {rate} {needed:,} {pairs}."

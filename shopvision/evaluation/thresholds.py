@@ -174,16 +174,16 @@ def choose_thresholds(evidence: Evidence, promise: Promise | None = None) -> Cho
         promise: what is asked; by default ``Promise()``.
 
     Raises:
-        UserError: labels are all equal; see ``pair_metrics.checked``.
+        UserError: labels of validation are all equal; see ``pair_metrics.checked``.
     """
     promise = promise or Promise()
     scores, truth = checked(evidence.probabilities, evidence.labels)
     validation = ~evidence.cross_fitted
-    for rows in (np.ones_like(truth), validation):
-        if truth[rows].all() or not truth[rows].any():
-            which = "the same item" if truth[rows].all() else "different items"
-            raise UserError(f"All {rows.sum():,} validation pairs are {which}: give pairs of both labels.")
-    decision, _ = best_f1_threshold(scores[validation], truth[validation])
+    of_validation = truth[validation]
+    if of_validation.all() or not of_validation.any():
+        which = "the same item" if of_validation.all() else "different items"
+        raise UserError(f"All {len(of_validation):,} validation pairs are {which}: give pairs of both labels.")
+    decision, _ = best_f1_threshold(scores[validation], of_validation)
     different = _different(scores, truth, promise, decision)
     lowest = 0.0 if different.threshold is None else different.threshold
     same = {
@@ -199,11 +199,12 @@ def _same(scores: Floats, truth: Mask, promise: Promise, decision: float, differ
     cuts = cuts_from_the_surest(scores, truth, share=promise.precision, confidence=promise.confidence)
     passed = np.flatnonzero(cuts.shown & (cuts.scores >= decision))
     if not passed.size:
-        needed = _needed(cuts, promise.precision, promise.confidence, int(truth.sum()), cuts.scores >= decision)
+        chosen, there = cuts.scores >= decision, int(truth.sum())
+        needed, too_few = _needed(cuts, promise.precision, promise.confidence, there, chosen)
         review = float((scores > different).mean())
         return ShownSame(
             precision=promise.precision, threshold=None, pairs=0, lower_bound=None, recall=0.0, review_share=review,
-            positives_needed=needed,
+            positives_needed=needed, too_few=too_few,
         )  # fmt: skip
     last = passed[-1]
     threshold = float(cuts.scores[last])
@@ -223,8 +224,10 @@ def _different(scores: Floats, truth: Mask, promise: Promise, decision: float) -
     below = -cuts.scores < decision
     passed = np.flatnonzero(cuts.shown & below)
     if not passed.size:
-        needed = _needed(cuts, 1 - promise.missed, promise.confidence, int((~truth).sum()), below)
-        return ShownDifferent(missed=promise.missed, threshold=None, pairs=0, upper_bound=None, negatives_needed=needed)
+        needed, too_few = _needed(cuts, 1 - promise.missed, promise.confidence, int((~truth).sum()), below)
+        return ShownDifferent(
+            missed=promise.missed, threshold=None, pairs=0, upper_bound=None, negatives_needed=needed, too_few=too_few
+        )
     last = passed[-1]
     right, pairs = int(cuts.right[last]), int(cuts.pairs[last])
     return ShownDifferent(
@@ -235,19 +238,28 @@ def _different(scores: Floats, truth: Mask, promise: Promise, decision: float) -
     )
 
 
-def _needed(cuts: Cuts, share: float, confidence: float, there: int, chosen: Mask) -> int | None:
+def _needed(cuts: Cuts, share: float, confidence: float, there: int, chosen: Mask) -> tuple[int | None, bool]:
     """How many pairs of what is claimed would show ``share``, if some cut kept its rate of mistakes; to two digits.
 
     By the bound of Chernoff, exact without mistakes. The rate of a cut of few pairs is taken for a little worse than it
-    was seen (Jeffreys), so that a lucky handful promises nothing.
+    was seen (Jeffreys), so that a lucky handful promises nothing. Where there are fewer pairs than could show ``share``
+    at all, that says little of a model that finds most of them with next to no mistake: then told is how many show it
+    without one (true).
     """
-    rate = (cuts.right[chosen] + 0.5) / (cuts.pairs[chosen] + 1)
-    better = rate > share
-    if not better.any():
-        return None
-    rate, pairs = rate[better], cuts.pairs[chosen][better]
-    distance = rate * np.log(rate / share) + (1 - rate) * np.log((1 - rate) / (1 - share))
-    takes = -math.log(STARTS[0][1] * (1 - confidence)) / distance
-    needed = max(float((takes / pairs).min()) * there, there + 1.0)
-    digits: int = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
-    return math.ceil(needed / digits) * digits
+    right, pairs = cuts.right[chosen], cuts.pairs[chosen]
+    rate, level = (right + 0.5) / (pairs + 1), STARTS[0][1] * (1 - confidence)
+    better, needed = rate > share, math.inf
+    if better.any():
+        rate, takes = rate[better], -math.log(level) * there / pairs[better]
+        distance = rate * np.log(rate / share) + (1 - rate) * np.log((1 - rate) / (1 - share))
+        needed = max(float((takes / distance).min()), there + 1.0)
+    fewest = fewest_pairs(share, level)
+    if there < fewest and needed > ENOUGH * fewest and ((right > share * pairs) & (2 * right >= there)).any():
+        return fewest, True
+    return (None if math.isinf(needed) else _rounded_up(needed)), False
+
+
+def _rounded_up(number: float) -> int:
+    """To two digits."""
+    digits: int = 10 ** max(math.floor(math.log10(number)) - 1, 0)
+    return math.ceil(number / digits) * digits

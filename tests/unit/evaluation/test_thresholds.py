@@ -135,6 +135,15 @@ def test_what_it_would_take_is_told_in_one_line() -> None:
     )
 
 
+def test_few_pairs_without_a_mistake_are_not_called_wrong_ones() -> None:
+    """20 right ones of 20 count as 97.6 %, 50 of 50 as 99.02 %: that tells little of 98 and 99 %."""
+    for count, precision, needed in ((20, 0.98, 166), (50, 0.99, 334)):
+        evidence = evidence_of(np.repeat([0.9, 0.1], [count, 400]), np.repeat([1, 0], [count, 400]))
+        (line,) = choose_thresholds(evidence, Promise(precision=precision)).shown.shortfalls()
+        told = f"without a single mistake it takes {needed} pairs of the same item; there are {count}."
+        assert line == f"Precision {precision} was not shown, so nothing is called same: {told}"
+
+
 def test_a_model_that_knows_nothing_decides_nothing() -> None:
     generator = np.random.default_rng(6)
     chosen = choose_thresholds(evidence_of(generator.random(500), generator.random(500) < 0.3))
@@ -163,9 +172,10 @@ def test_labels_of_one_kind_show_nothing(labels: list[int]) -> None:
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"precision": 95}, r"precision is 95: give a share between 0\.5 and 1"),
+        ({"precision": 95}, r"precision is 95: give a share between 0\.5 and 1, such as 0\.95\."),
         ({"confidence": 1.0}, r"confidence is 1\.0: give a share between 0\.5 and 1"),
-        ({"missed": 0.7}, r"missed is 0\.7: give a share between 0 and 0\.5"),
+        ({"missed": 0.7}, r"missed is 0\.7: give a share between 0 and 0\.5, such as 0\.02\."),
+        ({"precision": float("nan")}, r"precision is nan: give a share"),
     ],
 )
 def test_a_wish_that_cannot_be_kept_is_refused(wish: dict[str, float], message: str) -> None:
