@@ -93,8 +93,7 @@ class EnsembleArguments(BaseModel):
     def margins(self, probabilities: ArrayLike, unseen: ArrayLike) -> NDArray[np.float64]:
         """As ``combine``, before calibration: "the same" where it is at least 0; for fitting the calibration."""
         if self.method == "stacking":
-            chance = LogisticStacking.from_json(self.stacking or {}).predict(probabilities)
-            return np.asarray(np.log(chance) - np.log1p(-chance), np.float64)
+            return LogisticStacking.from_json(self.stacking or {}).log_odds(probabilities)
         table = np.array([[np.nan if value is None else value for value in row] for row in self.thresholds or ()])
         thresholds = group_thresholds(np.asarray(unseen, bool), table)
         if self.method == "threshold_margin":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import SURENESS
@@ -135,10 +135,10 @@ class LogisticStacking:
         model.fit(np.nan_to_num(odds - centres, nan=0.0), truth)
         return cls(model.coef_[0], centres, float(model.intercept_[0]))
 
-    def predict(self, probabilities: ArrayLike) -> Floats:
-        """(n,) probabilities of "the same item" from (n, m)."""
+    def log_odds(self, probabilities: ArrayLike) -> Floats:
+        """(n,) log-odds of "the same item" from (n, m); finite, also where a probability would round to 1."""
         centred = np.nan_to_num(_log_odds(_table(probabilities)) - self.centres, nan=0.0)
-        return np.asarray(expit(centred @ self.weights + self.bias), np.float64)
+        return np.asarray(centred @ self.weights + self.bias, np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

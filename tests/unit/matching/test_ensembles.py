@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 
 from shopvision.errors import UserError
 from shopvision.evaluation.pair_metrics import best_f1_threshold
+from shopvision.matching.scoring.ensemble import EnsembleArguments
 from shopvision.matching.scoring.ensemble_rules import (
     LogisticStacking,
     f1_vote,
@@ -108,21 +109,28 @@ def test_stacking_is_the_optimum_of_its_definition(regularisation: float) -> Non
     np.testing.assert_allclose(stacking.centres, np.nanmean(odds, axis=0))
     centred = np.where(np.isnan(odds), 0.0, odds - stacking.centres)
     # At the optimum, loss and a quarter of the squared weights pull with equal force.
-    error = stacking.predict(probabilities) - labels
+    error = expit(stacking.log_odds(probabilities)) - labels
     np.testing.assert_allclose(centred.T @ error, -regularisation / 2 * stacking.weights, atol=1e-4)
     assert error.sum() == pytest.approx(0, abs=1e-4)
-    np.testing.assert_allclose(stacking.predict(probabilities), expit(centred @ stacking.weights + stacking.bias))
+    np.testing.assert_allclose(stacking.log_odds(probabilities), centred @ stacking.weights + stacking.bias)
 
 
 def test_stacking_is_better_than_its_best_member_and_survives_json() -> None:
     probabilities, labels = scored(4000, 3)
     stacking = LogisticStacking.fit(probabilities[:2000], labels[:2000])
-    predicted = stacking.predict(probabilities[2000:])
+    predicted = stacking.log_odds(probabilities[2000:])
     best = max(best_f1_threshold(probabilities[2000:, model], labels[2000:])[1] for model in (0, 2))
     assert best_f1_threshold(predicted, labels[2000:])[1] > best + 0.01
     copy = LogisticStacking.from_json(json.loads(json.dumps(stacking.to_json())))
-    np.testing.assert_array_equal(copy.predict(probabilities[2000:]), predicted)
-    assert np.isfinite(stacking.predict([[NAN, NAN, NAN], [1.0, 0.0, 1.0]])).all()
+    np.testing.assert_array_equal(copy.log_odds(probabilities[2000:]), predicted)
+    assert np.isfinite(stacking.log_odds([[NAN, NAN, NAN], [1.0, 0.0, 1.0]])).all()
+
+
+def test_members_that_are_very_sure_together_give_a_finite_margin() -> None:
+    """Log-odds of 16 from each of two, weighed by 2, are 64: a probability of 1 in float64, and infinite odds again."""
+    stacking = {"weights": [2.0, 2.0], "centres": [0.0, 0.0], "bias": 0.0}
+    arguments = EnsembleArguments(members=("a", "b"), specs=("a:1", "b:1"), method="stacking", stacking=stacking)
+    assert arguments.margins([[1.0, 1.0], [0.0, 0.0]], [False, False]) == pytest.approx([64.47, -64.47], abs=0.01)
 
 
 def test_what_cannot_be_stacked_is_named() -> None:
