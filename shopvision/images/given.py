@@ -51,6 +51,8 @@ class OwnFilesDoor(PictureDoor):
         except OSError as error:
             code = {FileNotFoundError: "not_found", PermissionError: "forbidden"}
             raise ItemError(code.get(type(error), "unavailable"), f"{uri}: {error.strerror}.") from None
+        except ValueError as error:
+            raise ItemError("not_found", f"{uri!r} can be no path: {error}.") from None
         return FetchedPicture(data, sha256(data).digest(), "")
 
 

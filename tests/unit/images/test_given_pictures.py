@@ -72,6 +72,8 @@ def test_the_wrong_one_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/null")):
         with pytest.raises(ItemError, match=f"Picture 0: {path} is not an ordinary file"):
             embed([path], MeanColour(), 3)
+    with pytest.raises(ItemError, match=r"'a\\x00b' can be no path: embedded null byte"):
+        embed(["a\0b"], MeanColour(), 3)
     with pytest.raises(ItemError, match="Picture 1: The model gives this picture no finite vector"):
         embed([red, black], MeanColour(), 3)
     with pytest.raises(UserError, match=r"Picture 1: An array must be uint8 \(height, width, 3\), RGB"):
