@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from shopvision.evaluation.bootstrap import Measured
 from shopvision.evaluation.pair_metrics import Curve, Floats, confusion, sweep
 from shopvision.evaluation.reliability import Reliability, reliability
+from shopvision.reports.row_writer import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,9 @@ def plot_evaluation(
         categories: category -> value; of very many the largest are shown. With fewer than two there is no right side.
         category_metric: what the right side shows, in words.
         units: what was measured, in the plural.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     largest = sorted(categories.items(), key=lambda item: (-item[1].units, item[0]))[:MOST_CATEGORIES]
     shown = sorted(largest, key=lambda item: (-item[1].value, item[0]))
@@ -56,7 +60,7 @@ def plot_evaluation(
         labels = [f"{_short(name) or 'none'} ({measured.units})" for name, measured in shown]
         _dots(axes[1], labels, [measured for _, measured in shown], subtitle, rows)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(path)
+    _write(figure, path)
 
 
 def plot_pairs(
@@ -77,6 +81,9 @@ def plot_pairs(
         labels: (n,) 0 or 1.
         thresholds: ``same``, ``different`` and ``decision``.
         baselines: name -> (n,) scores of the same pairs, whose curves are drawn beside.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     figure = _figure(title, 15.6, 5.0)
     left, middle, right = figure.subplots(1, 3)
@@ -96,7 +103,12 @@ def plot_pairs(
     _histogram(right, np.asarray(probabilities, np.float64), np.asarray(labels) == 1, thresholds)
     _frame(right, "pairs by probability, the part for review shaded", "probability", "pairs (logarithmic)")
     right.set_ylim(0.7, None)
-    figure.savefig(path)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
 
 
 def _figure(title: str, width: float, height: float) -> Figure:

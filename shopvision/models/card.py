@@ -87,9 +87,7 @@ class ModelCard(BaseModel):
         Raises:
             UserError: name or tag cannot be the name of a folder.
         """
-        for what, given in (("name", name), ("tag", tag)):
-            if given is not None and not re.fullmatch(_FOLDER_NAME, given):
-                raise UserError(f"{what} '{given}': use letters, digits, '.', '_' and '-'.")
+        require_folder_names(name=name, tag=tag)
         renamed = self.model_copy(update={"name": name or self.name, "tag": tag or self.tag})
         if tag is None and self.tag == self.content_tag():
             return renamed.model_copy(update={"tag": renamed.content_tag()})
@@ -108,6 +106,17 @@ class ModelCard(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "text"
             raise UserError(f"{where} is not a model card: {field}: {first['msg']}.") from None
+
+
+def require_folder_names(**given: str | None) -> None:
+    """Refuse names and tags of model versions that cannot be the name of a folder; None stands for none.
+
+    Raises:
+        UserError: with the first of them.
+    """
+    for what, name in given.items():
+        if name is not None and not re.fullmatch(_FOLDER_NAME, name):
+            raise UserError(f"{what} '{name}': begin with a letter or digit, then use letters, digits, '.', '_', '-'.")
 
 
 def as_folder_name(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shopvision.errors import JobError, UserError
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, require_folder_names
 from shopvision.models.weights import load_strictly, read_tensors, save_tensors
 from shopvision.storage import sha256_of
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FileWriter = Callable[[Path], object]
 """Writes files of a model version into the folder it is given."""
 Arguments = TypeVar("Arguments", bound=BaseModel)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def weights_file(tensors: Mapping[str, Tensor]) -> FileWriter:
@@ -56,26 +58,25 @@ def write_version(
         The card, with the sha256 of every file.
 
     Raises:
-        UserError: ``folder`` holds something else.
+        UserError: ``folder`` holds something else or cannot be made, or name or tag cannot be the name of a folder.
         JobError: the disk is full.
     """
+    require_folder_names(name=name, tag=tag)
     _require_replaceable(folder)
-    with naming_full_disk(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            new = Path(temporary, "new")
-            new.mkdir()
-            for write in files:
-                write(new)
-            digests = {file: sha256_of(new / file) for file in files_of(new)}
-            card = ModelCard(name=name, tag=tag or "content", files=digests, **fields)
-            card = card if tag else card.model_copy(update={"tag": card.content_tag()})
-            (new / CARD_FILE).write_bytes(card.to_bytes())
-            for file in (CARD_FILE, *digests):
-                _sync(new / file)
-            if folder.exists():
-                folder.rename(Path(temporary, "former"))
-            new.rename(folder)
+    with naming_full_disk(folder.parent), _folder_beside(folder) as temporary:
+        new = Path(temporary, "new")
+        new.mkdir()
+        for write in files:
+            write(new)
+        digests = {file: sha256_of(new / file) for file in files_of(new)}
+        card = ModelCard(name=name, tag=tag or "content", files=digests, **fields)
+        card = card if tag else card.model_copy(update={"tag": card.content_tag()})
+        (new / CARD_FILE).write_bytes(card.to_bytes())
+        for file in (CARD_FILE, *digests):
+            _sync(new / file)
+        if folder.exists():
+            folder.rename(Path(temporary, "former"))
+        new.rename(folder)
     return card
 
 
@@ -160,18 +161,27 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
     """Turn the error of a full disk into a ``JobError`` that names ``folder``."""
     from safetensors import SafetensorError
 
-    full = {errno.ENOSPC, errno.EDQUOT}
     try:
         yield
     except OSError as error:
-        if error.errno not in full:
+        if error.errno not in _FULL:
             raise
     except SafetensorError as error:  # it tells the error of the system in words
-        if not any(f"os error {number}" in str(error) for number in full):
+        if not any(f"os error {number}" in str(error) for number in _FULL):
             raise
     else:
         return
     raise JobError(f"The disk of {folder} is full: free space, or set SHOPVISION_HOME to another disk.")
+
+
+def _folder_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder.") from None
 
 
 def _require_replaceable(folder: Path) -> None:

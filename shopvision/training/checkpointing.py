@@ -95,7 +95,9 @@ def require_fresh(output: Path, *, resume: bool) -> None:
     """Refuse to overwrite a run.
 
     Raises:
-        UserError: ``output`` holds a run and ``resume`` is not asked for.
+        UserError: ``output`` is a file, or holds a run and ``resume`` is not asked for.
     """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: name a folder for the run with --output.")
     if Checkpoints(output).latest() and not resume:
         raise UserError(f"{output} holds a run: continue it with --resume, or name another --output.")

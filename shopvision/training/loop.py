@@ -202,7 +202,7 @@ def fit(
         keep_epochs: keep the tensors of every epoch in ``Checkpoints(output).epochs()``.
 
     Raises:
-        UserError: ``run.output`` holds another run, or ``select_by`` names no metric.
+        UserError: ``run.output`` holds another run or cannot be made, or ``select_by`` names no metric.
         JobError: the loss is not finite.
     """
     output, process = run.output, run.process
@@ -213,7 +213,10 @@ def fit(
         state.resume(latest, text)
     elif config.select_by != "last":
         _require_metric(config.select_by, learner.evaluate())
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output} cannot be made ({error.strerror}): choose another --output.") from None
     process.wait()
     first, started = state.epoch, time.perf_counter()
     log = None

@@ -126,16 +126,18 @@ def detector(
 def _tell(
     report: EvaluationReport, folder: Path, role: str, does: str, *, activate: bool, force: bool, as_json: bool
 ) -> None:
-    """Let the model serve, where that was asked for, and say what came of the training."""
+    """Let the model serve, where that was asked for, and say what came of the training; also where it may not serve."""
     from shopvision import models
 
-    serves = f"shopvision models import local-dir:{folder}"
-    if activate:
-        spec = models.import_model(f"local-dir:{folder}").spec
-        models.activate(role, spec, force=force)
-        serves = f"{does} as {spec}"
-    more = {"model": str(folder), "activated": activate}
-    emit_report(report, as_json, title=f"{report.title}: {serves}", more=more)
+    serves, activated = f"shopvision models import local-dir:{folder}", False
+    try:
+        if activate:
+            spec = models.import_model(f"local-dir:{folder}").spec
+            models.activate(role, spec, force=force)
+            serves, activated = f"{does} as {spec}", True
+    finally:
+        more = {"model": str(folder), "activated": activated}
+        emit_report(report, as_json, title=f"{report.title}: {serves}", more=more)
 
 
 @app.command("ensemble")

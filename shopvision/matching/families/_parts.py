@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from shopvision.matching.families.axes import Axes, Head, Loss, Similarity
+from shopvision.models.card import FolderName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +39,7 @@ class FamilyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = "matcher"
+    name: FolderName = "matcher"
     family: str
     head: Head | None = None
     similarity: Similarity | None = None

@@ -18,6 +18,7 @@ from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.scoring.ensemble import ensemble_arguments, save_ensemble
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, fit_group_thresholds
 from shopvision.matching.scoring.predict import PairScorer
+from shopvision.models.card import require_folder_names
 
 if TYPE_CHECKING:
     from shopvision.evaluation.promises import Promise
@@ -56,14 +57,16 @@ def fit_ensemble(
         on_progress: called with (members done, members).
 
     Raises:
-        UserError: no such method, fewer than two members, pairs without labels, or an item that a member cannot read.
+        UserError: no such method, fewer than two members, a name or folder that cannot be used, pairs without labels,
+            or an item that a member cannot read.
     """
     if method not in METHODS:
         raise UserError(f"There is no method '{method}' of ensembles: choose {', '.join(METHODS)}.")
     if len(members) < 2:
         raise UserError(f"{len(members)} member is no ensemble: name two or more.")
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose another --output.")
+    require_folder_names(name=name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is no empty folder: choose another --output.")
     require_labels(table)
     columns = []
     for done, member in enumerate(members, start=1):

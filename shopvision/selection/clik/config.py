@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shopvision.models.card import FolderName
 from shopvision.selection.clik.losses import MATCHING_WEIGHT, TEMPERATURE
 from shopvision.selection.clik.model import Query
 from shopvision.selection.clik.refine import RefineOptions
@@ -73,7 +74,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = "clik"
+    name: FolderName = "clik"
     text: str = "wheel:e5-small"
     image: str = "wheel:efficientnet-lite0"
     feature_dim: int = Field(128, ge=2)

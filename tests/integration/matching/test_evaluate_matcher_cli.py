@@ -127,6 +127,7 @@ def test_a_configuration_gives_its_split_and_the_categories_seen(run: Run, files
         (["--pairs", "stranger.jsonl", "--items", "items.jsonl"], "item 'nobody' is unknown"),
         (["--pairs", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--pairs", "pairs.jsonl", "--items", "items.jsonl", "--output", "items.jsonl"], "cannot be made"),
+        (["--pairs", "pairs.jsonl", "--items", "items.jsonl", "--output", "/proc/self"], "choose another --output"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_failure(
@@ -180,6 +181,7 @@ def test_a_cascade_is_measured_and_told_as_a_job_takes_it(run: Run, files: Path,
         (["--first", "nowhere/model", "--valid", "train.jsonl"], "is no folder"),
         (["--first", "TOWER", "--valid", "unlabelled.jsonl"], "1 of 1 pairs have no label"),
         (["--first", "TOWER", "--valid", "stranger.jsonl"], "item 'nobody' is unknown"),
+        (["--first", "TOWER", "--valid", "train.jsonl", "--output", "/proc/self"], "/proc/self cannot be made or writ"),
     ],
 )
 def test_a_mistake_with_a_cascade(

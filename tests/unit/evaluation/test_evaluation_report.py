@@ -10,6 +10,7 @@ import pytest
 
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import Measured
+from shopvision.evaluation.plots import plot_evaluation
 from shopvision.evaluation.report import EvaluationReport, Part, without_interval
 from shopvision.evaluation.report_files import write_report
 from worker.cli.output import emit_report
@@ -57,3 +58,5 @@ def test_terminal_json_and_page_say_the_same(tmp_path: Path, capsys: pytest.Capt
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone/metrics\.json cannot be written"):
         write_report(tmp_path / "gone", REPORT)
+    with pytest.raises(UserError, match=r"gone/metrics\.png cannot be written"):
+        plot_evaluation(tmp_path / "gone" / "metrics.png", "title", REPORT.metrics, {}, "F1", units="pairs")

@@ -169,6 +169,14 @@ def test_a_version_may_hold_others(tmp_path: Path) -> None:
     assert read_card(tmp_path / "both" / "members" / "1") == member
 
 
+def test_a_folder_or_name_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/m cannot be made \(.*\): name another folder"):
+        written(tmp_path / "file" / "m")
+    with pytest.raises(UserError, match="tag 'a b': begin with a letter or digit"):
+        write_version(tmp_path / "m", [], name="m", tag="a b")
+
+
 def test_renaming_makes_tags_of_content_anew(tmp_path: Path) -> None:
     card = written(tmp_path / "m")
     renamed = card.renamed("other", None)

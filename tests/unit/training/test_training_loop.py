@@ -100,6 +100,14 @@ def test_a_resumed_run_does_not_repeat_what_it_logged(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_is_no_folder_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file: name a folder for the run"):
+        run(Regression(), tmp_path / "file")
+    with pytest.raises(UserError, match=r"file/run cannot be made \(Not a directory\): choose another --output"):
+        run(Regression(), tmp_path / "file" / "run")
+
+
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     learner = Regression(scores=(0.0, 0.1, 0.4, 0.3, 0.4))  # the first is looked at before training
     result = run(learner, tmp_path, select_by="mrr")

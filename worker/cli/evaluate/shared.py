@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +27,16 @@ def make_folder(folder: Path | None) -> None:
     """Make the folder of ``--output``, before anything is computed.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be made, or not be written to.
     """
+    if folder is None:
+        return
     try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}): choose another --output.") from None
+        raise UserError(f"{folder} cannot be made or written ({error.strerror}): choose another --output.") from None
 
 
 @contextmanager
