@@ -17,14 +17,21 @@ app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
 Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]
 AskedPrecision = Annotated[
-    float | None, typer.Option("--precision", help="Share of the pairs called same that are the same. [default: 0.95]")
+    float | None,
+    typer.Option(
+        "--precision", help="Share of the pairs called same that are the same. [default: as asked so far, else 0.95]"
+    ),
 ]
 AskedMissed = Annotated[
     float | None,
-    typer.Option("--missed", help="Share of the pairs called different that are the same, at most. [default: 0.02]"),
+    typer.Option(
+        "--missed",
+        help="Share of the pairs called different that are the same, at most. [default: as asked so far, else 0.02]",
+    ),
 ]
 AskedConfidence = Annotated[
-    float | None, typer.Option("--confidence", help="How sure both shares are to be kept. [default: 0.95]")
+    float | None,
+    typer.Option("--confidence", help="How sure both shares are to be kept. [default: as asked so far, else 0.95]"),
 ]
 Role = Annotated[str, typer.Argument(help="catalogue_encoder, pair_scorer, ...")]
 
@@ -175,7 +182,10 @@ def thresholds(
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Choose a pair model's thresholds anew for another promise, as a new version; nothing is trained."""
+    """Choose a pair model's thresholds anew for another promise, as a new version; nothing is trained.
+
+    What is not given stays as the version was asked.
+    """
     import tempfile
     from pathlib import Path
 
@@ -183,8 +193,10 @@ def thresholds(
     from shopvision.evaluation.promises import Promise
     from shopvision.matching.fitting.evidence_file import choose_again
 
-    promise = Promise().asking(precision=precision, missed=missed, confidence=confidence)
-    folder = models.local_copy(models.find(spec))
+    ref = models.find(spec)
+    before = Promise() if ref.card.promises is None else ref.card.promises.asked
+    promise = before.asking(precision=precision, missed=missed, confidence=confidence)
+    folder = models.local_copy(ref)
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary, "model")
         card = choose_again(folder, output, promise, tag=tag)

@@ -5,13 +5,12 @@ Their probabilities are on the scale of the model itself, because all are calibr
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from shopvision.errors import UserError
+from shopvision.errors import JobError
 from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.thresholds import ENOUGH, Evidence, Floats, fewest_positives
 from shopvision.items.pair_folds import Fold, item_folds
@@ -23,7 +22,7 @@ from shopvision.matching.fitting.learners import make_inputs
 from shopvision.matching.fitting.teaching import teach
 from shopvision.training.run import TrainingProgress, TrainingRun
 
-FOLDER = "cross_fit"
+FOLDER = "cross_fit"  # of the run; its models are not needed any more once the evidence is kept
 
 
 def plan_folds(config: ThresholdsConfig, train: PairTable, valid: PairTable, seed: int) -> list[Fold]:
@@ -31,16 +30,16 @@ def plan_folds(config: ThresholdsConfig, train: PairTable, valid: PairTable, see
 
     It is needed where validation has few pairs of the same item for what is asked, and could help where these and those
     of training together can show it. Neither looks at what a model makes of them.
+
+    Raises:
+        UserError: so few items, or so connected, that folds cannot be made.
     """
     if not config.cross_fit:
         return []
     least, there = fewest_positives(config.promise), int((valid.labels == 1).sum())
     if there >= ENOUGH * least or there + int((train.labels == 1).sum()) < least:
         return []
-    try:
-        return item_folds(train, config.cross_fit, seed)
-    except UserError:  # so few items that folds cannot be made: then validation alone has to tell
-        return []
+    return item_folds(train, config.cross_fit, seed)
 
 
 def with_cross_fitted(
@@ -72,13 +71,17 @@ def with_cross_fitted(
         stage = f"cross-fitting {number} of {len(folds)}"
         part = replace(
             run,
-            output=run.output / FOLDER / f"fold-{number}",
+            # A resumed run may ask for another number of folds, whose models learnt from other pairs.
+            output=run.output / FOLDER / f"{number}-of-{len(folds)}",
             on_progress=_as_stage(run, stage, config.train.epochs),
         )
-        probabilities = _held_out(fold, config, part, splits=splits, pictures=pictures, identity=identity)
+        try:
+            probabilities = _held_out(fold, config, part, splits=splits, pictures=pictures, identity=identity)
+        except JobError as error:
+            raise JobError(
+                f"In {stage}: {error} The model itself is taught; --resume with cross_fit = 0 keeps it."
+            ) from error
         evidence = evidence.and_cross_fitted(probabilities, splits["train"].labels[fold.held_out])
-    if run.process.is_main:
-        shutil.rmtree(run.output / FOLDER, ignore_errors=True)
     return evidence
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from shopvision.images import PictureDoor
 from shopvision.matching.families.card import save_matcher
 from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.config import MatcherConfig
-from shopvision.matching.fitting.cross_fit import plan_folds, with_cross_fitted
+from shopvision.matching.fitting.cross_fit import FOLDER, plan_folds, with_cross_fitted
 from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.preparation import PicturePreparation
@@ -54,10 +55,10 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
     beginning = begin_training(config.model, config.texts, splits["train"].used_items(), seed=config.train.seed)
     beginning.model.network.to(process.device)
     fingerprint = {name: splits[name].fingerprint() for name in ("train", "valid")}
-    identity = {**config.model_dump(mode="json"), "data content": fingerprint}
+    # What is asked of verdicts changes no weight, so a resumed run may ask for something else.
+    identity = {**config.model_dump(mode="json", exclude={"thresholds"}), "data content": fingerprint}
     config = _with_settled_precision(config, process)
     labels = splits["valid"].labels
-    folds = plan_folds(config.thresholds, splits["train"], splits["valid"], config.train.seed)
     notes: list[str] = []
     with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
         preparation = PicturePreparation(beginning, config.model, run, door)
@@ -69,6 +70,7 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
         taught = teach(beginning, config, run, **data)
         evidence = Evidence.of_validation(apply(taught.calibration, taught.validation_logits), labels)
         try:
+            folds = plan_folds(config.thresholds, splits["train"], splits["valid"], config.train.seed)
             evidence = with_cross_fitted(evidence, folds, config, run, **data)
         except UserError as error:  # the model itself is taught, and is not lost for this
             notes.append(f"Cross-fitting was left out: {error}")
@@ -93,6 +95,7 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
         ),
         preparation.unreadable,
     )
+    shutil.rmtree(run.output / FOLDER, ignore_errors=True)
     return MatcherReport(
         folder=run.model_folder,
         card=card,

@@ -30,6 +30,7 @@ from tests.integration.training_commands import (
 )
 from tests.unit.matching.matcher_world import PAIRS, World, make_world
 from worker.cli.models import app as model_commands
+from worker.cli.train import app as train_commands
 
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
 # Five pairs of two processes are shares of three and two; the loss mnr needs equal ones and drops what is left over.
@@ -69,7 +70,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.mark.usefixtures("database")
-def test_from_pairs_to_a_model_that_serves(world: World, tmp_path: Path, set_environment: Callable[..., None]) -> None:
+def test_from_pairs_to_a_model_that_serves(
+    world: World, tmp_path: Path, set_environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
     config = write_config(tmp_path / "matcher.toml", world.sections("text_two_tower", epochs=2))
     report = train("matcher", "--config", config, "--output", tmp_path / "run", "--activate")
@@ -80,7 +83,17 @@ def test_from_pairs_to_a_model_that_serves(world: World, tmp_path: Path, set_env
     assert models.active("pair_scorer").spec == report["name"]
     with pytest.raises(UserError, match="holds a run: continue it with --resume"):
         train("matcher", "--config", config, "--output", tmp_path / "run")
-    assert train("matcher", "--config", config, "--output", tmp_path / "run", "--resume")["name"] == report["name"]
+    again = ["--config", config, "--output", tmp_path / "run", "--resume"]
+    assert train("matcher", *again)["name"] == report["name"]
+
+    def refuse(role: str, spec: str, **_: object) -> None:
+        raise UserError(f"{spec} shows no skill as {role}")
+
+    monkeypatch.setattr(models, "activate", refuse)
+    told = CliRunner().invoke(train_commands, ["matcher", *map(str, again), "--activate", "--json"])
+    assert str(told.exception) == f"{report['name']} shows no skill as pair_scorer"
+    assert json.loads(told.stdout)["metrics"] == report["metrics"]  # what was learnt is told all the same
+    assert not json.loads(told.stdout)["activated"]
 
 
 @pytest.mark.usefixtures("database")
@@ -109,8 +122,13 @@ def test_another_promise_of_a_stored_version_takes_a_command_and_no_training(
     shown = CliRunner().invoke(model_commands, ["show", "tiny:lenient"], catch_exceptions=False).stdout
     (line,) = [line for line in shown.splitlines() if "same, precision 0.6" in line]
     assert f"from {chosen['thresholds']['same']:.4f} on: " in line
+    again = CliRunner().invoke(model_commands, ["thresholds", "tiny:lenient", "--missed", "0.3", "--json"])
+    asked_again = {"precision": 0.6, "missed": 0.3, "confidence": 0.6}  # what is not given stays
+    assert json.loads(again.stdout)["promises"]["asked"] == asked_again
     (line,) = [line for line in shown.splitlines() if "evidence, at confidence 0.6" in line]
     assert "60 validation pairs (20 the same)" in line
+    with pytest.raises(UserError, match="tag 'a b': begin with a letter or digit"):
+        CliRunner().invoke(model_commands, ["thresholds", "tiny:lenient", "--tag", "a b"], catch_exceptions=False)
     with pytest.raises(UserError, match="tiny:lenient exists with other content"):
         CliRunner().invoke(model_commands, ["thresholds", trained["name"], "--tag", "lenient"], catch_exceptions=False)
 
@@ -123,6 +141,7 @@ def test_another_promise_of_a_stored_version_takes_a_command_and_no_training(
         ("data", {"pairs": "/nowhere/pairs.csv"}, "/nowhere/pairs.csv"),
         ("data", {"items": "/nowhere/items.jsonl"}, "/nowhere/items.jsonl"),
         ("model", {"text": "local-dir:/nowhere"}, "/nowhere holds no config.json"),
+        ("model", {"name": "our best"}, r"matcher\.toml: model\.name: String should match pattern"),
         ("model", {"loss": "mnr"}, "do not go together in text_one_tower. Legal are"),
         ("model", {"family": "gcn"}, "There is no family 'gcn' of pair models: use one of image_two_tower"),
     ],

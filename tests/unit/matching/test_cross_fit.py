@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shopvision.errors import JobError, UserError
@@ -96,6 +97,20 @@ def test_who_is_interrupted_while_cross_fitting_goes_on_there(world: World, tmp_
     assert set(stages) == {"cross-fitting 2 of 2"}
 
 
+def test_who_resumes_may_ask_for_another_promise(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise JobError("The loss is nan in epoch 1, step 2: lower the learning rates.")
+
+    straight = train(config_of(world, "text_two_tower", cross_fit=0), tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(cross_fit, "teach", fail)
+        with pytest.raises(JobError, match=r"^In cross-fitting 1 of 2: The loss is nan.*--resume with cross_fit = 0"):
+            train(config_of(world, "text_two_tower"), tmp_path / "resumed")
+    resumed = train(config_of(world, "text_two_tower", cross_fit=0), tmp_path / "resumed", resume=True)
+    assert resumed.card == straight.card
+    assert not (tmp_path / "resumed" / cross_fit.FOLDER).exists()
+
+
 def test_without_cross_fitting_validation_tells_alone(world: World, tmp_path: Path) -> None:
     report = train(config_of(world, "text_two_tower", cross_fit=0), tmp_path / "run")
     assert report.card.promises is not None
@@ -115,6 +130,9 @@ def test_cross_fitting_happens_where_it_is_needed_and_can_help(world: World) -> 
     assert folds(precision=0.8, confidence=0.8, cross_fit=0) == 0
     assert folds(precision=0.95) == 0  # takes 66 pairs of the same item, and there are 50
     assert folds(precision=0.55, confidence=0.51) == 0  # takes 2, and validation has ten times as many
+    few = train.select(np.flatnonzero(train.left == train.left[0]))
+    with pytest.raises(UserError, match="pairs cannot be dealt out to 3 folds"):
+        plan_folds(ThresholdsConfig(precision=0.8, confidence=0.8), few, valid, 1)
 
 
 def test_a_fold_that_cannot_learn_costs_the_evidence_and_not_the_model(
@@ -126,6 +144,7 @@ def test_a_fold_that_cannot_learn_costs_the_evidence_and_not_the_model(
     monkeypatch.setattr(cross_fit, "teach", fail)
     report = train(config_of(world, "text_two_tower"), tmp_path / "run")
     assert report.notes[0] == "Cross-fitting was left out: too few pairs: give more."
+    assert not (tmp_path / "run" / cross_fit.FOLDER).exists()
     assert report.card.promises is not None
     assert report.card.promises.evidence.cross_fitted == 0
 
