@@ -116,7 +116,7 @@ def require_folder_names(**given: str | None) -> None:
     """
     for what, name in given.items():
         if name is not None and not re.fullmatch(_FOLDER_NAME, name):
-            raise UserError(f"{what} '{name}': begin with a letter or digit, then use letters, digits, '.', '_', '-'.")
+            raise UserError(f"{what} '{name}': use letters, digits, '.', '_' and '-', the first a letter or digit.")
 
 
 def as_folder_name(text: str) -> str:

@@ -127,7 +127,7 @@ def test_another_promise_of_a_stored_version_takes_a_command_and_no_training(
     assert json.loads(again.stdout)["promises"]["asked"] == asked_again
     (line,) = [line for line in shown.splitlines() if "evidence, at confidence 0.6" in line]
     assert "60 validation pairs (20 the same)" in line
-    with pytest.raises(UserError, match="tag 'a b': begin with a letter or digit"):
+    with pytest.raises(UserError, match="tag 'a b': use letters, digits"):
         CliRunner().invoke(model_commands, ["thresholds", "tiny:lenient", "--tag", "a b"], catch_exceptions=False)
     with pytest.raises(UserError, match="tiny:lenient exists with other content"):
         CliRunner().invoke(model_commands, ["thresholds", trained["name"], "--tag", "lenient"], catch_exceptions=False)

@@ -79,7 +79,7 @@ def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None
     for used in (tmp_path / "full", tmp_path / "full" / "card.json"):
         with pytest.raises(UserError, match="is no empty folder: choose another --output"):
             fit_ensemble(used, members, table, method="stacking")
-    with pytest.raises(UserError, match="name 'our best': begin with a letter or digit"):
+    with pytest.raises(UserError, match="name 'our best': use letters, digits"):
         fit_ensemble(tmp_path / "e", members, table, method="stacking", name="our best")
     blank = (Item("blank"), *table.items[1:])
     with pytest.raises(UserError, match=r"cannot read both .*'blank'"):

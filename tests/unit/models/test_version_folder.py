@@ -173,7 +173,7 @@ def test_a_folder_or_name_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/m cannot be made \(.*\): name another folder"):
         written(tmp_path / "file" / "m")
-    with pytest.raises(UserError, match="tag 'a b': begin with a letter or digit"):
+    with pytest.raises(UserError, match="tag 'a b': use letters, digits"):
         write_version(tmp_path / "m", [], name="m", tag="a b")
 
 
