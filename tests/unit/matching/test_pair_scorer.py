@@ -39,6 +39,8 @@ from tests.unit.matching.tiny_matcher import (
 )
 
 CLS: dict[str, Any] = {"pooling": "cls", "axes": ONE}
+# As small as the others: with the 768 dimensions of its defaults, weights that are all a little positive add up to
+# states whose common part is far larger than what tells them apart, and rounding decides their last four digits.
 DISTILBERT: dict[str, Any] = {
     "model_type": "distilbert", "max_position_embeddings": 64, "vocab_size": BERT["vocab_size"], "dim": 16,
     "hidden_dim": 32, "n_layers": 2, "n_heads": 2,
@@ -61,14 +63,6 @@ def some_pairs(items: list[Item], count: int = 40) -> tuple[np.ndarray, np.ndarr
     generator = np.random.default_rng(5)
     left = generator.integers(0, len(items), count)
     return left, (left + generator.integers(1, len(items), count)) % len(items)
-
-
-# As small as the others: with the 768 dimensions of its defaults, weights that are all a little positive add up to
-# states whose common part is far larger than what tells them apart, and rounding decides their last four digits.
-DISTILBERT = {
-    "model_type": "distilbert", "vocab_size": BERT["vocab_size"], "dim": 16, "n_layers": 2, "n_heads": 2,
-    "hidden_dim": 32, "max_position_embeddings": 64,
-}  # fmt: skip
 
 
 def sigmoid(logits: Any) -> Any:
