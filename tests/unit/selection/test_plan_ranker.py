@@ -110,7 +110,7 @@ def test_unreadable_pictures_are_named(ranker: PlanRanker, pictures: list[np.nda
     for wrong, code, message in (
         (page, "html", rf"Picture 1 \({re.escape(str(page))}\): This is a web page"),
         (missing, "not_found", rf"Picture 1: {re.escape(str(missing))}: No such file"),
-        (tmp_path, "not_a_file", r"Picture 1: .*: Is a directory"),
+        (tmp_path, "not_a_file", r"Picture 1: .* is not an ordinary file"),
     ):
         with pytest.raises(ItemError, match=message) as found:
             ranker(PLAN, [pictures[0], wrong])
