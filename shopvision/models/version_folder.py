@@ -74,9 +74,15 @@ def write_version(
         (new / CARD_FILE).write_bytes(card.to_bytes())
         for file in (CARD_FILE, *digests):
             _sync(new / file)
+        former = Path(temporary, "former")
         if folder.exists():
-            folder.rename(Path(temporary, "former"))
-        new.rename(folder)
+            folder.rename(former)
+        try:
+            new.rename(folder)
+        except OSError:
+            if former.exists():  # else it would go with the temporary folder
+                former.rename(folder)
+            raise
     return card
 
 

@@ -57,6 +57,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_arguments(tmp_path / "again", card, Arguments).width == 2
 
 
+def test_the_former_version_stays_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, rename = written(tmp_path / "model"), Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError(errno.EACCES, "refused")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="refused"):
+        written(tmp_path / "model", value=2.0)
+    assert read_card(tmp_path / "model") == card
+
+
 def test_floating_point_is_written_as_float32_and_numbers_as_they_are(tmp_path: Path) -> None:
     shared = torch.arange(4.0)
     tensors = {
