@@ -30,6 +30,9 @@ ROLE = "plan_ranker"
 MATCHER_ROLE = "pair_scorer"
 DETECTOR_ROLE = "fashion_detector"
 
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
+
 
 @app.callback()
 def train() -> None:
@@ -41,8 +44,8 @@ def clik(
     *,
     config: Annotated[Path, typer.Option("--config", help="TOML file; docs/examples/clik.toml explains every field.")],
     output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/clik"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    resume: Resume = False,
+    device: Device = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it rank plans.")] = False,
     force: Force = False,
     as_json: JsonFlag = False,
@@ -69,11 +72,11 @@ def matcher(
         Path, typer.Option("--config", help="TOML file; docs/examples/matcher.toml explains every field.")
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/matcher"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    resume: Resume = False,
     precision: AskedPrecision = None,
     missed: AskedMissed = None,
     confidence: AskedConfidence = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    device: Device = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
     force: Force = False,
     as_json: JsonFlag = False,
@@ -102,8 +105,8 @@ def detector(
         Path, typer.Option("--config", help="TOML file; docs/examples/detector.toml explains every field.")
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/detector"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    resume: Resume = False,
+    device: Device = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it find garments.")] = False,
     force: Force = False,
     as_json: JsonFlag = False,
@@ -158,7 +161,7 @@ def ensemble(
     confidence: AskedConfidence = None,
     name: Annotated[str, typer.Option(help="Of the new model.")] = "ensemble",
     output: Annotated[Path, typer.Option("--output", help="Folder of the model version.")] = Path("runs/ensemble"),
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")] = None,
+    device: Device = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
     force: Force = False,
     as_json: JsonFlag = False,
