@@ -14,7 +14,8 @@ from typing import IO, Any, Literal
 from shopvision.errors import UserError
 from shopvision.reports.spreadsheet_text import neutralised
 
-Kind = Literal["string", "int32", "float32", "bool"]
+Kind = Literal["string", "int32", "float32", "bool", "numbers"]
+"""``numbers`` is a list of them; in a CSV they stand in one cell, between blanks."""
 WriteRows = Callable[[Sequence[Sequence[Any]]], None]
 
 PARQUET_ROWS = 50_000  # in memory until a row group is full
@@ -70,14 +71,18 @@ def _csv(part: Path, columns: Mapping[str, Kind]) -> Iterator[WriteRows]:
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        texts = [kind == "string" for kind in columns.values()]
+        kinds = list(columns.values())
 
         def write(rows: Sequence[Sequence[Any]]) -> None:
-            for row in rows:
-                cells = zip(row, texts, strict=True)
-                writer.writerow([neutralised(cell) if is_text and cell else cell for cell, is_text in cells])
+            writer.writerows([_cell(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in rows)
 
         yield write
+
+
+def _cell(value: Any, kind: Kind) -> Any:
+    if kind == "numbers" and value is not None:
+        value = " ".join(map(str, value))
+    return neutralised(value) if kind in {"string", "numbers"} and value else value
 
 
 @contextmanager
@@ -85,7 +90,13 @@ def _parquet(part: Path, columns: Mapping[str, Kind]) -> Iterator[WriteRows]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    types = {"string": pa.string(), "int32": pa.int32(), "float32": pa.float32(), "bool": pa.bool_()}
+    types: dict[Kind, pa.DataType] = {
+        "string": pa.string(),
+        "int32": pa.int32(),
+        "float32": pa.float32(),
+        "bool": pa.bool_(),
+        "numbers": pa.list_(pa.float64()),
+    }
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     kept: list[Sequence[Any]] = []
     with ExitStack() as stack:
