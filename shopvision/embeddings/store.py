@@ -14,9 +14,11 @@ from shopvision.images.outcome import Embedded, ImageTask, Outcome, Touched
 from shopvision.index.tables import Embedding
 
 _COLUMNS = (
-    ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),
-    ("vector", "bytea"), ("embedded_at", "timestamptz"),
+    ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
+    ("source_fingerprint", "text"), ("vector", "bytea"), ("embedded_at", "timestamptz"),
 )  # fmt: skip
+_KEY = ("model_version_id", "image_id", "region")
+_WHOLE = 0
 
 
 def select_tasks(connection: Connection, model_version_id: int, image_ids: Sequence[int]) -> list[ImageTask]:
@@ -26,7 +28,8 @@ def select_tasks(connection: Connection, model_version_id: int, image_ids: Seque
         select(ItemImage.image_id, ItemImage.uri, Embedding.source_fingerprint, Embedding.image_sha256)
         .outerjoin(Embedding, known)
         .where(ItemImage.image_id == func.any(bindparam("ids", list(image_ids), ARRAY(BigInteger))))
-        .order_by(ItemImage.image_id)
+        .ext(distinct_on(ItemImage.image_id))
+        .order_by(ItemImage.image_id, Embedding.region)
     )
     return [ImageTask(*row) for row in rows]
 
@@ -40,6 +43,7 @@ def vectors_of_bytes(connection: Connection, model_version_id: int, sha256s: Seq
             Embedding.image_sha256 == func.any(bindparam("sha256s", list(sha256s), ARRAY(LargeBinary))),
         )
         .ext(distinct_on(Embedding.image_sha256))
+        .order_by(Embedding.image_sha256, Embedding.region)
     )
     return {sha256: vector for sha256, vector in rows}  # noqa: C416 - rows are no pairs to the type checker
 
@@ -72,10 +76,10 @@ def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iter
     ).all()
     now = datetime.now(UTC)
     rows = (
-        (model_version_id, one.image_id, one.sha256, one.fingerprint, one.vector, now)
+        (model_version_id, one.image_id, _WHOLE, one.sha256, one.fingerprint, one.vector, now)
         for one in (embedded[image_id] for image_id in existing)
     )
-    return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=("model_version_id", "image_id"))  # type: ignore[arg-type] # declared as FromClause
+    return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=_KEY)  # type: ignore[arg-type] # declared as FromClause
 
 
 def _write_fingerprints(connection: Connection, model_version_id: int, touched: Sequence[Touched]) -> None:

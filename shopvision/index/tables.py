@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Index, LargeBinary, Sequence, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Identity, Index, LargeBinary, Sequence, SmallInteger, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import ItemImage
@@ -17,10 +17,10 @@ from shopvision.models.tables import ModelVersion
 
 
 class Embedding(Base):
-    """What one model version saw in one picture.
+    """What one model version saw in one picture, or in a region of it.
 
-    Statement triggers note every insert, update and delete in ``index_changes``, where the model is an image encoder.
-    The vectors of other kinds (a plan ranker's image tower) are in no index.
+    Statement triggers note every insert, update and delete in ``index_changes``, where the model is an image encoder,
+    composed or not. The vectors of other kinds (a plan ranker's image tower) are in no index.
     """
 
     __tablename__ = "embeddings"
@@ -32,6 +32,12 @@ class Embedding(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
     image_id: Mapped[int] = mapped_column(
         ForeignKey(ItemImage.image_id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    region: Mapped[int] = mapped_column(
+        SmallInteger,
+        primary_key=True,
+        server_default=text("0"),
+        comment="0: the whole picture; else a row of picture_regions",
     )
     image_sha256: Mapped[bytes] = mapped_column(LargeBinary)
     source_fingerprint: Mapped[str] = mapped_column(
@@ -45,7 +51,7 @@ index_change_revision = Sequence("index_change_revision", metadata=Base.metadata
 
 
 class IndexChange(Base):
-    """A picture whose vector or category changed since the newest index generation of its model version.
+    """A picture of which a vector or the category changed since the newest index generation of its model version.
 
     Publishing takes rows up to the revisions it read and deletes exactly those, so a change made meanwhile stays.
     """

@@ -72,7 +72,7 @@ _SHARE_VECTORS = """
         SELECT vector FROM embeddings AS own
         WHERE own.model_version_id = :version AND own.image_sha256 = seen.image_sha256 LIMIT 1) AS same
     ORDER BY image.image_id
-    ON CONFLICT (model_version_id, image_id) DO UPDATE SET
+    ON CONFLICT (model_version_id, image_id, region) DO UPDATE SET
         image_sha256 = excluded.image_sha256, source_fingerprint = excluded.source_fingerprint,
         vector = excluded.vector, embedded_at = now()
     """

@@ -55,21 +55,21 @@ def add_items(first: int, count: int) -> None:
         )
 
 
-def embed(model: Any, numbers: Iterable[int], vectors: NDArray[np.float16]) -> None:
-    """Upsert vectors of pictures, as the refresh does."""
+def embed(model: Any, numbers: Iterable[int], vectors: NDArray[np.float16], region: int = 0) -> None:
+    """Upsert vectors of pictures, or of one region of each, as the refresh does."""
     from shopvision.database import copy_upsert
     from shopvision.index.tables import Embedding
 
     rows = [
-        (model.model_version_id, int(number), b"sha", "mark", vector.astype("<f2").tobytes())
+        (model.model_version_id, int(number), region, b"sha", "mark", vector.astype("<f2").tobytes())
         for number, vector in zip(numbers, vectors, strict=True)
     ]
     columns = [
-        ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),
-        ("vector", "bytea"),
+        ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
+        ("source_fingerprint", "text"), ("vector", "bytea"),
     ]  # fmt: skip
     with connect() as connection:
-        copy_upsert(connection, Embedding.__table__, columns, rows, key=("model_version_id", "image_id"))
+        copy_upsert(connection, Embedding.__table__, columns, rows, key=("model_version_id", "image_id", "region"))
 
 
 def remove_items(numbers: Iterable[int]) -> None:
