@@ -1,4 +1,4 @@
-"""Detectors of garments as a kind of model."""
+"""Kinds of model that know garments."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from shopvision.models.kinds import ImportScheme, ModelKind, Precision
 
 if TYPE_CHECKING:
+    from shopvision.fashion.composition.predict import ComposedEncoder
     from shopvision.fashion.detection.predict import Detector
     from shopvision.models.card import ModelCard
 
 KIND = "fashion_detector"
+COMPOSED_KIND = "composed_encoder"
 # Boxes drawn at random are far below; one that is of use to a shop is far above.
 LEAST_MAP_50 = 0.1
 
@@ -48,4 +50,17 @@ class FashionDetectorKind(ModelKind):
         return f"finds hardly any garment where it is (mAP50 {measured:.2f})"
 
 
-KINDS = (FashionDetectorKind(),)
+class ComposedEncoderKind(ModelKind):
+    """Pictures to vectors of the garments in them, by a detector and encoders; ``shopvision models compose``."""
+
+    name = COMPOSED_KIND
+    roles = ("catalogue_encoder",)
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ComposedEncoder:
+        """See ``ModelKind``."""
+        from shopvision.fashion.composition.predict import load_composed
+
+        return load_composed(folder, device=device, precision=precision)
+
+
+KINDS = (FashionDetectorKind(), ComposedEncoderKind())

@@ -62,7 +62,7 @@ def test_listing_kinds_loads_nothing_heavy() -> None:
 
 def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
     assert all_roles() == {
-        "catalogue_encoder": ("image_encoder",),
+        "catalogue_encoder": ("image_encoder", "composed_encoder"),
         "fashion_detector": ("fashion_detector",),
         "pair_scorer": ("pair_scorer",),
         "pair_blocker": ("pair_scorer",),
@@ -70,7 +70,7 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
     }
     assert list(all_schemes()) == ["wheel", "timm", "hf-hub", "local-dir", "detector", "item-encoder", "clik"]
     with pytest.raises(
-        UserError, match="There is no kind of model 'oracle', only fashion_detector, image_encoder, pair_scorer, plan_r"
+        UserError, match="There is no kind of model 'oracle', only composed_encoder, fashion_detector, image_e"
     ):
         find_kind("oracle")
 
@@ -78,7 +78,7 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
 @pytest.mark.usefixtures("taster")
 def test_a_kind_from_elsewhere_brings_its_roles_sources_and_checks(tmp_path: Path) -> None:
     assert all_roles()["taster"] == ("taster",)
-    assert all_roles()["catalogue_encoder"] == ("image_encoder", "taster")
+    assert all_roles()["catalogue_encoder"] == ("image_encoder", "composed_encoder", "taster")
     card = fetch("taste:sweet", tmp_path / "sweet", {"salt": "little"})
     assert (card.name, card.architecture.arguments) == ("taste-of-sweet", {"salt": "little"})
     assert find_kind("taster").load(tmp_path / "sweet") == "sweet"
