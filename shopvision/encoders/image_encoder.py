@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
 from shopvision.encoders.devices import choose_device, choose_dtype
+from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.errors import JobError, UserError
 from shopvision.images.given import Picture, embed
@@ -39,12 +40,6 @@ CompileMode = Literal["auto", "never", "always"]
 # process that has computed for so long will mostly go on for as long again, and then it has paid.
 COMPILE_AFTER_SECONDS = 180.0
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    return any(sign in str(error) for sign in ("not enough memory", "can't allocate memory", "out of memory"))
 
 
 class _PixelsToVectors(nn.Module):
@@ -106,7 +101,7 @@ class ImageEncoder:
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compiled_batch = 0
         self._largest_seen = 0
-        self._largest_batch: int | None = None
+        self._batches = FittingBatches(device)
         self._seconds_computed = 0.0
         self._turn = threading.Lock()
 
@@ -154,28 +149,11 @@ class ImageEncoder:
             self._compile(torch.from_numpy(batch))
         started = time.perf_counter()
         vectors = np.empty((len(batch), self.dimension), np.float32)
-        start = 0
-        while start < len(batch):
-            size = min(len(batch) - start, self._largest_batch or len(batch))
-            try:
-                vectors[start : start + size] = self._run(torch.from_numpy(batch[start : start + size]))
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise JobError(
-                        f"Not enough memory on {self.device} for one picture: use a smaller model or device."
-                    ) from error
-                self._largest_batch = size // 2
-            else:
-                start += size
-                continue
-            # Outside the handler, because the caught error keeps the tensors of the failed attempt alive.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            log.warning(
-                "out of memory: smaller batches from now on", batch_size=self._largest_batch, device=str(self.device)
-            )
+
+        def compute(start: int, stop: int) -> None:
+            vectors[start:stop] = self._run(torch.from_numpy(batch[start:stop]))
+
+        self._batches.run(len(batch), compute)
         self._seconds_computed += time.perf_counter() - started
         return vectors
 
@@ -193,7 +171,7 @@ class ImageEncoder:
     def _is_worth_compiling(self, count: int) -> bool:
         """Whether this is a full batch, and enough work was seen to expect as much again."""
         self._largest_seen = max(self._largest_seen, count)
-        if self._compile_mode == "never" or self._largest_batch is not None or count <= self._compiled_batch:
+        if self._compile_mode == "never" or self._batches.largest is not None or count <= self._compiled_batch:
             return False
         if self._compile_mode == "always":
             return True

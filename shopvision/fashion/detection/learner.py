@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.fashion.detection.metrics import overall
 from shopvision.fashion.detection.network import DetectionNetwork
@@ -109,13 +110,12 @@ class DetectorLearner(NetworkLearner):
 
     def _measure(self) -> dict[str, float]:
         pictures = self._valid
+        batches = FittingBatches(self.process.device, EVALUATED_AT_ONCE)
         found: list[Boxes] = []
         parts = micro_batches(len(pictures), EVALUATED_AT_ONCE)
         for samples in prefetch(lambda part: self._reader.read(pictures[part]), parts):
             prepared = [self._prepared(sample, pictures[len(found) + n].size) for n, sample in enumerate(samples)]
-            boxes = find_boxes(
-                self.network, prepared, device=self.process.device, dtype=torch.float32, most=EVALUATED_AT_ONCE
-            )
+            boxes = find_boxes(self.network, prepared, device=self.process.device, dtype=torch.float32, batches=batches)
             found += [Boxes.none() if one is None else one for one in boxes]
         return overall(found, [picture.truth for picture in pictures])
 

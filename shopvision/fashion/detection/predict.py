@@ -9,12 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from shopvision.encoders.devices import choose_device
+from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.errors import ItemError
 from shopvision.fashion.detection.card import load_network
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
@@ -76,6 +78,7 @@ class Detector:
         self.batch_size = BATCH_SIZE.get(device.type, 4)
         self._network = network.requires_grad_(requires_grad=False).to(device, dtype)
         self._device, self._dtype = device, dtype
+        self._batches = FittingBatches(device, self.batch_size)
         self._turn = threading.Lock()
 
     def prepare(self, decoded: Decoded) -> PreparedPicture:
@@ -106,9 +109,15 @@ class Detector:
         return [self._regions(picture, found, rules or self.rules) for picture, found in chosen]
 
     def boxes(self, pictures: Sequence[PreparedPicture]) -> list[Boxes | None]:
-        """Everything that the network gives for each picture, in its pixels; None where that is not finite."""
+        """Everything that the network gives for each picture, in its pixels; None where that is not finite.
+
+        A batch that does not fit into memory is halved, and so are all later ones.
+
+        Raises:
+            JobError: not even one picture fits into memory.
+        """
         with self._turn:
-            return find_boxes(self._network, pictures, device=self._device, dtype=self._dtype, most=self.batch_size)
+            return find_boxes(self._network, pictures, device=self._device, dtype=self._dtype, batches=self._batches)
 
     def _regions(
         self, picture: PreparedPicture, found: Boxes | None, rules: RegionRules
@@ -131,7 +140,7 @@ def find_boxes(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    most: int,
+    batches: FittingBatches,
 ) -> list[Boxes | None]:
     """What ``network`` gives for each picture: in pixels at full scale, on the CPU; None where that is not finite.
 
@@ -140,10 +149,12 @@ def find_boxes(
         pictures: of any shapes.
         device: see above.
         dtype: that the network computes in.
-        most: pictures at once.
+        batches: how many pictures at once.
     """
     results: list[Boxes | None] = [None] * len(pictures)
-    for places in by_shape([shape_of(picture.inputs) for picture in pictures], most):
+
+    def compute(group: Sequence[int], start: int, stop: int) -> None:
+        places = group[start:stop]
         inputs = {
             name: torch.cat([pictures[place].inputs[name] for place in places]).to(device)
             for name in pictures[places[0]].inputs
@@ -153,6 +164,9 @@ def find_boxes(
         )
         for place, one in zip(places, found, strict=True):
             results[place] = None if one is None else pictures[place].at_full_scale(one.to("cpu"))
+
+    for group in by_shape([shape_of(picture.inputs) for picture in pictures], len(pictures)):
+        batches.run(len(group), partial(compute, group))
     return results
 
 

@@ -136,3 +136,30 @@ def test_backbones_of_several_kinds(name: str) -> None:
     encoder = timm.create_model(name, num_classes=0)
     network = PyramidNetwork(arguments(backbone=Architecture(name=name, arguments={"num_classes": 0})), encoder).eval()
     assert len(network.find(network.prepare(picture(50, 70)))) == 1
+
+
+def best_scores(detector: Detector, prepared: list[Any]) -> list[float]:
+    return [regions[0].score for regions in detector.detect(prepared, EVERYTHING) if isinstance(regions, tuple)]
+
+
+def test_out_of_memory_halves_the_batches_of_each_shape_and_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny()
+    detector = Detector(network, device=torch.device("cpu"))
+    detector._batches.largest = None
+    prepared = [detector.prepare(decoded(picture(96, 60 + 40 * (number // 5), number))) for number in range(7)]
+    expected = best_scores(detector, prepared)
+    seen: list[int] = []
+    find, most = network.find, 2
+
+    def hungry(inputs: Any) -> Any:
+        seen.append(len(inputs["pixels"]))
+        if seen[-1] > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return find(inputs)
+
+    monkeypatch.setattr(network, "find", hungry)
+    np.testing.assert_allclose(best_scores(detector, prepared), expected, atol=1e-5)
+    assert seen == [5, 2, 2, 1, 2]
+    most = 0
+    with pytest.raises(JobError, match="Not enough memory on cpu for one picture"):
+        detector.detect(prepared, EVERYTHING)
