@@ -43,12 +43,14 @@ BATCH_SIZE = {"cpu": 32, "cuda": 256}
 
 
 class _PixelsToVectors(nn.Module):
-    """(n, H, W, 3) uint8 -> (n, d) float32 of unit length; a picture without a finite direction keeps NaN or zeros."""
+    """(n, H, W, 3) uint8 -> (n, d) float32; a picture without a finite direction keeps NaN or zeros."""
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype, *, unit_length: bool
+    ) -> None:
         super().__init__()
         self.network = network
-        self.dtype = dtype
+        self.dtype, self.unit_length = dtype, unit_length
         mean, std = (torch.tensor(values, dtype=torch.float32) for values in (preprocessing.mean, preprocessing.std))
         width = preprocessing.size[1]
         # One row of pixels long: arithmetic along the last axis of 3 channels would run unvectorised.
@@ -61,7 +63,8 @@ class _PixelsToVectors(nn.Module):
         rows = rows.mul_(self.scale).add_(self.shift).to(self.dtype)  # type: ignore[arg-type] # buffers are tensors
         # A view: pictures lie in memory as channels_last wants them.
         images = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
-        return nn.functional.normalize(self.network(images).float(), dim=1)
+        vectors: Tensor = self.network(images).float()
+        return nn.functional.normalize(vectors, dim=1) if self.unit_length else vectors
 
 
 class ImageEncoder:
@@ -86,8 +89,12 @@ class ImageEncoder:
         device: torch.device,
         dtype: torch.dtype,
         compile_mode: CompileMode = "auto",
+        unit_length: bool = True,
     ) -> None:
-        """Take over ``network`` (float32, CPU, evaluation mode) and prepare it for ``device``."""
+        """Take over ``network`` (float32, CPU, evaluation mode) and prepare it for ``device``.
+
+        Without ``unit_length`` vectors stay as long as the network makes them, as a layer on top may want them.
+        """
         self.dimension = dimension
         self.preprocessing = preprocessing
         self.device = device
@@ -97,7 +104,9 @@ class ImageEncoder:
         accelerate_image_network(network, preprocessing.size)
         network.requires_grad_(requires_grad=False).to(device, dtype)
         _use_channels_last(network)
-        self._module: nn.Module = _PixelsToVectors(network, preprocessing, dtype).to(device).eval()
+        self._module: nn.Module = (
+            _PixelsToVectors(network, preprocessing, dtype, unit_length=unit_length).to(device).eval()
+        )
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compiled_batch = 0
         self._largest_seen = 0

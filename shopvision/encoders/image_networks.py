@@ -1,4 +1,4 @@
-"""Image networks of timm: built by name and arguments, filled strictly."""
+"""Image networks, of timm and transformers, with a projection or without: built from cards, filled strictly."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from shopvision.models.card import Architecture, ModelCard
 
 KIND = "image_encoder"
+
+
+def build_image(architecture: Architecture) -> nn.Module:
+    """The network of an image encoder's architecture, (n, 3, H, W) -> (n, d), in evaluation mode, weights random.
+
+    Raises:
+        UserError: there is no such architecture, or it refuses the arguments.
+    """
+    from shopvision.encoders.projected_network import NAME, ProjectedArguments, build_projected
+    from shopvision.encoders.transformers_images import build_transformers_images
+
+    match architecture.library:
+        case "transformers":
+            return build_transformers_images(architecture)
+        case "shopvision" if architecture.name == NAME:
+            return build_projected(ProjectedArguments.of(architecture))
+        case _:
+            return build_timm(architecture)
 
 
 def build_timm(architecture: Architecture) -> nn.Module:
@@ -35,6 +53,25 @@ def build_timm(architecture: Architecture) -> nn.Module:
     return network.eval()
 
 
+def image_dimension(network: nn.Module) -> int:
+    """Length of the vectors of a network that ``build_image`` made."""
+    # num_features would be the length before the layers that some networks have between pooling and classifier.
+    length: int = network.head_hidden_size  # type: ignore[assignment] # timm sets a number
+    return length
+
+
+def dimension_of(architecture: Architecture) -> int:
+    """``image_dimension`` of a network that is not built.
+
+    Raises:
+        UserError: see ``build_image``.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return image_dimension(build_image(architecture))
+
+
 def load_network(folder: Path, card: ModelCard) -> nn.Module:
     """The network of a model version with its weights, float32 on CPU, in evaluation mode.
 
@@ -42,6 +79,6 @@ def load_network(folder: Path, card: ModelCard) -> nn.Module:
         UserError: unknown architecture.
         JobError: the weights do not fit it exactly.
     """
-    network = build_timm(card.architecture)
+    network = build_image(card.architecture)
     load_weights(network, folder, card)
     return network

@@ -10,10 +10,12 @@ from shopvision.models.kinds import ImportScheme, ModelKind, Precision
 if TYPE_CHECKING:
     from shopvision.fashion.composition.predict import ComposedEncoder
     from shopvision.fashion.detection.predict import Detector
+    from shopvision.fashion.thumbnails.classifier import ThumbnailClassifier
     from shopvision.models.card import ModelCard
 
 KIND = "fashion_detector"
 COMPOSED_KIND = "composed_encoder"
+CLASSIFIER_KIND = "thumbnail_classifier"
 # Boxes drawn at random are far below; one that is of use to a shop is far above.
 LEAST_MAP_50 = 0.1
 
@@ -50,6 +52,19 @@ class FashionDetectorKind(ModelKind):
         return f"finds hardly any garment where it is (mAP50 {measured:.2f})"
 
 
+class ThumbnailClassifierKind(ModelKind):
+    """What a product's picture shows."""
+
+    name = CLASSIFIER_KIND
+    roles = (CLASSIFIER_KIND,)
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ThumbnailClassifier:
+        """See ``ModelKind``."""
+        from shopvision.fashion.thumbnails.classifier import load_classifier
+
+        return load_classifier(folder, device=device, precision=precision)
+
+
 class ComposedEncoderKind(ModelKind):
     """Pictures to vectors of the garments in them, by a detector and encoders; ``shopvision models compose``."""
 
@@ -63,4 +78,4 @@ class ComposedEncoderKind(ModelKind):
         return load_composed(folder, device=device, precision=precision)
 
 
-KINDS = (FashionDetectorKind(), ComposedEncoderKind())
+KINDS = (FashionDetectorKind(), ThumbnailClassifierKind(), ComposedEncoderKind())

@@ -34,7 +34,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    library: Literal["timm", "shopvision"] = "timm"
+    library: Literal["timm", "transformers", "shopvision"] = "timm"
     name: str
     arguments: dict[str, Any] = {}
 

@@ -2,16 +2,16 @@
 
 A kind is one class, and its module lists an object of it::
 
-    class ThumbnailClassifierKind(ModelKind):
-        name = "thumbnail_classifier"
-        roles = ("thumbnail_classifier",)
+    class ColourClassifierKind(ModelKind):
+        name = "colour_classifier"
+        roles = ("colour_classifier",)
 
         def load(self, folder, *, device=None, precision="auto"):
-            from shopvision.fashion.thumbnails import ThumbnailClassifier
+            from our_shop.colours import ColourClassifier
 
-            return ThumbnailClassifier(folder, device=device, precision=precision)
+            return ColourClassifier(folder, device=device, precision=precision)
 
-    KINDS = (ThumbnailClassifierKind(),)
+    KINDS = (ColourClassifierKind(),)
 
 The modules are imported when somebody asks for a kind, also to list them: heavy libraries are imported in functions.
 """

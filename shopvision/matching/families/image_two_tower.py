@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
-from shopvision.encoders.image_networks import build_timm
+from shopvision.encoders.image_networks import build_image, image_dimension
 from shopvision.errors import UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.items.item import Item
@@ -20,7 +20,6 @@ from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader, Rows
 from shopvision.matching.families._parts import FrozenFeatures, Origin, Parts, Start
 from shopvision.matching.families.heads import vector_head
-from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_reading import TextOptions
 from shopvision.matching.families.towers import TwoTower, TwoTowerArguments, TwoTowerOptions
@@ -173,7 +172,7 @@ class ImageTwoTower(TwoTowerFamily[ImageTwoTowerArguments, ImageTwoTowerOptions]
         """See ``TwoTowerFamily``."""
         if parts.preprocessing is None:
             raise UserError("A model of pictures needs their preprocessing.")
-        image = build_timm(arguments.image)
+        image = build_image(arguments.image)
         dimension = arguments.projection or image_dimension(image)
         head = vector_head(arguments.axes, dimension, dropout=arguments.dropout)
         return ImageTowers(image, head, preprocessing=parts.preprocessing, projection=arguments.projection)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shopvision.encoders.image_networks import image_dimension
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Parts, Start
 from shopvision.matching.families.axes import require_legal
-from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.families.registry import AnyFamily, find_family
 from shopvision.matching.families.text_reading import TextOptions
 from shopvision.models.weights import load_strictly

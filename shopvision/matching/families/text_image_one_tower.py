@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shopvision.encoders.image_networks import dimension_of
 from shopvision.encoders.text_sources import fetch_text
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.items.item import Item
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
 from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.heads import PairHead, PictureComparingHead, outputs_of
-from shopvision.matching.families.image_encoders import build_frozen_image, dimension_of
+from shopvision.matching.families.image_encoders import build_frozen_image
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_one_tower import (

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.encoders.image_networks import image_dimension
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import apply, verdicts
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item, pair_key
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.families.card import load_matcher
-from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
 from shopvision.matching.scoring.item_pictures import vectors_in_batches
 from shopvision.settings import get_settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shopvision.encoders.image_networks import build_timm
+from shopvision.encoders.image_networks import build_image, image_dimension
 from shopvision.encoders.text_networks import Pooling, build_text
 from shopvision.encoders.token_limit import require_room
 from shopvision.encoders.tokenizer_files import read_tokenizer, tokenizer_files
@@ -74,11 +74,10 @@ def build_clik(arguments: ClikArguments) -> Clik:
         UserError: timm or transformers has no such encoder.
     """
     text: Any = build_text(arguments.text_config)
-    image: Any = build_timm(arguments.image)
+    image: Any = build_image(arguments.image)
     dimension, unit = arguments.feature_dim, arguments.unit_features
     text_tower = TextTower(text, text.config.hidden_size, dimension, pooling=arguments.pooling, unit_features=unit)
-    # num_features would be the length before the layers that some networks have between pooling and classifier.
-    image_tower = ImageTower(image, image.head_hidden_size, dimension, unit_features=unit)
+    image_tower = ImageTower(image, image_dimension(image), dimension, unit_features=unit)
     return Clik(text_tower, image_tower, arguments.bank_size, arguments.query).eval()
 
 

@@ -12,13 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from shopvision.encoders.image_networks import build_timm
+from shopvision.encoders.image_networks import build_timm, image_dimension
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families._parts import Parts
 from shopvision.matching.families.axes import Axes
-from shopvision.matching.families.image_encoders import image_dimension
 from shopvision.matching.families.image_two_tower import PictureBatch
 from shopvision.matching.families.packing import PackedBatch, Packer
 from shopvision.matching.families.pair_model import build_model

@@ -64,6 +64,7 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
     assert all_roles() == {
         "catalogue_encoder": ("image_encoder", "composed_encoder"),
         "fashion_detector": ("fashion_detector",),
+        "thumbnail_classifier": ("thumbnail_classifier",),
         "pair_scorer": ("pair_scorer",),
         "pair_blocker": ("pair_scorer",),
         "plan_ranker": ("plan_ranker",),
