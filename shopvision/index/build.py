@@ -134,6 +134,16 @@ def storage_of(index: Any) -> Any:
     return index
 
 
+def stored_vectors(index: Any, rows: NDArray[np.signedinteger]) -> NDArray[np.float32]:
+    """The vectors of some rows, shape (rows, d), straight from where the index holds them in half precision."""
+    storage = storage_of(index)
+    if len(rows) == 0:
+        return np.empty((0, storage.d), np.float32)
+    codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).view("<f2")
+    found: NDArray[np.float32] = codes.reshape(-1, storage.d)[rows].astype(np.float32)
+    return found
+
+
 def search_parameters(index: Any, effort: int, selector: Any | None) -> Any:
     """Parameters for one search of ``index`` at ``effort``, restricted to ``selector``'s rows."""
     chosen = {} if selector is None else {"sel": selector}

@@ -24,7 +24,7 @@ def distinct_vectors(vectors: Spool, folder: Path) -> tuple[Spool, VectorRows | 
     """Each vector once, in the order of their first appearance.
 
     Args:
-        vectors: fp16, shape (pictures, d).
+        vectors: fp16, shape (pictures, d); regions with vectors of their own count as pictures.
         folder: where the distinct vectors are spooled if some are equal.
 
     Returns:

@@ -16,7 +16,7 @@ from shopvision.index.distinct import distinct_vectors
 from shopvision.index.faiss_library import faiss
 from shopvision.index.gate import require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
-from shopvision.index.manifest import Counts, Manifest, Segment, StoredFile
+from shopvision.index.manifest import WRITTEN_FORMAT, Counts, Manifest, Segment, StoredFile
 from shopvision.index.source import count_vectors, spool
 from shopvision.storage import sha256_of
 
@@ -72,8 +72,8 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
         changes = read_changes(connection, target.model_version_id)
         in_postgres = count_vectors(connection, target.model_version_id)
         vectors = spool(connection, target.model_version_id, folder, dimension)
-    pictures, dimension = vectors.shape
-    require_count(pictures, in_postgres)
+    rows, dimension = vectors.shape
+    require_count(rows, in_postgres)
     require_sound_vectors(vectors)
     vectors, vector_rows = distinct_vectors(vectors, folder)
     kind = choose_type(len(vectors))
@@ -83,7 +83,7 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
     faiss.write_index(index, str(folder / "base.faiss"))
     if vector_rows is not None:
         np.save(folder / "vector_rows.npy", vector_rows)
-    segment, files = _segment(target.path, pictures, folder, vectors="base.faiss", vector_rows="vector_rows.npy")
+    segment, files = _segment(target.path, rows, folder, vectors="base.faiss", vector_rows="vector_rows.npy")
     manifest = Manifest(
         name=target.name,
         path=target.path,
@@ -94,7 +94,7 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
         index_type=kind,
         search_effort=effort,
         recall=recall,
-        counts=Counts(live=pictures, base=pictures, delta=0, tombstones=0),
+        counts=Counts(live=rows, base=rows, delta=0, tombstones=0),
         base=segment,
         parent=parent,
         created_at=datetime.now(UTC),
@@ -112,17 +112,18 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
     with snapshot() as connection:
         changes = read_changes(connection, target.model_version_id)
         in_postgres = count_vectors(connection, target.model_version_id)
-        noted = len(changes.image_ids)
-        if noted == 0:
+        if len(changes.image_ids) == 0:
             _require_explained(current.counts.live, in_postgres)
             return None
-        if current.counts.delta + current.counts.tombstones + noted > COMPACT_RATIO * current.counts.base:
-            raise FullBuildNeededError(f"{noted} pictures changed on a base of {current.counts.base}")
+        before = _live_ids(current.segments, cache)
+        _require_small(current, _changed_rows(before, changes.image_ids, in_postgres))
         kept, wanted = _below(current, changes.image_ids, cache)
-        before = _live_ids(kept, cache)
+        if kept != current.segments:
+            before = _live_ids(kept, cache)
         vectors = spool(connection, target.model_version_id, folder, current.dimension, wanted)
-    tombstones = np.intersect1d(before, wanted)
-    _require_explained(len(before) - len(tombstones) + len(vectors), in_postgres)
+    hidden = before[np.isin(before, wanted)]
+    tombstones = np.unique(hidden)
+    _require_explained(len(before) - len(hidden) + len(vectors), in_postgres)
     if len(vectors) == 0 and len(tombstones) == 0:
         return Draft(None, {}, changes)
     require_sound_vectors(vectors)
@@ -139,6 +140,7 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
     )
     manifest = current.model_copy(
         update={
+            "format_version": WRITTEN_FORMAT,
             "path": target.path,
             "kind": "delta",
             "counts": counts,
@@ -150,9 +152,24 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
     return Draft(manifest, files, changes)
 
 
+def _changed_rows(live: Ids, changed: Ids, in_postgres: int) -> int:
+    """How many rows a delta of these pictures brings, or hides where that is more.
+
+    A picture has as many as it has vectors. Those that did not change are as many as before, so the others that
+    Postgres holds are the changed ones.
+    """
+    hidden = int(np.isin(live, changed).sum())
+    return max(hidden, in_postgres - (len(live) - hidden))
+
+
+def _require_small(current: Manifest, changed_rows: int) -> None:
+    if current.counts.delta + current.counts.tombstones + changed_rows > COMPACT_RATIO * current.counts.base:
+        raise FullBuildNeededError(f"{changed_rows} vectors changed on a base of {current.counts.base}")
+
+
 def _require_explained(expected: int, in_postgres: int) -> None:
     if expected != in_postgres:
-        raise FullBuildNeededError(f"the noted changes lead to {expected} pictures, Postgres holds {in_postgres}")
+        raise FullBuildNeededError(f"the noted changes lead to {expected} vectors, Postgres holds {in_postgres}")
 
 
 def _below(current: Manifest, changed: Ids, cache: FileCache) -> tuple[tuple[Segment, ...], Ids]:

@@ -4,7 +4,7 @@ A graph or cells lead to what is near, whether it is allowed or not. Asked for a
 query lies: of a category in another region they find nothing, or what lies at its edge, and nothing tells that from a
 right answer. So the walk is made without the filter, for more rows than wanted, and its answer is taken where enough of
 the nearest are allowed; those are as right as any unfiltered answer. All other queries are compared with every allowed
-row.
+row: with few, by taking just those; with many, in a scan of all rows that passes over the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.index.build import search_parameters, storage_of
+from shopvision.index.build import search_parameters, storage_of, stored_vectors
 from shopvision.index.faiss_library import faiss
 
 Scores = NDArray[np.float32]
@@ -24,6 +24,9 @@ Rows = NDArray[np.int64]
 SLACK = 2  # neighbours asked for, per one expected to hold enough allowed rows if the filter knew nothing of places
 # Comparing with so many rows in sequence costs what one more step of a walk does (measured, 128 dimensions).
 ROWS_PER_STEP = 150
+# Up to so many are taken one by one: of a million rows, a scan asks for each whether it is allowed, which takes longer.
+FEW_ALLOWED = 4_096
+QUERIES_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class RowFilter:
         allowed: bool, shape (rows,).
         count: how many are.
         selector: the same for FAISS; ``None`` where all are.
+        few: the allowed rows, ascending, where some are not and those that are number at most ``FEW_ALLOWED``.
     """
 
     allowed: NDArray[np.bool_]
     count: int
     selector: Any
+    few: Rows | None
 
     @classmethod
     def of(cls, allowed: NDArray[np.bool_]) -> RowFilter:
@@ -46,7 +51,8 @@ class RowFilter:
         count = int(allowed.sum())
         hides = count < len(allowed)
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")) if hides else None
-        return cls(allowed, count, selector)
+        few = np.flatnonzero(allowed) if hides and count <= FEW_ALLOWED else None
+        return cls(allowed, count, selector, few)
 
 
 def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilter) -> tuple[Scores, Rows]:
@@ -63,6 +69,9 @@ def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilt
     k = min(k, only.count)
     if k == 0:
         return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
+    if only.few is not None:
+        scores, places = nearest_of(index, vectors, k, only.few)
+        return scores, only.few[places]
     total = len(only.allowed)
     wanted = k if only.selector is None else min(total, -(-SLACK * k * total // only.count))
     steps = max(effort, wanted)
@@ -78,6 +87,26 @@ def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilt
     if len(short):
         scores[short], rows[short] = _compared(index, vectors[short], k, only)
     return scores, rows
+
+
+def nearest_of(index: Any, vectors: Scores, k: int, rows: NDArray[np.signedinteger]) -> tuple[Scores, Rows]:
+    """The ``min(k, len(rows))`` nearest of a few rows: each query is compared with each.
+
+    Returns:
+        scores, best first, and the places of what was found in ``rows``; both of shape (queries, min(k, len(rows))).
+    """
+    k = min(k, len(rows))
+    stored = stored_vectors(index, rows).T
+    scores, places = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+    for start in range(0, len(vectors) if k else 0, QUERIES_AT_ONCE):
+        block = slice(start, start + QUERIES_AT_ONCE)
+        all_scores = vectors[block] @ stored
+        best = np.argpartition(-all_scores, k - 1, axis=1)[:, :k]
+        found = np.take_along_axis(all_scores, best, axis=1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        scores[block] = np.take_along_axis(found, order, axis=1)
+        places[block] = np.take_along_axis(best, order, axis=1)
+    return scores, places
 
 
 def _compared(index: Any, vectors: Scores, k: int, only: RowFilter) -> tuple[Scores, Rows]:

@@ -37,9 +37,9 @@ def require_sound_vectors(vectors: Spool) -> None:
 
 
 def require_count(counted: int, in_postgres: int) -> None:
-    """Raise ``GenerationRefused`` unless searches will find exactly the pictures that Postgres has vectors of."""
+    """Raise ``GenerationRefused`` unless searches will find exactly the vectors that Postgres has."""
     if counted != in_postgres:
-        raise GenerationRefused(f"the generation holds {counted:,} pictures, Postgres {in_postgres:,}.")
+        raise GenerationRefused(f"the generation holds {counted:,} vectors, Postgres {in_postgres:,}.")
 
 
 def _best_scores(

@@ -16,21 +16,23 @@ from shopvision.errors import UserError
 from shopvision.index.build import exact_index
 from shopvision.index.faiss_library import faiss
 from shopvision.index.filtered_search import Rows, Scores
-from shopvision.index.ids import image_ids, live_masks, look_up, read_ids
+from shopvision.index.ids import Ids, image_ids, live_masks, look_up, read_ids
 from shopvision.index.manifest import Manifest, Segment, StoredFile
 from shopvision.index.part import Part
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture that was found.
+    """One picture, or region of a picture, that was found.
 
     Attributes:
+        region: which of the picture's ``picture_regions`` it is; 0 for the whole.
         score: cosine similarity to the query.
         in_category: whether it lies in the category asked for; true where none was.
     """
 
     image_id: int
+    region: int
     item_id: str
     uri: str
     category: str | None
@@ -44,7 +46,8 @@ class Neighbours:
 
     Attributes:
         scores: float32, cosine similarity; ``-inf`` where there are fewer.
-        pictures: int64, numbers of pictures within the generation; -1 where there are fewer.
+        pictures: int64, numbers within the generation of pictures, or of regions that have vectors of their own; -1
+            where there are fewer.
     """
 
     scores: Scores
@@ -96,30 +99,41 @@ class Generation:
 
     @property
     def live(self) -> int:
-        """How many pictures can be found."""
+        """How many pictures, or regions with vectors of their own, can be found."""
         return self._live
 
     def search(
-        self, vectors: NDArray[np.float32], k: int, category: str | None = None, *, soft: bool = True
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        category: str | None = None,
+        *,
+        soft: bool = True,
+        pictures: Ids | None = None,
     ) -> list[list[Hit]]:
-        """The ``k`` nearest pictures of each query, best first.
+        """The ``k`` nearest pictures, or regions of pictures, of each query, best first.
 
         Args:
             vectors: float32, shape (queries, dimension), unit length.
             category: a category path; it covers what lies below it.
             soft: pictures in the category come first and others fill up to ``k``; otherwise others never appear.
+            pictures: int64 ids, ascending and distinct, of the pictures that alone may be answered; any others, and
+                those that are in no catalogue, are passed over. Where they have no more than some thousand vectors, all
+                are compared, so that the answer is exact.
 
         Raises:
             UserError: wrong shape, or ``k`` below 1.
         """
-        inside = self._hits(self.nearest(vectors, k, category), in_category=True)
+        inside = self._hits(self.nearest(vectors, k, category, pictures=pictures), in_category=True)
         if category is None or not soft or all(len(hits) == k for hits in inside):
             return inside
-        everywhere = self._hits(self.nearest(vectors, k), in_category=False)
+        everywhere = self._hits(self.nearest(vectors, k, pictures=pictures), in_category=False)
         return [self._filled(hits, others, k) for hits, others in zip(inside, everywhere, strict=True)]
 
-    def nearest(self, vectors: NDArray[np.float32], k: int, category: str | None = None) -> Neighbours:
-        """``search`` for many queries at once, as arrays: the ``k`` nearest pictures, in ``category`` if one is given.
+    def nearest(
+        self, vectors: NDArray[np.float32], k: int, category: str | None = None, *, pictures: Ids | None = None
+    ) -> Neighbours:
+        """``search`` for many queries at once, as arrays: the ``k`` nearest, in ``category`` if one is given.
 
         Raises:
             UserError: wrong shape, or ``k`` below 1.
@@ -132,23 +146,23 @@ class Generation:
             )
         if k < 1:
             raise UserError(f"k is {k}: ask for at least one hit.")
-        scores, pictures, first = [], [], 0
+        scores, numbers, first = [], [], 0
         for part in self._parts:
-            of_part, rows = part.nearest(vectors, k, category)
+            of_part, rows = part.nearest(vectors, k, category, pictures)
             scores.append(of_part)
-            pictures.append(np.where(rows >= 0, rows + first, -1))
+            numbers.append(np.where(rows >= 0, rows + first, -1))
             first += part.ids.num_rows
-        all_pictures = np.concatenate(pictures, axis=1)
+        all_pictures = np.concatenate(numbers, axis=1)
         all_scores = np.where(all_pictures < 0, np.float32(-np.inf), np.concatenate(scores, axis=1))
         best = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
         return Neighbours(np.take_along_axis(all_scores, best, axis=1), np.take_along_axis(all_pictures, best, axis=1))
 
     def item_ids(self, pictures: Rows) -> list[str]:
-        """The items of some pictures, by their numbers in ``Neighbours``."""
+        """Whose some pictures are, by their numbers in ``Neighbours``."""
         return [row["item_id"] for row in look_up(self._ids.select(["item_id"]), pictures)]
 
     def vectors_of(self, item_id: str) -> NDArray[np.float32]:
-        """The stored vectors of an item's pictures, shape (pictures, dimension); zero rows for an unknown item."""
+        """The stored vectors of an item's pictures and their regions, shape (vectors, dimension); none if unknown."""
         found = [np.empty((0, self.manifest.dimension), np.float32)]
         for part in self._parts:
             if part.ids.num_rows:
@@ -167,5 +181,5 @@ class Generation:
 
     @staticmethod
     def _filled(inside: list[Hit], others: list[Hit], k: int) -> list[Hit]:
-        known = {hit.image_id for hit in inside}
-        return (inside + [hit for hit in others if hit.image_id not in known])[:k]
+        known = {(hit.image_id, hit.region) for hit in inside}
+        return (inside + [hit for hit in others if (hit.image_id, hit.region) not in known])[:k]

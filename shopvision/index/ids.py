@@ -1,4 +1,4 @@
-"""The ids beside the vectors: which picture, item, category and uri each row is, without asking a database."""
+"""The ids beside the vectors: which picture and region, item, category and uri each row is, without a database."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ Ids = NDArray[np.int64]
 FEW_ROWS = 300
 
 SCHEMA = pa.schema(
-    [("image_id", pa.int64()), ("item_id", pa.string()), ("category", pa.string()), ("uri", pa.string())]
-)
+    [
+        ("image_id", pa.int64()), ("region", pa.int16()), ("item_id", pa.string()), ("category", pa.string()),
+        ("uri", pa.string()),
+    ]
+)  # fmt: skip
 
 
 class IdRow(NamedTuple):
-    """One row of an ids file."""
+    """One row of an ids file: a picture, or a region of one."""
 
     image_id: int
+    region: int
     item_id: str
     category: str | None
     uri: str
@@ -50,8 +54,14 @@ class IdsWriter:
 
 
 def read_ids(path: Path) -> Any:
-    """The ids file as a ``pyarrow.Table`` over mapped memory: nothing is read before it is looked at."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    """The ids file as a ``pyarrow.Table`` over mapped memory: nothing is read before it is looked at.
+
+    Generations of format 1 know no regions: each of their rows is a whole picture.
+    """
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if "region" in table.column_names:
+        return table
+    return table.add_column(1, SCHEMA.field("region"), pa.array(np.zeros(table.num_rows, np.int16)))
 
 
 def image_ids(table: Any) -> Ids:
@@ -75,6 +85,32 @@ def look_up(table: Any, rows: Ids) -> list[dict[str, Any]]:
         for place, row in zip(places, batch.take(pa.array(local)).to_pylist(), strict=True):
             found[place] = row
     return found
+
+
+class PictureRows:
+    """Finds the rows of pictures, of which each may have several."""
+
+    def __init__(self, ids: Ids) -> None:
+        """``ids``: the picture of each row, in any order."""
+        ascending = bool((ids[1:] >= ids[:-1]).all())
+        self._order = None if ascending else np.argsort(ids, kind="stable")
+        ordered = ids if self._order is None else ids[self._order]
+        first = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+        self._pictures = ordered[first]
+        self._starts = np.append(first, len(ids))
+
+    def find(self, pictures: Ids) -> Ids:
+        """The rows of some distinct pictures, those of one side by side; pictures without a row are passed over."""
+        places = np.searchsorted(self._pictures, pictures)
+        there = places < len(self._pictures)
+        there[there] = self._pictures[places[there]] == pictures[there]
+        places = places[there]
+        starts = self._starts[places]
+        counts = self._starts[places + 1] - starts
+        rows: Ids = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        if self._order is not None:
+            rows = self._order[rows]
+        return rows
 
 
 def live_masks(segments: Sequence[tuple[Ids, Ids]]) -> list[NDArray[np.bool_]]:

@@ -22,6 +22,10 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 IndexType = Literal["exact", "hnsw", "ivfpq"]
+FormatVersion = Literal[1, 2]
+
+# 1: an ids file without the column region, every row a whole picture. It is read, and no longer written.
+WRITTEN_FORMAT: FormatVersion = 2
 
 
 class _Record(BaseModel):
@@ -37,16 +41,18 @@ class StoredFile(_Record):
 
 
 class Segment(_Record):
-    """Vectors of one generation, and the pictures that have them.
+    """Vectors of one generation, and the pictures (or regions of pictures) that have them.
 
     Attributes:
         path: the generation that wrote it.
-        rows: number of pictures.
+        rows: how many vectors of pictures and regions.
         vectors: a FAISS index; its ids are row numbers.
-        ids: Arrow file with the columns image_id (int64), item_id, category and uri (strings).
-        vector_rows: int32, the row of ``vectors`` for each row of ``ids``, where pictures share vectors; without it row
-            ``i`` belongs to row ``i``.
-        tombstones: int64 image ids that earlier segments must no longer answer (replaced or gone); none in a base.
+        ids: Arrow file with the columns image_id (int64), region (int16; 0 is the whole picture), item_id, category and
+            uri (strings). A picture has several rows where several of its regions have vectors.
+        vector_rows: int32, the row of ``vectors`` for each row of ``ids``, where some are equal; without it row ``i``
+            belongs to row ``i``.
+        tombstones: int64 ids of pictures of which earlier segments must no longer answer anything (replaced or gone);
+            none in a base.
     """
 
     path: str
@@ -64,7 +70,7 @@ class Segment(_Record):
 
 
 class Counts(_Record):
-    """``live`` pictures are found by searches: base rows without tombstones, and live delta rows."""
+    """In vectors: ``live`` are found by searches; ``tombstones`` are those of base and deltas that are hidden."""
 
     live: int
     base: int
@@ -82,7 +88,7 @@ class Manifest(_Record):
         parent: the generation that was current when this one was published; rollback goes there.
     """
 
-    format_version: Literal[1] = 1
+    format_version: FormatVersion = WRITTEN_FORMAT
     name: str
     path: str
     kind: Literal["full", "delta"]

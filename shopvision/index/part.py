@@ -1,18 +1,22 @@
-"""One FAISS index with the pictures its rows belong to: a base, or all deltas together."""
+"""One FAISS index with the pictures its rows belong to: a base, or all deltas together.
+
+What is said here of a picture holds for each region of one: every row of an ids file counts by itself.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.index.build import storage_of
+from shopvision.index.build import stored_vectors
 from shopvision.index.distinct import VectorRows
-from shopvision.index.filtered_search import RowFilter, Rows, Scores, nearest_rows
-from shopvision.index.ids import category_codes, in_category
+from shopvision.index.filtered_search import FEW_ALLOWED, RowFilter, Rows, Scores, nearest_of, nearest_rows
+from shopvision.index.ids import Ids, PictureRows, category_codes, image_ids, in_category
 
-KEPT_FILTERS = 16  # categories whose filters are kept: one byte per picture each
+KEPT_FILTERS = 16  # categories whose filters are kept: one byte per row each
 
 Mask = NDArray[np.bool_]
 
@@ -25,11 +29,10 @@ class Owners:
         starts: where those of row ``i`` begin, shape (rows + 1,).
     """
 
-    def __init__(self, vector_rows: VectorRows, allowed: Mask, rows: int) -> None:
-        numbers = np.flatnonzero(allowed)
-        mine = vector_rows[numbers]
-        self.pictures = numbers[np.argsort(mine, kind="stable")]
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(mine, minlength=rows))])
+    def __init__(self, numbers: Rows, row_of: NDArray[np.signedinteger], rows: int) -> None:
+        """``row_of``: of each of the pictures ``numbers`` its row, of so many ``rows``."""
+        self.pictures = numbers[np.argsort(row_of, kind="stable")]
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=rows))])
 
     def spread(self, scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
         """From rows, best first, to their pictures: at most ``k`` for each query, -1 where there are fewer."""
@@ -70,17 +73,46 @@ class Part:
         self._codes, self._categories = category_codes(ids)
         self._filters: dict[str | None, tuple[RowFilter, Owners | None]] = {}
 
-    def nearest(self, vectors: Scores, k: int, category: str | None) -> tuple[Scores, Rows]:
-        """Scores and numbers of up to ``k`` live pictures in ``category``, best first; -1 where there are fewer."""
-        only, owners = self._filter(category)
+    def nearest(self, vectors: Scores, k: int, category: str | None, wanted: Ids | None = None) -> tuple[Scores, Rows]:
+        """Scores and numbers of up to ``k`` live pictures in ``category``, best first; -1 where there are fewer.
+
+        ``wanted``: ids of the pictures that alone may be answered; where they are few, each is looked at.
+        """
+        if wanted is None:
+            only, owners = self._filter(category)
+        else:
+            numbers = self._among(wanted, category)
+            if len(numbers) <= FEW_ALLOWED:
+                return self._nearest_of(numbers, vectors, k)
+            allowed = np.zeros(len(self.live), np.bool_)
+            allowed[numbers] = True
+            only, owners = self._filter_of(allowed)
         scores, rows = nearest_rows(self._index, self._effort, vectors, k, only)
         return (scores, rows) if owners is None else owners.spread(scores, rows, k)
+
+    def _nearest_of(self, numbers: Rows, vectors: Scores, k: int) -> tuple[Scores, Rows]:
+        if self._vector_rows is None:
+            scores, places = nearest_of(self._index, vectors, k, numbers)
+            return scores, numbers[places]
+        distinct, row_of = np.unique(self._vector_rows[numbers], return_inverse=True)
+        return Owners(numbers, row_of, len(distinct)).spread(*nearest_of(self._index, vectors, k, distinct), k)
 
     def vectors(self, pictures: Rows) -> Scores:
         """The stored vectors of some pictures, float32, shape (pictures, d)."""
         rows = pictures if self._vector_rows is None else self._vector_rows[pictures]
-        found: Scores = storage_of(self._index).reconstruct_batch(np.asarray(rows, np.int64))
-        return found
+        return stored_vectors(self._index, rows)
+
+    @cached_property
+    def _picture_rows(self) -> PictureRows:
+        """Made when it is first asked for: 24 bytes a row that most readers never need."""
+        return PictureRows(image_ids(self.ids))
+
+    def _among(self, wanted: Ids, category: str | None) -> Rows:
+        numbers = self._picture_rows.find(wanted)
+        numbers = numbers[self.live[numbers]]
+        if category is not None:
+            numbers = numbers[in_category(self._categories, category)[self._codes[numbers]]]
+        return numbers
 
     def _filter(self, category: str | None) -> tuple[RowFilter, Owners | None]:
         made = self._filters.get(category)
@@ -94,7 +126,11 @@ class Part:
         allowed = self.live
         if category is not None and len(self._codes):
             allowed = allowed & in_category(self._categories, category)[self._codes]
+        return self._filter_of(allowed)
+
+    def _filter_of(self, allowed: Mask) -> tuple[RowFilter, Owners | None]:
         if self._vector_rows is None:
             return RowFilter.of(allowed), None
-        owners = Owners(self._vector_rows, allowed, self._index.ntotal)
+        numbers = np.flatnonzero(allowed)
+        owners = Owners(numbers, self._vector_rows[numbers], self._index.ntotal)
         return RowFilter.of(owners.starts[1:] > owners.starts[:-1]), owners

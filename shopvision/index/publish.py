@@ -56,7 +56,7 @@ class PublishReport:
     Attributes:
         path: the new generation; ``None`` where nothing had changed.
         kind: full, delta or unchanged.
-        counts: live, base, delta and tombstones of the generation that is current now.
+        counts: live, base, delta and tombstones, in vectors, of the generation that is current now.
         bytes_uploaded: everything this publication sent to the store.
         seconds: from taking the lock to the end.
     """

@@ -14,6 +14,7 @@ from shopvision.errors import JobError, ShopvisionError, UserError
 from shopvision.index.cache import FileCache
 from shopvision.index.current import read_current, read_manifest
 from shopvision.index.generation import Generation, Hit
+from shopvision.index.ids import Ids
 from shopvision.storage import ObjectMissing, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,13 @@ class IndexReader:
             return due
 
     def search(
-        self, vectors: NDArray[float32], k: int, category: str | None = None, *, soft: bool = True
+        self,
+        vectors: NDArray[float32],
+        k: int,
+        category: str | None = None,
+        *,
+        soft: bool = True,
+        pictures: Ids | None = None,
     ) -> list[list[Hit]]:
         """``Generation.search`` of the generation that serves now."""
-        return self.generation().search(vectors, k, category, soft=soft)
+        return self.generation().search(vectors, k, category, soft=soft, pictures=pictures)

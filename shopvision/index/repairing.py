@@ -45,7 +45,7 @@ def repair(name: str, store: ObjectStore | None = None) -> str:
             with connect() as connection:
                 generation_rows.mark_current(connection, name, manifest.path)
             log.warning("index repaired", index=name, generation=manifest.path, reason=wrong)
-            return f"{wrong} Now {manifest.path} is current: {manifest.counts.live} pictures of {manifest.model}."
+            return f"{wrong} Now {manifest.path} is current: {manifest.counts.live} vectors of {manifest.model}."
     raise JobError(
         f"{wrong} No published generation of index {name!r} is whole: delete {store.url}/{current_key(name)} and run a "
         "refresh_embeddings job."

@@ -17,24 +17,24 @@ from shopvision.index.ids import IdRow, Ids, IdsWriter
 from shopvision.index.tables import Embedding
 
 BATCH_ROWS = 5_000
-_Row = Row[int, str, str | None, str, bytes]
+_Row = Row[int, int, str, str | None, str, bytes]
 _Batches = Generator[Sequence[_Row], None, None]
 LOOKUP_IDS = 20_000  # picture ids asked for in one query
 
 
 def count_vectors(connection: Connection, model_version_id: int) -> int:
-    """How many pictures have a vector of this model version (an index-only scan)."""
+    """How many vectors of pictures or their regions this model version has (an index-only scan)."""
     query = select(func.count()).select_from(Embedding).where(Embedding.model_version_id == model_version_id)
     return connection.scalar(query) or 0
 
 
-def _rows(model_version_id: int) -> Select[int, str, str | None, str, bytes]:
+def _rows(model_version_id: int) -> Select[int, int, str, str | None, str, bytes]:
     return (
-        select(Embedding.image_id, ItemImage.item_id, Item.category, ItemImage.uri, Embedding.vector)
+        select(Embedding.image_id, Embedding.region, ItemImage.item_id, Item.category, ItemImage.uri, Embedding.vector)
         .join(ItemImage, ItemImage.image_id == Embedding.image_id)
         .join(Item, Item.item_id == ItemImage.item_id)
         .where(Embedding.model_version_id == model_version_id)
-        .order_by(Embedding.image_id)
+        .order_by(Embedding.image_id, Embedding.region)
     )
 
 
@@ -60,7 +60,8 @@ def spool(
 
     Args:
         dimension: what the vectors must have; ``None`` takes the first one's.
-        wanted: picture ids, ascending; by default every picture with a vector. Those without one are passed over.
+        wanted: picture ids, ascending; by default every picture with a vector. Those without one are passed over, of
+            the others every vector is taken.
 
     Returns:
         fp16 array of shape (rows, dimension), mapped from ``folder/vectors.f16``.
@@ -81,7 +82,7 @@ def spool(
                         f"{dimension}: embed it again (refresh with scope 'all')."
                     )
                 file.write(row.vector)
-            ids.write(IdRow(row.image_id, row.item_id, row.category, row.uri) for row in batch)
+            ids.write(IdRow(row.image_id, row.region, row.item_id, row.category, row.uri) for row in batch)
             rows += len(batch)
     if dimension is None:
         raise JobError("There are no vectors of this model to index: run `refresh_embeddings` first.")

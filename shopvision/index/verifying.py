@@ -23,6 +23,7 @@ class VerifyReport:
     """What ``verify`` found; the index is sound where ``problems`` is empty.
 
     Attributes:
+        live, in_postgres: numbers of vectors.
         pending: pictures that changed since and wait for the next publication.
     """
 
@@ -61,7 +62,7 @@ def verify(name: str, store: ObjectStore | None = None) -> VerifyReport:
     if path != manifest.path:
         problems.append(f"current is {manifest.path}, the database says {path}: the next publication mends it.")
     if pending == 0 and in_postgres != manifest.counts.live:
-        problems.append(f"the index holds {manifest.counts.live} pictures, Postgres {in_postgres}: compact the index.")
+        problems.append(f"the index holds {manifest.counts.live} vectors, Postgres {in_postgres}: compact the index.")
     return VerifyReport(
         path=manifest.path, model=manifest.model, files=len(manifest.files) + 1,
         bytes=sum(file.bytes for file in manifest.files), live=manifest.counts.live, in_postgres=in_postgres,

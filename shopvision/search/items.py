@@ -37,15 +37,17 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class FoundItem:
-    """One item, with the picture of it that is nearest to the query.
+    """One item, with the picture of it, or the region of a picture, that is nearest to the query.
 
     Attributes:
-        score: cosine similarity of that picture.
+        region: which of the picture's regions it is; 0 for the whole.
+        score: its cosine similarity.
         in_category: whether it lies in the category asked for; true where none was.
     """
 
     item_id: str
     image_id: int
+    region: int
     uri: str
     category: str | None
     score: float

@@ -27,7 +27,7 @@ def list_(name: NameOption = None, as_json: JsonFlag = False) -> None:
     from shopvision.index.generation_rows import list_generations
 
     rows = list_generations(_name(name))
-    columns = ("generation", "model", "state", "kind", "pictures", "recall", "MB")
+    columns = ("generation", "model", "state", "kind", "vectors", "recall", "MB")
     emit(
         [asdict(row) for row in rows],
         as_json,
@@ -56,8 +56,8 @@ def verify(name: NameOption = None, as_json: JsonFlag = False) -> None:
         asdict(report),
         as_json,
         lambda: (
-            f"{report.path}\n{report.live} pictures of {report.model}, {report.files} files, "
-            f"{report.bytes / 1e6:.2f} MB; Postgres {report.in_postgres}, {report.pending} changes pending."
+            f"{report.path}\n{report.live} vectors of {report.model}, {report.files} files, "
+            f"{report.bytes / 1e6:.2f} MB; Postgres {report.in_postgres}, {report.pending} pictures changed since."
         ),
     )
     if report.problems:

@@ -28,12 +28,12 @@ def clustered(count: int, dimension: int, seed: int = 0, clusters: int | None = 
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def make_model(name: str = "toy", tag: str = "1") -> Any:
+def make_model(name: str = "toy", tag: str = "1", kind: str = "image_encoder") -> Any:
     """A row of ``model_versions``; has what ``publish`` asks of a reference."""
     with connect() as connection:
         identity = connection.scalar(
             insert(ModelVersion)
-            .values(name=name, tag=tag, card={"kind": "image_encoder"})
+            .values(name=name, tag=tag, card={"kind": kind})
             .returning(ModelVersion.model_version_id)
         )
     return SimpleNamespace(model_version_id=identity, name=name, tag=tag, spec=f"{name}:{tag}")

@@ -117,7 +117,7 @@ def test_verify_finds_damage_and_drift(store: ObjectStore) -> None:
     assert (verify("shop", store).problems, verify("shop", store).pending) == ([], 1)
     with connect() as connection:
         connection.execute(text("DELETE FROM index_changes"))
-    assert "holds 60 pictures, Postgres 59" in verify("shop", store).problems[0]
+    assert "holds 60 vectors, Postgres 59" in verify("shop", store).problems[0]
     [base] = [found.key for found in store.list("indexes/shop/generations/") if found.key.endswith("base.faiss")]
     store.put(base, b"x" + store.get(base)[1:])
     assert f"{base} is damaged" in verify("shop", store).problems[0]
@@ -176,7 +176,7 @@ def test_a_damaged_current_is_repaired(store: ObjectStore, reader: IndexReader) 
         assert read_current(store, "catalogue")[0].generation == second.path
         assert verify("catalogue", store).problems == []
     store.put(f"{second.path}/base.faiss", b"damaged")
-    assert f"Now {first.path} is current: 60 pictures of toy:1." in repair("catalogue", store)
+    assert f"Now {first.path} is current: 60 vectors of toy:1." in repair("catalogue", store)
     assert [row.path for row in list_generations("catalogue") if row.is_current] == [first.path]
     assert publish("catalogue", shop.model, store).kind == "full"
     for found in list(store.list("indexes/")):

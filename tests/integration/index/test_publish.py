@@ -218,7 +218,7 @@ def test_low_recall_is_refused(store: ObjectStore, monkeypatch: pytest.MonkeyPat
 def test_counts_must_equal_postgres(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = toy()
     monkeypatch.setattr(drafts, "count_vectors", lambda connection, model: 301)
-    with pytest.raises(GenerationRefused, match="holds 300 pictures, Postgres 301"):
+    with pytest.raises(GenerationRefused, match="holds 300 vectors, Postgres 301"):
         publish("shop", shop.model, store)
 
 
@@ -256,10 +256,16 @@ def test_one_model_feeds_one_index(store: ObjectStore) -> None:
         publish("second", shop.model, store)
 
 
+def walk_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default a query is compared with each of few rows."""
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    monkeypatch.setattr(filtered_search, "FEW_ALLOWED", 0)
+
+
 def test_hnsw_and_ivfpq_generations_answer_like_exact_search(
     store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)  # few rows are compared with each by default
+    walk_always(monkeypatch)
     shop = toy(1500, 8)
     rare = list(range(0, 1500, 150))  # scattered over the whole space: walking a graph finds few of them
     with connect() as connection:
@@ -302,7 +308,7 @@ def test_a_placeholder_of_many_items_is_indexed_once(
     store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(drafts, "choose_type", lambda rows: kind)
-    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    walk_always(monkeypatch)
     shop = toy(1500, 16)
     share_vector(shop, range(100, 400))
     report = publish("shop", shop.model, store)
@@ -346,7 +352,7 @@ def test_a_category_far_from_the_query_is_found(
 ) -> None:
     """A graph leads to what is near; what a filter allows may lie elsewhere."""
     monkeypatch.setattr(drafts, "choose_type", lambda rows: "hnsw")
-    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    walk_always(monkeypatch)
     count = 5 * 400
     shop = toy(count, 16)
     random = np.random.default_rng(1)
@@ -376,7 +382,7 @@ def test_hidden_rows_do_not_make_answers_short(
 ) -> None:
     """Tombstones are a filter too: a whole region may be gone."""
     monkeypatch.setattr(drafts, "choose_type", lambda rows: "hnsw")
-    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
+    walk_always(monkeypatch)
     monkeypatch.setattr(drafts, "COMPACT_RATIO", 1)
     shop = toy(1_000, 16)
     centres = np.eye(5, 16, dtype=np.float32)[np.arange(1_000) % 5]

@@ -10,11 +10,13 @@ import pytest
 from shopvision.errors import JobError
 from shopvision.index import build
 from shopvision.index.build import available_memory, choose_type, exact_index, memory_needed, require_memory
+from shopvision.index.filtered_search import nearest_of
 from shopvision.index.gate import GenerationRefused, require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import (
     FEW_ROWS,
     IdRow,
     IdsWriter,
+    PictureRows,
     category_codes,
     image_ids,
     in_category,
@@ -47,7 +49,7 @@ def test_a_category_covers_what_lies_below_it_and_nothing_that_merely_begins_ali
 
 
 def test_ids_survive_the_file(tmp_path: Path) -> None:
-    rows = [IdRow(7, "sku-1", "Ströme/Bücher", "s3://b/ä.jpg"), IdRow(9, "sku-2", None, "file:///x")]
+    rows = [IdRow(7, 3, "sku-1", "Ströme/Bücher", "s3://b/ä.jpg"), IdRow(9, 0, "sku-2", None, "file:///x")]
     with IdsWriter(tmp_path / "ids.arrow") as writer:
         writer.write(rows[:1])
         writer.write(rows[1:])
@@ -62,6 +64,29 @@ def test_an_ids_file_may_be_empty(tmp_path: Path) -> None:
     with IdsWriter(tmp_path / "ids.arrow"):
         pass
     assert read_ids(tmp_path / "ids.arrow").num_rows == 0
+
+
+@pytest.mark.parametrize("ids", [[1, 1, 4, 9, 9, 9], [9, 4, 1, 9, 1, 9], [4], []])
+def test_the_rows_of_pictures_are_found(ids: list[int]) -> None:
+    rows = PictureRows(np.array(ids, np.int64))
+    for wanted in ([], [1], [4, 9], [0, 1, 2, 4, 5, 9, 10], [10, 11]):
+        expected = [row for picture in wanted for row, own in enumerate(ids) if own == picture]
+        assert rows.find(np.array(wanted, np.int64)).tolist() == expected
+
+
+def test_few_rows_are_compared_as_all_are() -> None:
+    vectors = unit_vectors(300)
+    index = exact_index(8)
+    index.add(vectors.astype(np.float32))
+    queries = np.random.default_rng(2).standard_normal((5, 8), np.float32)
+    rows = np.arange(7, 300, 11)
+    right = np.sort(queries.astype(np.float64) @ vectors[rows].astype(np.float64).T)[:, ::-1]
+    for k in (1, 10, len(rows), 1000):
+        scores, places = nearest_of(index, queries, k, rows)
+        np.testing.assert_allclose(scores, right[:, :k], atol=1e-5)
+        found = vectors[rows[places]].astype(np.float64)
+        np.testing.assert_allclose(np.einsum("qd,qkd->qk", queries, found), scores, atol=1e-5)
+    assert [part.shape for part in nearest_of(index, queries, 10, rows[:0])] == [(5, 0), (5, 0)]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +113,7 @@ def unit_vectors(rows: int, dimension: int = 8) -> np.ndarray:
 
 def test_the_gate_counts_and_measures_lengths() -> None:
     require_count(3, 3)
-    with pytest.raises(GenerationRefused, match=r"holds 3 pictures, Postgres 4"):
+    with pytest.raises(GenerationRefused, match=r"holds 3 vectors, Postgres 4"):
         require_count(3, 4)
     vectors = unit_vectors(50)
     require_sound_vectors(vectors)
@@ -125,7 +150,7 @@ def test_rows_of_the_index_that_belong_to_other_pictures_are_noticed() -> None:
 def test_few_rows_and_many_are_looked_up_alike(tmp_path: Path) -> None:
     """Few go one by one, many batch by batch: each in the order asked for, repeated ones too."""
     rows = [
-        IdRow(number, f"item-{number % 50}", f"c/{number % 7}" if number % 3 else None, f"u{number}")
+        IdRow(number, 0, f"item-{number % 50}", f"c/{number % 7}" if number % 3 else None, f"u{number}")
         for number in range(900)
     ]
     with IdsWriter(tmp_path / "ids") as writer:
