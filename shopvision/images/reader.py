@@ -148,11 +148,14 @@ class PictureReader(Generic[T]):
             fetched = changed
         regions = request.regions or ()
         with decoding(fetched.data, target=self.target, regions=regions, limits=self.door.limits) as decoded:
-            if request.regions is None:
-                parts: tuple[T | ItemError, ...] = (self.prepare(decoded),)
-            else:
-                parts = tuple(self._part(decoded, box) for box in regions)
+            parts = self.parts(request, fetched.sha256, decoded)
         return ReadPicture(request.key, fetched.sha256, fetched.fingerprint, parts)
+
+    def parts(self, request: PictureRequest, sha256: bytes, decoded: Decoded) -> tuple[T | ItemError, ...]:  # noqa: ARG002 - for those who make different things of different bytes
+        """What is made of a picture: of the whole, or of each region that was asked for. Called in threads."""
+        if request.regions is None:
+            return (self.prepare(decoded),)
+        return tuple(self._part(decoded, box) for box in request.regions)
 
     def _part(self, decoded: Decoded, box: Box) -> T | ItemError:
         try:

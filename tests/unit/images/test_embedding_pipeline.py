@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from shopvision.errors import ItemError, JobError, TransientError
-from shopvision.images import pipeline as module
+from shopvision.images import task_reading
 from shopvision.images.outcome import Embedded, Failed, ImageTask, Outcome, Touched, Unchanged
 from shopvision.images.pipeline import EmbeddingPipeline
 from shopvision.images.preprocessing import Preprocessing
@@ -171,7 +171,7 @@ def test_waiting_pictures_are_bounded() -> None:
 
 
 def test_slow_sources_do_not_keep_the_consumer_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(task_reading, "PATIENCE_SECONDS", 0.05)
     door = Door({"red": png((9, 0, 0))}, delay=0.2)
     lists = list(
         EmbeddingPipeline(MeanColour(), door, threads=1, batch_size=100).stream([ImageTask(1, "1"), ImageTask(2, "2")])
