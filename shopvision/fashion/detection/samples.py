@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ KEPT = 1.5
 # A box that an edge leaves less of, in pixels of the canvas, is no garment to learn from any more.
 LEAST_SIDE = 4.0
 GREY = 128
+# Sides of a canvas are multiples of it: of the strides of networks.
+CANVAS_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +116,20 @@ class SampleReader:
 
 
 class Augmentation:
-    """A picture on a square canvas: enlarged or made smaller, cut, mirrored, in other light. Boxes go along.
+    """A picture on a canvas: mirrored, enlarged or made smaller, cut, in other light. Boxes go along.
 
     What lies outside of the canvas is cut off; boxes of which nothing is left go, with their labels. Draws from torch's
     generator.
     """
 
-    def __init__(self, side: int, scale: tuple[float, float]) -> None:
-        """``side`` of the canvas in pixels; ``scale`` of the picture against one that just fits."""
+    def __init__(self, canvas: tuple[int, int], scale: tuple[float, float]) -> None:
+        """``canvas``: (height, width) in pixels; ``scale`` of the picture against one that just fits."""
         self._change = v2.Compose(
             [
                 v2.RandomHorizontalFlip(0.5),
-                v2.ScaleJitter((side, side), scale_range=scale, antialias=True),
-                v2.RandomCrop(side, pad_if_needed=True, fill=GREY),
-                v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03),
+                _Scaled(canvas, scale),
+                v2.RandomCrop(canvas, pad_if_needed=True, fill=GREY),
+                v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25),
                 v2.ClampBoundingBoxes(),
                 v2.SanitizeBoundingBoxes(min_size=LEAST_SIDE),
             ]
@@ -141,6 +143,37 @@ class Augmentation:
         return Sample(
             changed["image"].as_subclass(Tensor), changed["boxes"].as_subclass(Tensor).float(), changed["labels"]
         )
+
+
+class _Scaled(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Keeps proportions: ``scale`` is against a picture that just fits the canvas, upright or not."""
+
+    def __init__(self, canvas: tuple[int, int], scale: tuple[float, float]) -> None:
+        super().__init__()
+        self._canvas, self._range = canvas, scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = flat_inputs[0].shape[-2:]
+        low, high = self._range
+        factor = min(self._canvas[0] / height, self._canvas[1] / width) * (low + float(torch.rand(1)) * (high - low))
+        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(v2.functional.resize, inpt, antialias=True, **params)
+
+
+def canvas_for(pictures: Sequence[LabelledPicture], longest_side: int) -> tuple[int, int]:
+    """(height, width) in whole strides of a canvas for pictures of any proportions: those of the one in the middle.
+
+    On a square one, photos taken upright would be a third of grey, which takes as long as picture does.
+    """
+    slim = float(np.median([picture.size[0] / picture.size[1] for picture in pictures]))
+    height, width = longest_side * min(1.0, 1 / slim), longest_side * min(1.0, slim)
+    return _whole_strides(height), _whole_strides(width)
+
+
+def _whole_strides(side: float) -> int:
+    return max(1, round(side / CANVAS_STEP)) * CANVAS_STEP
 
 
 @dataclass(frozen=True, slots=True)

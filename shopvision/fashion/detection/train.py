@@ -129,7 +129,10 @@ def _start(config: DetectorConfig, classes: tuple[str, ...]) -> _Start:
         channels=model.channels,
         head_convs=model.head_convs,
     )
-    return _Start(PyramidNetwork(arguments, image.network), image.card.source, f"backbone {image.card.licence}")
+    network = PyramidNetwork(arguments, image.network)
+    if model.frozen_stride:
+        network.freeze(model.frozen_stride)
+    return _Start(network, image.card.source, f"backbone {image.card.licence}")
 
 
 def _readable(

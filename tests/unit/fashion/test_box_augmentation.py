@@ -10,7 +10,7 @@ import torch
 
 from shopvision.errors import JobError, UserError
 from shopvision.fashion.detection.coco import read_boxes
-from shopvision.fashion.detection.samples import Augmentation, Sample, SampleReader
+from shopvision.fashion.detection.samples import Augmentation, Sample, SampleReader, canvas_for
 from shopvision.fashion.detection.splits import cut
 from shopvision.images import PictureDoor
 from shopvision.settings import get_settings
@@ -48,7 +48,7 @@ def test_labels_stay_with_their_boxes(tmp_path: Path) -> None:
     data = read_boxes(world(tmp_path))
     with door(tmp_path) as opened:
         samples = SampleReader(opened, (96, 96)).read(data.pictures)
-    change = Augmentation(96, (0.5, 2.5))
+    change = Augmentation((96, 96), (0.5, 2.5))
     torch.manual_seed(0)
     counts = []
     for sample in samples * 4:
@@ -68,13 +68,39 @@ def test_changes_are_drawn_from_the_seed(tmp_path: Path) -> None:
     data = read_boxes(world(tmp_path, 2))
     with door(tmp_path) as opened:
         (sample, _) = SampleReader(opened, (96, 96)).read(data.pictures)
-    change, results = Augmentation(96, (0.5, 2.0)), []
+    change, results = Augmentation((96, 96), (0.5, 2.0)), []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
         results.append(change(sample))
     assert torch.equal(results[0].pixels, results[1].pixels)
     assert torch.equal(results[0].boxes, results[1].boxes)
     assert not torch.equal(results[0].pixels, results[2].pixels)
+
+
+def test_a_picture_just_fits_its_canvas(tmp_path: Path) -> None:
+    """200 x 100 on a canvas 32 wide and 64 high: 32 x 16 of it are picture, wherever they lie; the rest is grey."""
+    data = read_boxes(write(tmp_path, coco({"bbox": [0, 0, 200, 100]}, size=(200, 100))))
+    with door(tmp_path) as opened:
+        (sample, _) = SampleReader(opened, (96, 96)).read(data.pictures)
+    torch.manual_seed(0)
+    changed = Augmentation((64, 32), (1.0, 1.0))(sample)
+    left, top, right, bottom = changed.boxes[0].tolist()
+    assert (left, right, bottom - top) == (0, 32, 16)
+    is_grey = changed.pixels.amax(0) - changed.pixels.amin(0) < 3  # whatever its light; the box is red
+    assert is_grey[: int(top)].all()
+    assert is_grey[int(bottom) :].all()
+    assert not is_grey[int(top) : int(bottom)].any()
+
+
+def test_the_canvas_has_the_proportions_of_most_pictures(tmp_path: Path) -> None:
+    for size, canvas in (
+        ((341, 512), (320, 224)),
+        ((512, 341), (224, 320)),
+        ((90, 90), (320, 320)),
+        ((9, 900), (320, 32)),
+    ):
+        data = read_boxes(write(tmp_path, coco({"bbox": [0, 0, 5, 5]}, size=size)))
+        assert canvas_for(data.pictures, 320) == canvas
 
 
 def test_a_picture_of_another_size_than_its_file_says_is_refused(tmp_path: Path) -> None:

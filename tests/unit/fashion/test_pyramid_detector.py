@@ -163,3 +163,17 @@ def test_out_of_memory_halves_the_batches_of_each_shape_and_is_remembered(monkey
     most = 0
     with pytest.raises(JobError, match="Not enough memory on cpu for one picture"):
         detector.detect(prepared, EVERYTHING)
+
+
+def test_frozen_layers_keep_their_weights() -> None:
+    """Up to the last map of a stride, in the order in which a picture meets the layers, and no further."""
+    network = tiny()
+    network.freeze(8)
+    learning = [name for name, weight in network.fcos.backbone.body.named_parameters() if weight.requires_grad]
+    resting = [name for name, weight in network.fcos.backbone.body.named_parameters() if not weight.requires_grad]
+    assert {name.split(".")[1] for name in resting if "blocks" in name} == {"0", "1", "2"}
+    assert {name.split(".")[1] for name in learning if "blocks" in name} == {"3", "4"}
+    assert "conv_stem.weight" in resting
+    assert all(weight.requires_grad for weight in network.fcos.head.parameters())
+    with pytest.raises(UserError, match="has no map of the stride 3 to freeze it up to"):
+        network.freeze(3)
