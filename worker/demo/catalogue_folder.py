@@ -33,7 +33,7 @@ def import_folder(guide: Guide, folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}. Give --catalogue a folder with items.jsonl and its pictures.")
     allow_image_root(get_settings(), folder)
-    found = next(filter(Path.is_file, (folder / f"{stem}{suffix}" for stem in TABLES for suffix in SUFFIXES)), None)
+    found = items_table(folder)
     if found is not None and found.name != "products.csv":
         with open_source(str(found)) as source:
             report = Importer(items_kind(PictureRoot.parse(str(folder))), source).run()
@@ -52,6 +52,11 @@ def import_folder(guide: Guide, folder: Path) -> None:
     )
     for error in report.errors[:REFUSED_SHOWN]:
         guide.say(f"  line {error.line}: {error.message}")
+
+
+def items_table(folder: Path) -> Path | None:
+    """The table of items in a folder, under one of the names that are known."""
+    return next(filter(Path.is_file, (folder / f"{stem}{suffix}" for stem in TABLES for suffix in SUFFIXES)), None)
 
 
 def _one_item_per_picture(folder: Path) -> Iterator[dict[str, Any]]:

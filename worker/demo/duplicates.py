@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from shopvision.errors import UserError
 
 if TYPE_CHECKING:
     from worker.demo.guide import Guide
@@ -39,15 +38,12 @@ def list_again(guide: Guide, home: Path) -> list[str]:
     ).run()
     guide.say(f"listed {len(records)} items again under other titles, with cut pictures")
     guide.say(f"training a matcher on other listings of {len(chosen.learnt)} other items ...")
-    with tempfile.TemporaryDirectory() as scratch, guide.training(Path(scratch, "run")) as run:
-        files = write_pairs(chosen.learnt, Path(scratch))
-        report = train_matcher(matcher_config(*files, asian=has_asian_titles()), run)
-        if report is None:
-            raise UserError("The demo trains in one process: start it without torchrun.")
-        spec = models.import_model(f"local-dir:{report.folder}").spec
+    with tempfile.TemporaryDirectory() as scratch:
+        config = matcher_config(*write_pairs(chosen.learnt, Path(scratch)), asian=has_asian_titles())
+        ref, _ = guide.learn(partial(train_matcher, config))
     for role in ("pair_scorer", "pair_blocker"):  # its vectors find candidates as well
-        models.activate(role, spec, force=True)
-    guide.say(f"{spec} scores pairs now")
+        models.activate(role, ref.spec, force=True)
+    guide.say(f"{ref.spec} scores pairs now")
     return [record["item_id"] for record in records]
 
 

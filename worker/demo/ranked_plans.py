@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shopvision.errors import UserError
 from worker.demo.catalogue_folder import SUFFIXES
 from worker.demo.guide import NEIGHBOURS, SHOWN
 
@@ -37,15 +36,11 @@ def train_ranker(guide: Guide, folder: Path) -> bool:
         guide.say(f"no plans to rank: {folder} has no plans.jsonl, and fewer than {FEWEST_PLANS} categories")
         return False
     guide.say(f"training a ranker on {count} plans, with frozen encoders ...")
-    with tempfile.TemporaryDirectory() as scratch, guide.training(Path(scratch, "run")) as run:
-        report = train_clik(ranker_config(count), run)
-        if report is None:
-            raise UserError("The demo trains in one process: start it without torchrun.")
-        spec = models.import_model(f"local-dir:{report.folder}").spec
-    models.activate("plan_ranker", spec, force=True)  # a demonstration shows what little data give
+    ref, _ = guide.learn(partial(train_clik, ranker_config(count)))
+    models.activate("plan_ranker", ref.spec, force=True)  # a demonstration shows what little data give
     if plans:  # what a ranker is for: each plan may now choose from all that stands beside its category too
         _import(plans, lambda plan: plan.candidates)
-    guide.say(f"{spec} ranks plans now")
+    guide.say(f"{ref.spec} ranks plans now")
     return True
 
 
