@@ -129,10 +129,10 @@ def _start(config: DetectorConfig, classes: tuple[str, ...]) -> _Start:
         channels=model.channels,
         head_convs=model.head_convs,
     )
-    network = PyramidNetwork(arguments, image.network)
+    pyramid = PyramidNetwork(arguments, image.network)
     if model.frozen_stride:
-        network.freeze(model.frozen_stride)
-    return _Start(network, image.card.source, f"backbone {image.card.licence}")
+        pyramid.freeze(model.frozen_stride)
+    return _Start(pyramid, image.card.source, f"backbone {image.card.licence}")
 
 
 def _readable(
