@@ -11,10 +11,17 @@ from shopvision.models.kinds import ImportScheme, ModelKind, Precision
 
 if TYPE_CHECKING:
     from shopvision.encoders.image_encoder import ImageEncoder
+    from shopvision.models.card import ModelCard
+
+
+def _from_transformers(source: str, folder: Path) -> ModelCard:
+    from shopvision.encoders.published_encoder import import_encoder
+
+    return import_encoder(source, folder)
 
 
 class ImageEncoderKind(ModelKind):
-    """Pictures to vectors, by a timm network."""
+    """Pictures to vectors, by a network of timm or transformers."""
 
     name = KIND
     roles = ("catalogue_encoder",)
@@ -25,7 +32,11 @@ class ImageEncoderKind(ModelKind):
             "hf-hub", "ORG/NAME[@REVISION]", "a model saved by timm, on the Hugging Face hub", image_sources.from_hub
         ),
         ImportScheme("local-dir", "DIR", "a folder saved by timm, or a whole model version", image_sources.from_folder),
-    )
+        ImportScheme(
+            "encoder", "SOURCE", "a Swin or ViT of transformers with a projection: local-dir:DIR or hf-hub:ORG/NAME",
+            _from_transformers,
+        ),
+    )  # fmt: skip
 
     def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ImageEncoder:
         """See ``ModelKind``."""

@@ -18,7 +18,7 @@ ImagePooling = Literal["mean", "cls", "pooler"]
 MODEL_TYPES = ("swin", "vit")
 # Where the weights lay, who wrote them, and what a classifier told apart says nothing about the network.
 _NOT_THE_NETWORK = {
-    "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "torch_dtype",
+    "architectures", "dtype", "id2label", "label2id", "model_type", "problem_type", "torch_dtype",
     "transformers_version",
 }  # fmt: skip
 
@@ -89,6 +89,6 @@ def build_transformers_images(architecture: Architecture) -> TransformersImages:
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Of a configuration of transformers what says how the network is built, as JSON."""
-    kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK and name != "model_type"}
+    kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK and name[0] != "_"}
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain

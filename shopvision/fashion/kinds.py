@@ -26,6 +26,12 @@ def _from_transformers(source: str, folder: Path) -> ModelCard:
     return import_detector(source, folder)
 
 
+def _from_published(file: str, folder: Path, *, labels: str | None = None) -> ModelCard:
+    from shopvision.fashion.thumbnails.published_classifier import import_classifier
+
+    return import_classifier(file, folder, labels=labels)
+
+
 class FashionDetectorKind(ModelKind):
     """Which garments are in a picture, and where."""
 
@@ -57,6 +63,12 @@ class ThumbnailClassifierKind(ModelKind):
 
     name = CLASSIFIER_KIND
     roles = (CLASSIFIER_KIND,)
+    schemes = (
+        ImportScheme(
+            "classifier", "FILE", "a published thumbnail classifier (ViT), a file of PyTorch", _from_published,
+            {"labels": "its classes in their order, with commas between, where they are others than the published"},
+        ),
+    )  # fmt: skip
 
     def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ThumbnailClassifier:
         """See ``ModelKind``."""

@@ -14,6 +14,8 @@ from shopvision.images.decoding import Decoded, PictureLimits, decoding
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 # In crops. Beyond, only what the crop keeps is resized: 20,000 x 1 pixels would otherwise become 5,120,000 x 256.
 LARGEST_RESIZED = 16
 

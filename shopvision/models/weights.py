@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from shopvision.errors import JobError
+from shopvision.errors import JobError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +50,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise JobError(f"{path} cannot be read as safetensors ({error}): copy it anew.") from None
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` wrote: tensors and plain values, never code.
+
+    Raises:
+        UserError: no such file, or it is none of these.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"{path} cannot be read as a checkpoint of plain tensors: {reason}.") from None
+
+
+def read_torch_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a plain state dictionary that ``torch.save`` wrote.
+
+    Raises:
+        UserError: see ``read_torch_file``, or something else is in it.
+    """
+    from torch import Tensor
+
+    state = read_torch_file(path)
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{path} holds more than the tensors of a network by name: save its state_dict() alone.")
+    return dict(state)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

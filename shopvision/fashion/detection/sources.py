@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from shopvision.encoders.model_place import ModelPlace, parse_place
 from shopvision.encoders.quiet_transformers import quiet_transformers
 from shopvision.errors import UserError
 from shopvision.fashion.detection.card import save_detector
@@ -29,9 +30,9 @@ def import_detector(source: str, folder: Path) -> ModelCard:
     Raises:
         UserError: unknown source, unreachable hub, another kind of model, or weights that do not fill the detector.
     """
-    place, revision, said, name = _parsed(source)
-    network = fetch_network(place, revision, said)
-    return save_detector(folder, network, name=as_folder_name(name), source=f"detector:{said}")
+    place = parse_place(source, "Detector")
+    network = fetch_network(place)
+    return save_detector(folder, network, name=as_folder_name(place.name), source=f"detector:{place.said}")
 
 
 def fetch_base(source: str, classes: Sequence[str]) -> TransformersNetwork:
@@ -40,33 +41,14 @@ def fetch_base(source: str, classes: Sequence[str]) -> TransformersNetwork:
     Raises:
         UserError: see ``import_detector``.
     """
-    place, revision, said, _ = _parsed(source)
-    return fetch_network(place, revision, said, classes=classes)
+    return fetch_network(parse_place(source, "Detector"), classes=classes)
 
 
-def _parsed(source: str) -> tuple[str, str | None, str, str]:
-    """Folder or repository, revision, the source as it is told to others, and a name."""
-    scheme, _, rest = source.partition(":")
-    if scheme == "local-dir" and rest:
-        path = Path(rest).expanduser().resolve()
-        if not (path / "config.json").is_file():
-            raise UserError(f"{path} holds no config.json: name the folder of a transformers model.")
-        return str(path), None, f"local-dir:{path.name}", path.name
-    if scheme == "hf-hub" and rest:
-        place, _, revision = rest.partition("@")
-        return place, revision or None, source, place.rpartition("/")[2]
-    raise UserError(f"Detector source '{source}' is unknown: use local-dir:DIR or hf-hub:ORG/NAME.")
-
-
-def fetch_network(
-    place: str, revision: str | None, source: str, *, classes: Sequence[str] | None = None
-) -> TransformersNetwork:
+def fetch_network(place: ModelPlace, *, classes: Sequence[str] | None = None) -> TransformersNetwork:
     """The detector in a folder or on the hub: filled completely, and its weights used completely.
 
     Args:
-        place: a folder, or ``ORG/NAME``.
-        revision: of the hub.
-        source: names it in messages.
+        place: where it lies.
         classes: other ones than its own; weights that do not fit their number are drawn at random.
 
     Raises:
@@ -75,18 +57,21 @@ def fetch_network(
     import transformers
 
     library: Any = transformers  # unannotated there
-    where: dict[str, Any] = {"revision": revision, "local_files_only": Path(place).is_dir()}
+    source = place.said
+    if place.is_folder and not Path(place.place, "config.json").is_file():
+        raise UserError(f"{place.place} holds no config.json: name the folder of a transformers model.")
+    where: dict[str, Any] = {"revision": place.revision, "local_files_only": place.is_folder}
     try:
         with quiet_transformers():
-            values, _ = library.PretrainedConfig.get_config_dict(place, **where)
+            values, _ = library.PretrainedConfig.get_config_dict(place.place, **where)
             config = make_config(values, source)
             if classes is not None and (names := dict(enumerate(classes))) != config.id2label:
                 config.id2label, config.label2id = names, {name: number for number, name in names.items()}
             processor = library.AutoImageProcessor.from_pretrained(
-                place, config=config, trust_remote_code=False, **where
+                place.place, config=config, trust_remote_code=False, **where
             )
             network, info = library.AutoModelForObjectDetection.from_pretrained(
-                place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+                place.place, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
                 trust_remote_code=False, **where,
             )  # fmt: skip
     except pickle.UnpicklingError:

@@ -8,24 +8,21 @@ so want it so.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from shopvision.encoders.text_sources import fetch_text
 from shopvision.errors import UserError
-from shopvision.images.preprocessing import Preprocessing
+from shopvision.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from shopvision.models.card import Architecture, ModelCard
-from shopvision.models.weights import load_strictly
+from shopvision.models.weights import load_strictly, read_torch_file
 from shopvision.selection.clik.card import ClikArguments, build_clik, save_clik
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the revision e6b17c0 in the names of master.
 _MASTER_NAMES = {"enc_context": "txt_encoder", "enc_instance": "img_encoder", "inst_queue": "memory_bank"}
 # Written by transformers of that time; the numbers 0, 1, 2, ...
@@ -74,13 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: no such file, or it is no CLIK checkpoint.
     """
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"{path} cannot be read as a checkpoint of plain tensors: {reason}.") from None
+    state = read_torch_file(path)
     stored = state.get("model") if isinstance(state, Mapping) else None
     if not isinstance(stored, Mapping) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
         raise UserError(f"{path} is no CLIK checkpoint: it has no tensors under 'model'.")

@@ -69,7 +69,9 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
         "pair_blocker": ("pair_scorer",),
         "plan_ranker": ("plan_ranker",),
     }
-    assert list(all_schemes()) == ["wheel", "timm", "hf-hub", "local-dir", "detector", "item-encoder", "clik"]
+    assert list(all_schemes()) == [
+        "wheel", "timm", "hf-hub", "local-dir", "encoder", "detector", "classifier", "item-encoder", "clik",
+    ]  # fmt: skip
     with pytest.raises(
         UserError, match="There is no kind of model 'oracle', only composed_encoder, fashion_detector, image_e"
     ):
