@@ -135,12 +135,12 @@ def storage_of(index: Any) -> Any:
 
 
 def stored_vectors(index: Any, rows: NDArray[np.signedinteger]) -> NDArray[np.float32]:
-    """The vectors of some rows, shape (rows, d), straight from where the index holds them in half precision."""
+    """The vectors of some rows, shape (rows, d), from where the index holds them in half precision."""
     storage = storage_of(index)
     if len(rows) == 0:
         return np.empty((0, storage.d), np.float32)
-    codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).view("<f2")
-    found: NDArray[np.float32] = codes.reshape(-1, storage.d)[rows].astype(np.float32)
+    codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).reshape(-1, storage.code_size)
+    found: NDArray[np.float32] = storage.sa_decode(codes[rows])
     return found
 
 

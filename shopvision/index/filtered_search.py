@@ -24,9 +24,16 @@ Rows = NDArray[np.int64]
 SLACK = 2  # neighbours asked for, per one expected to hold enough allowed rows if the filter knew nothing of places
 # Comparing with so many rows in sequence costs what one more step of a walk does (measured, 128 dimensions).
 ROWS_PER_STEP = 150
-# Up to so many are taken one by one: of a million rows, a scan asks for each whether it is allowed, which takes longer.
-FEW_ALLOWED = 4_096
 QUERIES_AT_ONCE = 1_024
+
+
+def are_few(count: int, rows: int, dimension: int) -> bool:
+    """Whether so many allowed ones of all ``rows`` are compared sooner one by one than by a scan.
+
+    To take a row by itself costs, for each dimension, what it costs a scan to pass over one that is not allowed
+    (measured, 128 and 1280 dimensions).
+    """
+    return count * dimension <= rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class RowFilter:
         allowed: bool, shape (rows,).
         count: how many are.
         selector: the same for FAISS; ``None`` where all are.
-        few: the allowed rows, ascending, where some are not and those that are number at most ``FEW_ALLOWED``.
+        few: the allowed rows, ascending, where they are to be taken one by one.
     """
 
     allowed: NDArray[np.bool_]
@@ -46,12 +53,12 @@ class RowFilter:
     few: Rows | None
 
     @classmethod
-    def of(cls, allowed: NDArray[np.bool_]) -> RowFilter:
-        """A filter that allows what ``allowed`` says."""
+    def of(cls, allowed: NDArray[np.bool_], dimension: int) -> RowFilter:
+        """A filter that allows what ``allowed`` says, of vectors of so many dimensions."""
         count = int(allowed.sum())
         hides = count < len(allowed)
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")) if hides else None
-        few = np.flatnonzero(allowed) if hides and count <= FEW_ALLOWED else None
+        few = np.flatnonzero(allowed) if hides and are_few(count, len(allowed), dimension) else None
         return cls(allowed, count, selector, few)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shopvision.index.build import stored_vectors
 from shopvision.index.distinct import VectorRows
-from shopvision.index.filtered_search import FEW_ALLOWED, RowFilter, Rows, Scores, nearest_of, nearest_rows
+from shopvision.index.filtered_search import RowFilter, Rows, Scores, are_few, nearest_of, nearest_rows
 from shopvision.index.ids import Ids, PictureRows, category_codes, image_ids, in_category
 
 KEPT_FILTERS = 16  # categories whose filters are kept: one byte per row each
@@ -82,7 +82,7 @@ class Part:
             only, owners = self._filter(category)
         else:
             numbers = self._among(wanted, category)
-            if len(numbers) <= FEW_ALLOWED:
+            if are_few(len(numbers), self._index.ntotal, self._index.d):
                 return self._nearest_of(numbers, vectors, k)
             allowed = np.zeros(len(self.live), np.bool_)
             allowed[numbers] = True
@@ -130,7 +130,7 @@ class Part:
 
     def _filter_of(self, allowed: Mask) -> tuple[RowFilter, Owners | None]:
         if self._vector_rows is None:
-            return RowFilter.of(allowed), None
+            return RowFilter.of(allowed, self._index.d), None
         numbers = np.flatnonzero(allowed)
         owners = Owners(numbers, self._vector_rows[numbers], self._index.ntotal)
-        return RowFilter.of(owners.starts[1:] > owners.starts[:-1]), owners
+        return RowFilter.of(owners.starts[1:] > owners.starts[:-1], self._index.d), owners

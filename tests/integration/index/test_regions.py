@@ -116,14 +116,10 @@ def test_a_statement_that_moves_items_notes_each_picture_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivfpq"])
-@pytest.mark.parametrize("few", [True, False])
 def test_only_given_pictures_are_answered(
-    store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch, kind: str, *, few: bool
+    store: ObjectStore, reader: IndexReader, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(drafts, "choose_type", lambda rows: kind)
-    if not few:
-        for module in (filtered_search, part):
-            monkeypatch.setattr(module, "FEW_ALLOWED", 0)
     shop = Garments()
     publish("shop", shop.model, store)
     remove_items([31])
@@ -136,16 +132,19 @@ def test_only_given_pictures_are_answered(
     there = [1, 2, 30, 32, 33, 34, 35, 90]
     tops = [number for number in there if number % 5 in (0, 1)]  # Men/Tops and what lies below it
     assert tops == [1, 30, 35, 90]
-    for query in (shop.vector(77, 1), shop.vectors[swapped].astype(np.float32)):
-        assert found(reader, query, 7, pictures=wanted) == shop.nearest(query, 7, there)
-        assert found(reader, query, 100, pictures=wanted) == shop.nearest(query, 100, there)
-        inside = shop.nearest(query, 100, tops)
-        hard = found(reader, query, 100, category="Men/Tops", soft=False, pictures=wanted)
-        assert hard == inside
-        others = [key for key in shop.nearest(query, 100, there) if key not in inside]
-        assert found(reader, query, 100, category="Men/Tops", pictures=wanted) == inside + others
-        assert found(reader, query, 5, pictures=np.empty(0, np.int64)) == []
-        assert found(reader, query, 5, pictures=wanted[-1:]) == []
+    for one_by_one in (True, False):
+        for module in (filtered_search, part):
+            monkeypatch.setattr(module, "are_few", lambda *_, answer=one_by_one: answer)
+        for query in (shop.vector(77, 1), shop.vectors[swapped].astype(np.float32)):
+            assert found(reader, query, 7, pictures=wanted) == shop.nearest(query, 7, there)
+            assert found(reader, query, 100, pictures=wanted) == shop.nearest(query, 100, there)
+            inside = shop.nearest(query, 100, tops)
+            hard = found(reader, query, 100, category="Men/Tops", soft=False, pictures=wanted)
+            assert hard == inside
+            others = [key for key in shop.nearest(query, 100, there) if key not in inside]
+            assert found(reader, query, 100, category="Men/Tops", pictures=wanted) == inside + others
+            assert found(reader, query, 5, pictures=np.empty(0, np.int64)) == []
+            assert found(reader, query, 5, pictures=wanted[-1:]) == []
     near = reader.generation().nearest(shop.vectors[:4].astype(np.float32), 3, pictures=wanted)
     assert near.scores.shape == (4, 3)
 
