@@ -72,7 +72,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
             skipped=report.unchanged,
             failures=[ItemFailed(str(failed.image_id), failed.code, failed.message) for failed in report.failed],
             remaining=[str(image_id) for image_id in report.remaining],
-            counters={"embedded": report.embedded},
+            counters={"embedded": report.embedded} | report.counters,
             write=report.write,
             model_seconds=report.model_seconds,
             model_items=report.embedded,

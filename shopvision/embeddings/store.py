@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, LargeBinary, Text, and_, b
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from shopvision.catalogue.tables import ItemImage
-from shopvision.database import copy_upsert
+from shopvision.database import among, copy_upsert
 from shopvision.images.outcome import Embedded, ImageTask, Outcome, Touched
 from shopvision.index.tables import Embedding
 
@@ -18,7 +18,7 @@ _COLUMNS = (
     ("source_fingerprint", "text"), ("vector", "bytea"), ("embedded_at", "timestamptz"),
 )  # fmt: skip
 _KEY = ("model_version_id", "image_id", "region")
-_WHOLE = 0
+WHOLE = 0  # the region that is the whole picture
 
 
 def select_tasks(connection: Connection, model_version_id: int, image_ids: Sequence[int]) -> list[ImageTask]:
@@ -63,26 +63,39 @@ def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iter
             embedded[outcome.image_id] = outcome
         elif isinstance(outcome, Touched):
             touched.append(outcome)
-    if touched:
-        _write_fingerprints(connection, model_version_id, touched)
+    write_fingerprints(connection, model_version_id, touched)
     if not embedded:
         return 0
-    # The lock keeps these pictures in place until the commit; the order keeps two writers from waiting for each other.
-    existing = connection.scalars(
+    now = datetime.now(UTC)
+    rows = (
+        (model_version_id, one.image_id, WHOLE, one.sha256, one.fingerprint, one.vector, now)
+        for one in (embedded[image_id] for image_id in lock_pictures(connection, list(embedded)))
+    )
+    return upsert_vectors(connection, rows)
+
+
+def lock_pictures(connection: Connection, image_ids: Sequence[int]) -> Sequence[int]:
+    """Keep pictures in place until the commit; returns those that there are, rising.
+
+    The order keeps two writers from waiting for each other.
+    """
+    return connection.scalars(
         select(ItemImage.image_id)
-        .where(ItemImage.image_id == func.any(bindparam("ids", list(embedded), ARRAY(BigInteger))))
+        .where(among(ItemImage.image_id, image_ids))
         .order_by(ItemImage.image_id)
         .with_for_update(read=True, key_share=True)
     ).all()
-    now = datetime.now(UTC)
-    rows = (
-        (model_version_id, one.image_id, _WHOLE, one.sha256, one.fingerprint, one.vector, now)
-        for one in (embedded[image_id] for image_id in existing)
-    )
+
+
+def upsert_vectors(connection: Connection, rows: Iterable[tuple[int, int, int, bytes, str, bytes, datetime]]) -> int:
+    """Write rows of ``embeddings``, in the order of its columns; returns how many there were."""
     return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=_KEY)  # type: ignore[arg-type] # declared as FromClause
 
 
-def _write_fingerprints(connection: Connection, model_version_id: int, touched: Sequence[Touched]) -> None:
+def write_fingerprints(connection: Connection, model_version_id: int, touched: Sequence[Touched]) -> None:
+    """Store the new marks of pictures whose bytes are the known ones."""
+    if not touched:
+        return
     pairs = sorted((one.image_id, one.fingerprint) for one in touched)
     news = (
         func.unnest(

@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
-from shopvision.embeddings.job import embed_images, resolve_model
+from shopvision.embeddings.job import resolve_model
+from shopvision.embeddings.refresh import embed_images
 from shopvision.index.tables import Embedding
 from tests.conftest import Run
 from worker.stack.prepare import prepare

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from shopvision.encoders.image_networks import KIND as ENCODER_KIND
 from shopvision.errors import UserError
+from shopvision.fashion.composition.arguments import DETECTOR_FOLDER, CompositionArguments
 from shopvision.fashion.composition.categories import require_classes
 from shopvision.fashion.composition.policy import CropPolicy
-from shopvision.fashion.composition.routing import Routes
 from shopvision.fashion.detection.card import load_network
 from shopvision.fashion.kinds import COMPOSED_KIND
 from shopvision.fashion.kinds import KIND as DETECTOR_KIND
@@ -19,33 +17,7 @@ from shopvision.models.card import Architecture, ModelCard, as_folder_name
 from shopvision.models.version_folder import FileWriter, member_folder, read_card, write_version
 
 FAMILY = "detector_and_encoder"
-DETECTOR_FOLDER = "detector"
 ENCODER_FOLDER = "encoder"
-
-
-class CompositionArguments(BaseModel):
-    """What a composed encoder is made of, stored in ``architecture.arguments`` of its card.
-
-    Attributes:
-        detector: ``name:tag`` of the detector.
-        encoder: of the encoder for whatever has none of its own.
-        by_class: class -> of the encoder for it.
-        policy: what of a picture gets a vector.
-        classes: category path -> class of the detector.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    detector: str
-    encoder: str
-    by_class: dict[str, str] = {}
-    policy: CropPolicy = CropPolicy()
-    classes: dict[str, str] = {}
-
-    @property
-    def routes(self) -> Routes:
-        """Which labels have an encoder of their own, in the order of their names."""
-        return Routes(tuple(sorted(self.by_class)))
 
 
 def class_folder(label: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from shopvision.images import Box
 
 Lab: TypeAlias = tuple[float, float, float]
@@ -36,3 +38,9 @@ def size_of(found: Sequence[FoundRegion]) -> tuple[int, int]:
     """(width, height) of the picture in which this was found."""
     box = found[WHOLE].box
     return round(box[2]), round(box[3])
+
+
+def single_box(values: Sequence[float]) -> Box:
+    """A box in single precision, as it is stored: equal where it comes from the detector and from the table."""
+    left, top, right, bottom = np.array(values, np.float32).tolist()
+    return left, top, right, bottom

@@ -10,10 +10,9 @@ import numpy as np
 
 from shopvision.encoders.image_encoder import ImageEncoder, load_image_encoder
 from shopvision.errors import UserError
+from shopvision.fashion.composition.arguments import DETECTOR_FOLDER, CompositionArguments
 from shopvision.fashion.composition.card import (
-    DETECTOR_FOLDER,
     ENCODER_FOLDER,
-    CompositionArguments,
     class_folder,
     require_same_input,
 )

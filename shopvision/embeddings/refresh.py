@@ -1,0 +1,179 @@
+"""Embedding some pictures with a model version: whole ones with an image encoder, garments with a composed one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from shopvision.database import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shopvision.embeddings.composition import Composition
+    from shopvision.embeddings.region_tasks import RegionOutcome, VectorKey
+    from shopvision.fashion.composition.found import FoundRegion
+    from shopvision.images import PictureDoor
+    from shopvision.images.outcome import Failed
+    from shopvision.models import ModelVersionRef
+
+    Write = Callable[[Connection, Sequence[RegionOutcome]], int]
+
+
+@dataclass
+class RefreshReport:
+    """What one chunk came to. ``write`` stores it; the caller decides in which transaction.
+
+    Attributes:
+        embedded: pictures with new vectors.
+        unchanged: pictures that were left as they are.
+        model_seconds: that networks took.
+        counters: numbers that are summed over a job.
+        failed: pictures without a vector, and why.
+        remaining: pictures that were not looked at, because somebody asked to stop.
+        outcomes: what is to be written.
+    """
+
+    _write: Write
+    embedded: int = 0
+    unchanged: int = 0
+    model_seconds: float = 0.0
+    counters: dict[str, int] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
+    remaining: list[int] = field(default_factory=list)
+    outcomes: list[RegionOutcome] = field(default_factory=list)
+
+    def write(self, connection: Connection) -> None:
+        """Upsert the vectors, and what was found in the pictures."""
+        self._write(connection, self.outcomes)
+
+    def take(self, outcomes: Iterable[RegionOutcome]) -> None:
+        """Count outcomes, and keep them to be written."""
+        from shopvision.embeddings.region_tasks import EmbeddedRegions
+        from shopvision.images.outcome import Embedded, Failed
+
+        for outcome in outcomes:
+            self.outcomes.append(outcome)
+            if isinstance(outcome, Failed):
+                self.failed.append(outcome)
+            elif isinstance(outcome, Embedded | EmbeddedRegions):
+                self.embedded += 1
+            else:
+                self.unchanged += 1
+
+
+def embed_images(
+    ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool, should_stop: Callable[[], bool]
+) -> RefreshReport:
+    """Look at some pictures and embed those that changed. No database connection is held meanwhile.
+
+    A picture with the bytes of one that was embedded before, in any chunk or job, gets its vector, and what a detector
+    found in it before is not looked for again.
+
+    Args:
+        ref: the model version.
+        image_ids: pictures to look at; those that left the catalogue since are dropped without a word.
+        everything: embed unchanged ones too, and anew.
+        should_stop: asked after every batch.
+    """
+    from shopvision.embeddings.composition import composition_of
+    from shopvision.images import PictureDoor
+    from shopvision.settings import get_settings
+
+    composition = composition_of(ref)
+    with PictureDoor(get_settings()) as door:
+        way = (
+            _whole_pictures(ref, door, image_ids, everything=everything)
+            if composition is None
+            else _garments(ref, composition, door, image_ids, everything=everything)
+        )
+        report = RefreshReport(way.write)
+        waiting = {task.image_id for task in way.tasks}
+        for batch in way.pipeline.stream(way.tasks):
+            report.take(batch)
+            waiting.difference_update(outcome.image_id for outcome in batch)
+            if should_stop():
+                break
+    report.model_seconds = way.pipeline.model_seconds
+    report.counters = way.count(report.outcomes)
+    report.remaining = sorted(waiting)
+    return report
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How pictures are looked at.
+
+    Attributes:
+        tasks: what to look at.
+        pipeline: how.
+        write: stores outcomes.
+        count: what is told of them beside.
+    """
+
+    tasks: Sequence[Any]
+    pipeline: Any
+    write: Write
+    count: Callable[[Sequence[RegionOutcome]], dict[str, int]] = lambda _: {}
+
+
+def _whole_pictures(ref: ModelVersionRef, door: PictureDoor, image_ids: Sequence[int], *, everything: bool) -> _Way:
+    from shopvision import models
+    from shopvision.embeddings.store import select_tasks, vectors_of_bytes, write_outcomes
+    from shopvision.images.outcome import ImageTask
+    from shopvision.images.pipeline import EmbeddingPipeline
+
+    version = ref.model_version_id
+    with connect() as connection:
+        tasks = select_tasks(connection, version, image_ids)
+    if everything:
+        tasks = [ImageTask(task.image_id, task.uri, None, None) for task in tasks]
+
+    def known_vectors(sha256s: Sequence[bytes]) -> dict[bytes, bytes]:
+        if everything:
+            return {}
+        with connect() as connection:
+            return vectors_of_bytes(connection, version, sha256s)
+
+    def write(connection: Connection, outcomes: Sequence[Any]) -> int:
+        return write_outcomes(connection, version, outcomes)
+
+    return _Way(tasks, EmbeddingPipeline(models.load(ref.spec), door, known_vectors=known_vectors), write)
+
+
+def _garments(
+    ref: ModelVersionRef, composition: Composition, door: PictureDoor, image_ids: Sequence[int], *, everything: bool
+) -> _Way:
+    from shopvision import models
+    from shopvision.embeddings import region_store
+    from shopvision.embeddings.region_pipeline import RegionPipeline
+    from shopvision.embeddings.region_tasks import EmbeddedRegions
+
+    with connect() as connection:
+        tasks = region_store.select_region_tasks(connection, composition, image_ids, everything=everything)
+
+    def known_regions(sha256s: Sequence[bytes]) -> Mapping[bytes, tuple[FoundRegion, ...]]:
+        with connect() as connection:
+            return region_store.regions_of_bytes(connection, composition, sha256s)
+
+    def known_vectors(sha256s: Sequence[bytes]) -> Mapping[VectorKey, bytes]:
+        if everything:
+            return {}
+        with connect() as connection:
+            return region_store.vectors_of_regions(connection, composition, sha256s)
+
+    def write(connection: Connection, outcomes: Sequence[RegionOutcome]) -> int:
+        return region_store.write_region_outcomes(connection, composition, outcomes)
+
+    def count(outcomes: Sequence[RegionOutcome]) -> dict[str, int]:
+        return {
+            "regions": sum(len(one.vectors) for one in outcomes if isinstance(one, EmbeddedRegions)),
+            "detected": pipeline.detected,
+            "detector_seconds": round(pipeline.detector_seconds),
+        }
+
+    pipeline = RegionPipeline(models.load(ref.spec), door, known_regions=known_regions, known_vectors=known_vectors)
+    return _Way(tasks, pipeline, write, count)
