@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 import structlog
 from sqlalchemy import Connection, text
 
+from shopvision.catalogue.allowed_files import allowed_location
 from shopvision.catalogue.record_schema import MAX_ID_CHARACTERS
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.source_files import open_source
 from shopvision.database import connect
-from shopvision.errors import ItemError, UserError
-from shopvision.images.roots import allowed_image_roots
+from shopvision.errors import ItemError
 from shopvision.items.item import pair_key
 from shopvision.items.pair_files import LEFT_KEYS, RIGHT_KEYS
 from shopvision.items.record_parsing import record_id
@@ -142,29 +140,10 @@ def _failed_row(name: str) -> StagedRow:
 
 
 def _stage_file(connection: Connection, location: str, should_stop: ShouldStop) -> None:
-    with open_source(readable(location), own_exports=True) as source:
+    with open_source(allowed_location(location), own_exports=True) as source:
         records = until_stopped(source.records, should_stop, every=ROWS_AT_ONCE)
         requests.add_rows(connection, (_row(location, number, record) for number, record in records))
     connection.execute(text(_UNKNOWN), {"location": location})
-
-
-def readable(location: str) -> str:
-    """The location as ``open_source`` takes it.
-
-    Raises:
-        UserError: a local file outside the allowed folders, or another kind of address.
-    """
-    if location.startswith("s3://"):
-        return location
-    if location.startswith("file:///"):
-        location = os.fsdecode(unquote_to_bytes(location.removeprefix("file://")))
-    elif "://" in location:
-        raise UserError(f"{location}: give s3://bucket/key, file:///folder/file, or a path.")
-    # Whoever may send a job may not therefore read every file of the worker's machine.
-    path = os.path.realpath(location)
-    if not any(path == str(root) or path.startswith(f"{root}{os.sep}") for root in allowed_image_roots(get_settings())):
-        raise UserError(f"{location} is outside the allowed folders: add its folder to SHOPVISION_IMAGE_ROOTS.")
-    return path
 
 
 def _row(location: str, number: int, record: Mapping[str, Any] | RecordError) -> StagedRow:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from shopvision.catalogue.allowed_files import allowed_location
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.errors import UserError
 from shopvision.matching import requested_pairs
 from shopvision.matching.options import Thresholds
 from shopvision.matching.pinning import FirstStage, ScoringMethod, require_vectors, thresholds_of
-from shopvision.matching.requested_pairs import readable
 from shopvision.matching.requests import item_name, pair_name, parse_name, row_name
 from shopvision.models import ModelVersionRef
 from shopvision.models.card import Architecture, ModelCard
@@ -77,14 +77,18 @@ def test_files_below_the_allowed_folders(tmp_path: Path, set_environment: Callab
     (other / "pairs.csv").write_text("secret")
     (allowed / "link.csv").symlink_to(other / "pairs.csv")
     set_environment(SHOPVISION_IMAGE_ROOTS=str(allowed))
-    assert readable("s3://shop/pairs.csv") == "s3://shop/pairs.csv"
-    assert readable(f"{allowed}/a b.csv") == readable(f"file://{allowed}/a%20b.csv") == f"{allowed}/a b.csv"
+    assert allowed_location("s3://shop/pairs.csv") == "s3://shop/pairs.csv"
+    assert (
+        allowed_location(f"{allowed}/a b.csv")
+        == allowed_location(f"file://{allowed}/a%20b.csv")
+        == f"{allowed}/a b.csv"
+    )
     for path in (f"{other}/pairs.csv", f"{allowed}/link.csv", f"{allowed}/../allowed too/pairs.csv"):
         with pytest.raises(UserError, match="outside the allowed folders"):
-            readable(path)
+            allowed_location(path)
     for address in ("file://host/pairs.csv", "https://shop/pairs.csv", "ftp://shop/pairs.csv"):
         with pytest.raises(UserError, match="give s3://bucket/key"):
-            readable(address)
+            allowed_location(address)
 
 
 @pytest.mark.parametrize(
