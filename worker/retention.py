@@ -8,7 +8,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-ROOMS = ("worker.ledger", "shopvision.index", "shopvision.selection", "shopvision.matching")
+ROOMS = (
+    "worker.ledger", "shopvision.index", "shopvision.fashion.posts", "shopvision.selection", "shopvision.matching",
+)  # fmt: skip
 
 
 def prune() -> dict[str, int]:

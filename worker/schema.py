@@ -16,8 +16,8 @@ from shopvision.database.base import Base
 from shopvision.errors import UserError
 
 ROOMS_WITH_TABLES = (
-    "shopvision.catalogue", "shopvision.models", "shopvision.index", "shopvision.fashion", "shopvision.selection",
-    "shopvision.matching", "worker.ledger",
+    "shopvision.catalogue", "shopvision.models", "shopvision.index", "shopvision.fashion", "shopvision.fashion.posts",
+    "shopvision.selection", "shopvision.matching", "worker.ledger",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A lock by name that one process holds for a long transaction in which it does nothing else.
+"""A lock by name that one transaction holds.
 
 Of a transaction and not of a session: behind a pooler in transaction mode a session is anybody's.
 """
@@ -21,3 +21,8 @@ def hold(connection: Connection) -> None:
     A query would leave its snapshot behind, which keeps vacuum from its work and concurrent index builds waiting.
     """
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+
+def take_lock(connection: Connection, name: str) -> None:
+    """Take the lock until the transaction ends, waiting for it: for a short transaction that others come before."""
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

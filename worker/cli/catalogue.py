@@ -77,7 +77,7 @@ def import_items(
         as_json=as_json,
     )
     if root.folder is not None and not dry_run:
-        _make_readable(root.folder)
+        make_readable(root.folder)
     finish(report, as_json)
 
 
@@ -155,7 +155,7 @@ def _summary(report: ImportReport) -> Text:
     return Text("\n".join(lines))
 
 
-def _make_readable(folder: Path) -> None:
+def make_readable(folder: Path) -> None:
     """On a local stack the one who imports decides what workers may read; on servers the operator does, by settings."""
     from shopvision.images import allow_image_root, allowed_image_roots
     from shopvision.local_stack_env import ENVIRONMENT_FILE

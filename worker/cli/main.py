@@ -18,7 +18,9 @@ SHOWN_CHARACTERS = 80
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The batch system behind a shop's computer vision."
 )
-for group in ("jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate", "pairs"):
+for group in (
+    "jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate", "pairs", "posts",
+):  # fmt: skip
     app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
 for module in ("run", "demo"):
     importlib.import_module(f"worker.cli.{module}").register(app)
