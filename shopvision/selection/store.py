@@ -22,13 +22,24 @@ if TYPE_CHECKING:
 
 LARGEST_GROUP = 20_000  # candidates whose vectors are read at once: 5 MB at 128 dimensions
 
-# Joined to each candidate: the ranker's own vector, and what the catalogue's encoder has seen.
-_CANDIDATES = """
+# Joined to each picture: the ranker's own vector of it, and what the catalogue's encoder has seen. That may have vectors
+# of several regions, all from the same bytes: the first row of a picture tells. (Planned as an anti join.)
+_OWN = """
+    LEFT JOIN embeddings AS own
+        ON own.image_id = image.image_id AND own.model_version_id = :version AND own.region = 0
+    """
+_SEEN = """
+    JOIN embeddings AS seen ON seen.image_id = image.image_id
+        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+        AND NOT EXISTS (
+            SELECT FROM embeddings AS earlier
+            WHERE earlier.model_version_id = seen.model_version_id AND earlier.image_id = seen.image_id
+                AND earlier.region < seen.region)
+    """
+_CANDIDATES = f"""
     FROM plan_items AS member
     JOIN item_images AS image ON image.item_id = member.item_id AND (:all_pictures OR image.position = 0)
-    LEFT JOIN embeddings AS own ON own.image_id = image.image_id AND own.model_version_id = :version
-    LEFT JOIN embeddings AS seen ON seen.image_id = image.image_id
-        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+    {_OWN} LEFT {_SEEN}
     """
 _PICTURES = """string_agg(int8send(image.image_id) || coalesce(seen.image_sha256, own.image_sha256, '\\x00'::bytea),
                           ''::bytea ORDER BY image.image_id)"""
@@ -53,29 +64,26 @@ _STALE_PICTURES = f"""
     ORDER BY image.image_id
     """
 
-_STILL_STALE = """
-    SELECT image.image_id FROM item_images AS image
-    LEFT JOIN embeddings AS own ON own.image_id = image.image_id AND own.model_version_id = :version
-    LEFT JOIN embeddings AS seen ON seen.image_id = image.image_id
-        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+_STILL_STALE = f"""
+    SELECT image.image_id FROM item_images AS image {_OWN} LEFT {_SEEN}
     WHERE image.image_id = ANY(:image_ids) AND (own.image_id IS NULL OR own.image_sha256 <> seen.image_sha256)
-    """
+    """  # noqa: S608 - our own fragments
 
 # The lock keeps the pictures in place until the commit.
-_SHARE_VECTORS = """
+_SHARE_VECTORS = f"""
     INSERT INTO embeddings (model_version_id, image_id, image_sha256, source_fingerprint, vector)
     SELECT :version, seen.image_id, seen.image_sha256, seen.source_fingerprint, same.vector
     FROM (SELECT image_id FROM item_images WHERE image_id = ANY(:image_ids) ORDER BY image_id FOR KEY SHARE) AS image
-    JOIN embeddings AS seen ON seen.image_id = image.image_id
-        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
+    {_SEEN}
     CROSS JOIN LATERAL (
         SELECT vector FROM embeddings AS own
-        WHERE own.model_version_id = :version AND own.image_sha256 = seen.image_sha256 LIMIT 1) AS same
+        WHERE own.model_version_id = :version AND own.image_sha256 = seen.image_sha256 AND own.region = 0
+        LIMIT 1) AS same
     ORDER BY image.image_id
     ON CONFLICT (model_version_id, image_id, region) DO UPDATE SET
         image_sha256 = excluded.image_sha256, source_fingerprint = excluded.source_fingerprint,
         vector = excluded.vector, embedded_at = now()
-    """
+    """  # noqa: S608 - our own fragments
 
 # One statement, so that plan, candidates, vectors and the hash of them all are of one moment.
 _INPUTS = f"""

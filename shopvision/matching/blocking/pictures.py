@@ -38,7 +38,7 @@ _PICTURES = """
     SELECT image.item_id, seen.vector
     FROM item_images AS image JOIN embeddings AS seen ON seen.image_id = image.image_id
     WHERE seen.model_version_id = :version AND image.item_id = ANY(:ids) AND seen.image_sha256 <> ALL(:common)
-    ORDER BY image.item_id, image.image_id
+    ORDER BY image.item_id, image.image_id, seen.region
     """
 
 

@@ -29,8 +29,8 @@ from tests.integration.index.catalogue import make_model
 pytestmark = pytest.mark.usefixtures("database")
 
 PICTURE_COLUMNS = [
-    ("model_version_id", "int8"), ("image_id", "int8"), ("image_sha256", "bytea"), ("source_fingerprint", "text"),
-    ("vector", "bytea"),
+    ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
+    ("source_fingerprint", "text"), ("vector", "bytea"),
 ]  # fmt: skip
 
 
@@ -41,15 +41,16 @@ def add_item(item_id: str, title: str = "", category: str | None = None, **attri
         connection.execute(insert(ItemTable).values(**row))
 
 
-def add_pictures(model: Any, pictures: Sequence[tuple[str, bytes, Sequence[float]]]) -> None:
-    """Each: item, sha256, direction of its vector."""
+def add_pictures(model: Any, pictures: Sequence[tuple[Any, ...]]) -> None:
+    """Each: item, sha256, direction of its vector, and of further regions' where it has some."""
     with connect() as connection:
         rows = []
-        for number, (item_id, sha256, direction) in enumerate(pictures):
+        for number, (item_id, sha256, *directions) in enumerate(pictures):
             added = insert(ItemImage).values(item_id=item_id, position=number, uri=f"file:///{uuid.uuid4()}.jpg")
             image_id = connection.scalar(added.returning(ItemImage.image_id))
-            vector = np.asarray(direction, np.float32) / np.linalg.norm(direction)
-            rows.append((model.model_version_id, image_id, sha256, "mark", vector.astype("<f2").tobytes()))
+            for region, direction in enumerate(directions):
+                vector = (np.asarray(direction, np.float32) / np.linalg.norm(direction)).astype("<f2")
+                rows.append((model.model_version_id, image_id, region, sha256, "mark", vector.tobytes()))
         copy_rows(connection, "embeddings", PICTURE_COLUMNS, rows)
 
 
@@ -163,6 +164,23 @@ def test_near_pictures_come_from_the_published_index(encoder: Any, reader: Index
     assert ("a", "b") not in found(
         ["b"], BlockingOptions(rare_value_limit=2), index_reader=placeholder(reader, encoder)
     )
+
+
+def test_items_are_near_by_any_region_of_a_picture(encoder: Any, reader: IndexReader) -> None:
+    for item_id in ("a", "b", "far"):
+        add_item(item_id, category="Men")
+    add_pictures(
+        encoder,
+        [
+            ("a", b"1", [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0.1, 0]),
+            ("b", b"2", [0, 0, 1, 0], [0, 1, 0, 0.1], [0, 0, 1, 0.1]),
+            ("far", b"3", [-1, 0, 0, 0], [0, 0, 0, -1]),
+        ],
+    )
+    publish("shop", encoder, open_store())
+    nearest = BlockingOptions(neighbours=1)
+    assert found(["a"], nearest, index_reader=reader) == {("a", "b"): ("picture",)}
+    assert found(None, nearest, index_reader=reader) == {("a", "b"): ("picture",)}
 
 
 def placeholder(reader: IndexReader, encoder: Any) -> IndexReader:

@@ -115,18 +115,17 @@ class RankingShop:
             query = select(ItemImage.image_id).where(ItemImage.item_id == item_id, ItemImage.position == position)
             return int(connection.scalars(query).one())
 
-    def refreshed(self, item_id: str, sha256: bytes, version: str = "encoder") -> None:
-        """The catalogue's encoder has seen the item's leading picture."""
+    def refreshed(self, item_id: str, sha256: bytes, version: str = "encoder", regions: Sequence[int] = (0,)) -> None:
+        """The catalogue's encoder has seen the item's leading picture, and embedded some regions of it."""
         with connect() as connection:
             model = connection.scalars(select(ModelVersion.model_version_id).where(ModelVersion.name == version)).one()
             values = {"image_sha256": sha256, "source_fingerprint": "x", "vector": b"\0" * 6}
-            row = {"model_version_id": model, "image_id": self.image(item_id), **values}
+            image_id = self.image(item_id)
+            rows = [{"model_version_id": model, "image_id": image_id, "region": one, **values} for one in regions]
             connection.execute(
-                Embedding.__table__.delete().where(
-                    Embedding.image_id == row["image_id"], Embedding.model_version_id == model
-                )
+                Embedding.__table__.delete().where(Embedding.image_id == image_id, Embedding.model_version_id == model)
             )  # type: ignore[attr-defined]
-            connection.execute(insert(Embedding).values(row))
+            connection.execute(insert(Embedding), rows)
 
     def submit(self, **params: Any) -> uuid.UUID:
         with connect() as connection:

@@ -149,6 +149,22 @@ def test_equal_bytes_share_a_vector(shop: RankingShop) -> None:
     assert [item for _, item, _ in shop.ranking("p")] == ["a", "b", "c"]
 
 
+def test_a_picture_of_which_several_regions_were_embedded_is_one_candidate(shop: RankingShop) -> None:
+    for name, regions in (("a", (0, 1, 2)), ("b", (2, 3)), ("c", (0,))):
+        shop.add_item(name, RED)
+        shop.refreshed(name, hashlib.sha256((shop.folder / f"{name}-0.png").read_bytes()).digest(), regions=regions)
+    shop.add_plan("p", "red", "a", "b", "c")
+    job = shop.run()
+    assert (job.result["candidates"], job.counters["embedded"], job.counters["shared"]) == (3, 1, 2)
+    assert [item for _, item, _ in shop.ranking("p")] == ["a", "b", "c"]
+    assert shop.run().total == 0
+    scope = Scope(rank.resolve_ranker(None).model_version_id)
+    assert store.still_stale(scope, [shop.image("b")]) == []
+    shop.refreshed("b", b"another", regions=(2, 3))
+    assert store.still_stale(scope, [shop.image("b")]) == [shop.image("b")]
+    assert store.stale_pictures(scope, ["p"]) == {shop.image("b"): b"another"}
+
+
 def test_where_one_of_equal_pictures_cannot_be_read_the_other_is_embedded(shop: RankingShop) -> None:
     for name in ("a", "b"):
         shop.add_item(name, RED)
