@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shopvision.errors import UserError
+from worker.cli.compose import compose_
 from worker.cli.output import JsonFlag, emit, table
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
 
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
+app.command("compose")(compose_)
 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
 Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]
