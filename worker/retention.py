@@ -9,8 +9,13 @@ import structlog
 log = structlog.get_logger(__name__)
 
 ROOMS = (
-    "worker.ledger", "shopvision.index", "shopvision.fashion.posts", "shopvision.selection", "shopvision.matching",
-)  # fmt: skip
+    "worker.ledger",
+    "shopvision.index",
+    "shopvision.fashion.composition",
+    "shopvision.fashion.posts",
+    "shopvision.selection",
+    "shopvision.matching",
+)
 
 
 def prune() -> dict[str, int]:

@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select, text
 
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
+from shopvision.fashion.tables import PictureRegion
 from shopvision.index.tables import Embedding, IndexChange
 from shopvision.matching.prune import OLD_SCORES
 from shopvision.matching.tables import ItemVector, MatchingState, PairScore
@@ -102,6 +103,44 @@ def test_only_vectors_of_superseded_models_go(set_environment: Callable[..., Non
     with connect() as connection:
         assert set(connection.scalars(select(Embedding.model_version_id))) == {versions[0], versions[1], versions[3]}
         assert set(connection.scalars(select(IndexChange.model_version_id))) == {versions[0], versions[1], versions[3]}
+
+
+def test_regions_go_with_detectors_that_serve_nothing_alone_or_composed() -> None:
+    composed = {"kind": "composed_encoder", "architecture": {"arguments": {"detector": "d:within"}}}
+    with connect() as connection:
+        connection.execute(insert(Item).values(item_id="a", content_hash=b""))
+        image_id = connection.scalar(
+            insert(ItemImage).values(item_id="a", position=0, uri="file:///a").returning(ItemImage.image_id)
+        )
+        detectors = connection.scalars(
+            insert(ModelVersion).returning(ModelVersion.model_version_id, sort_by_parameter_order=True),
+            [
+                {"name": "d", "tag": tag, "card": {"kind": "fashion_detector"}}
+                for tag in ("active", "within", "forgotten", "young")
+            ],
+        ).all()
+        encoder = connection.scalar(
+            insert(ModelVersion).values(name="g", tag="1", card=composed).returning(ModelVersion.model_version_id)
+        )
+        connection.execute(
+            insert(ModelRole),
+            [
+                {"role": "fashion_detector", "model_version_id": detectors[0]},
+                {"role": "catalogue_encoder", "model_version_id": encoder},
+            ],
+        )
+        for version in detectors:
+            at = func.now() if version == detectors[3] else OLD
+            connection.execute(
+                insert(PictureRegion).values(
+                    detector_version_id=version, image_id=image_id, region=0, image_sha256=b"", box=[0, 0, 1, 1],
+                    found_at=at,
+                )
+            )  # fmt: skip
+    assert prune()["picture_regions"] == 1
+    with connect() as connection:
+        left = set(connection.scalars(select(PictureRegion.detector_version_id)))
+    assert left == {detectors[0], detectors[1], detectors[3]}
 
 
 def test_scores_and_vectors_of_superseded_pair_scorers_go_and_their_items_are_due_again() -> None:
