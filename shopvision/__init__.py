@@ -24,17 +24,27 @@ if TYPE_CHECKING:
     from shopvision.items.pair_table import PairTable
     from shopvision.matching.scoring.predict import BaseScorer, ScoredPair
     from shopvision.models import load as load_model
-    from shopvision.search import FoundItem, SearchResult, search_image, search_item
+    from shopvision.search import (
+        FoundItem,
+        Garment,
+        GarmentChoice,
+        ItemResult,
+        PhotoFailure,
+        PhotoResult,
+        SearchOptions,
+        VisualSearch,
+    )
     from shopvision.selection.clik.predict import PlanRanker, RankedPicture
     from shopvision.settings import Settings, get_settings
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BaseScorer", "FoundItem", "Hit", "ImageEncoder", "IndexReader", "Item", "ItemError", "JobError", "PairTable",
-    "PlanRanker", "RankedPicture", "ScoredPair", "SearchResult", "Settings", "ShopvisionError", "TransientError",
-    "UserError", "__version__", "connect", "delete_items", "delete_plans", "get_settings", "items_from_catalogue",
-    "load_model", "open_index", "read_items", "read_pairs", "search_image", "search_item", "upsert_items",
+    "BaseScorer", "FoundItem", "Garment", "GarmentChoice", "Hit", "ImageEncoder", "IndexReader", "Item",
+    "ItemError", "ItemResult", "JobError", "PairTable", "PhotoFailure", "PhotoResult", "PlanRanker",
+    "RankedPicture", "ScoredPair", "SearchOptions", "Settings", "ShopvisionError", "TransientError", "UserError",
+    "VisualSearch", "__version__", "connect", "delete_items", "delete_plans", "get_settings",
+    "items_from_catalogue", "load_model", "open_index", "read_items", "read_pairs", "upsert_items",
     "upsert_plans",
 ]  # fmt: skip
 
@@ -53,10 +63,13 @@ _HOMES = {
     "shopvision.items.pair_table": ("PairTable",),
     "shopvision.matching.scoring.predict": ("BaseScorer", "ScoredPair"),
     "shopvision.models": ("load_model",),
-    "shopvision.search": ("FoundItem", "SearchResult", "search_image", "search_item"),
+    "shopvision.search": (
+        "FoundItem", "Garment", "GarmentChoice", "ItemResult", "PhotoFailure", "PhotoResult", "SearchOptions",
+        "VisualSearch",
+    ),
     "shopvision.selection.clik.predict": ("PlanRanker", "RankedPicture"),
     "shopvision.settings": ("Settings", "get_settings"),
-}
+}  # fmt: skip
 _NAMES_AT_HOME = {"load_model": "load"}
 
 

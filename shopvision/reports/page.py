@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from shopvision.images import PictureDoor
@@ -13,7 +14,13 @@ from shopvision.settings import get_settings
 
 
 def render_page(
-    template: str, output: Path, uris: Mapping[int, str], door: PictureDoor | None = None, **context: Any
+    template: str,
+    output: Path,
+    uris: Mapping[int, str],
+    door: PictureDoor | None = None,
+    *,
+    made: Mapping[str, str] = MappingProxyType({}),
+    **context: Any,
 ) -> None:
     """Render ``template`` to ``output``; an existing page is replaced in one step.
 
@@ -23,6 +30,7 @@ def render_page(
         uris: addresses of the pictures that the page shows; the template finds small ones under the same keys in
             ``pictures``, but for those that cannot be read.
         door: that they come through; by default as the settings say.
+        made: pictures that are ``data:`` addresses already, under their keys.
         context: what else the template shows.
 
     Raises:
@@ -35,6 +43,7 @@ def render_page(
             pictures = read_thumbnails(uris, own)
     else:
         pictures = read_thumbnails(uris, door)
+    shown = {**{str(key): source for key, source in pictures.items()}, **made}
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -44,6 +53,6 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(pictures=pictures, **context)
+    html = environment.get_template(template).render(pictures=shown, **context)
     with replacing(output) as part:
         part.write_text(html, encoding="utf-8")

@@ -22,7 +22,7 @@ def read_thumbnails(uris: Mapping[int, str], door: PictureDoor) -> dict[int, str
 
     A picture that cannot be read is left out, and the page shows a blank.
     """
-    reader = PictureReader(door, _thumbnail, target=(SIDE_PIXELS, SIDE_PIXELS))
+    reader = PictureReader(door, thumbnail, target=(SIDE_PIXELS, SIDE_PIXELS))
     places = list(dict.fromkeys(uris.values()))
     found: dict[str, str] = {}
     try:
@@ -35,11 +35,13 @@ def read_thumbnails(uris: Mapping[int, str], door: PictureDoor) -> dict[int, str
     return {key: found[uri] for key, uri in uris.items() if uri in found}
 
 
-def _thumbnail(decoded: Decoded) -> str:
+def thumbnail(decoded: Decoded, side: int = SIDE_PIXELS) -> str:
+    """The ``data:`` address of a small copy, with at most ``side`` pixels a side."""
     from PIL import Image
 
-    picture = decoded.image
-    picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
+    scale = min(1.0, side / max(decoded.image.size))
+    size = max(1, round(decoded.image.width * scale)), max(1, round(decoded.image.height * scale))
+    picture = decoded.image.resize(size, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=2.0)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

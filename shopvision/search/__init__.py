@@ -1,5 +1,10 @@
-"""Finding items that look like a picture, or like another item."""
+"""Finding items that look like a photo's garments, or like another item."""
 
-from shopvision.search.items import CatalogueSearch, FoundItem, SearchResult, search_image, search_item
+from shopvision.search.options import GarmentChoice, SearchOptions
+from shopvision.search.results import FoundItem, Garment, ItemResult, PhotoFailure, PhotoResult
+from shopvision.search.visual import VisualSearch
 
-__all__ = ["CatalogueSearch", "FoundItem", "SearchResult", "search_image", "search_item"]
+__all__ = [
+    "FoundItem", "Garment", "GarmentChoice", "ItemResult", "PhotoFailure", "PhotoResult", "SearchOptions",
+    "VisualSearch",
+]  # fmt: skip

@@ -14,7 +14,8 @@ from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.reports import render_page
-from shopvision.search.items import search_item
+from shopvision.search.options import SearchOptions
+from shopvision.search.visual import VisualSearch
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ def find_neighbours(limit: int, k: int, on_progress: Callable[[int, int], None] 
     step = max(1, -(-len(items) // limit))
     chosen = list(items.values())[::step]
     rows = []
+    search, options = VisualSearch(), SearchOptions(k=k)
     for number, item in enumerate(chosen, start=1):
         try:
-            found = search_item(item.item_id, k)
+            found = search.by_item(item.item_id, options)
         except UserError:
             continue  # none of its pictures could be embedded, or the index does not have it yet
         finally:

@@ -176,7 +176,7 @@ def test_a_full_disk_under_the_cache(shop: Shop) -> None:
 
 
 def test_search_goes_on_while_the_store_is_slow(shop: Shop) -> None:
-    """``index search`` outlives single faults of every request."""
+    """``shopvision search`` outlives single faults of every request."""
     harmed: set[str] = set()
 
     def rule(method: str, path: str) -> str:
@@ -188,6 +188,6 @@ def test_search_goes_on_while_the_store_is_slow(shop: Shop) -> None:
     item = shop.some_items(1)[0]
     shutil.rmtree(shop.folder / "home" / "cache" / "index", ignore_errors=True)
     shop.proxy.rule = rule
-    found = shop.cli("index", "search", "--item", item, "-k", "3")
+    found = shop.cli("search", "--item", item, "-k", "3")
     assert len(found["items"]) == 3
     assert harmed

@@ -24,7 +24,7 @@ from shopvision.index.reader import IndexReader
 from shopvision.index.tables import Embedding
 from shopvision.models.serving import DEFAULT_ENCODER
 from shopvision.models.tables import ModelVersion
-from shopvision.search import SearchResult, search_item
+from shopvision.search import ItemResult, SearchOptions, VisualSearch
 from shopvision.settings import get_settings
 from shopvision.storage import open_store
 from tests.acceptance.shop import Shop, eventually
@@ -60,10 +60,10 @@ def served_ids(tmp_path: Path) -> set[int]:
     return {hit.image_id for hit in generation.search(query, 2000)[0]}
 
 
-def alike(item_id: str, k: int = 10) -> SearchResult:
+def alike(item_id: str, k: int = 10) -> ItemResult:
     """What the current generation answers; an open reader looks for another one once a second."""
     close_readers()
-    return search_item(item_id, k)
+    return VisualSearch().by_item(item_id, SearchOptions(k=k))
 
 
 @pytest.fixture

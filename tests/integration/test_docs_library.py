@@ -64,8 +64,12 @@ def test_the_page_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (names["known"]["B-1"].title, names["pairs"].labels.tolist()) == ("Linen shirt, white", [1])
     assert names["vectors"].shape == (2, names["encoder"].dimension)
     assert names["found"].verdict in {"same", "different", "review"}
-    assert [item.item_id for item in names["result"].items] == ["B-1", "B-2"]
+    assert [item.item_id for item in names["result"].garments[0].items] == ["B-1", "B-2"]
     assert [item.item_id for item in names["others"].items] == ["B-2"]
+    assert (names["garment"].number, names["garment"].box) == (0, (8, 8, 40, 40))
+    assert names["outcome"] == shopvision.PhotoFailure(
+        "missing.jpg", "not_found", "missing.jpg: No such file or directory."
+    )
     assert [hit.item_id for hit in names["hits"]] == ["B-2", "B-1"]
     assert capsys.readouterr().out.endswith("not_found Picture 0: missing.jpg: No such file or directory.\n")
 

@@ -23,9 +23,6 @@ SIGNATURES = {
     "on_failure: OnFailure | None = None) -> dict[str, Item]",
     "read_pairs": "(path: str | Path, items: Mapping[str, Item] | None = None, *, images: str | None = None, "
     "strict: bool = True, on_failure: OnFailure | None = None) -> PairTable",
-    "search_image": "(picture: bytes | str | Path, k: int = 10, category: str | None = None, *, soft: bool = True) "
-    "-> SearchResult",
-    "search_item": "(item_id: str, k: int = 10, category: str | None = None, *, soft: bool = True) -> SearchResult",
     "upsert_items": "(connection: Connection, records: Sequence[dict[str, Any]]) -> Counts",
     "upsert_plans": "(connection: Connection, records: Sequence[dict[str, Any]]) -> Counts",
     "BaseScorer.__call__": "(self, pairs: Sequence[tuple[Item, Item]]) -> list[ScoredPair]",
@@ -35,19 +32,36 @@ SIGNATURES = {
     "soft: bool = True) -> list[list[Hit]]",
     "PlanRanker.__call__": "(self, plan: Topic | Mapping[str, object], pictures: Sequence[Picture], "
     "top_k: int | None = None) -> list[RankedPicture]",
+    "VisualSearch.__init__": "(self, index: IndexReader | None = None, load: Callable[[str], Any] | None = None) "
+    "-> None",
+    "VisualSearch.by_item": "(self, item_id: str, options: SearchOptions | None = None) -> ItemResult",
+    "VisualSearch.by_photo": "(self, photo: Photo, options: SearchOptions | None = None, "
+    "choice: GarmentChoice | None = None) -> PhotoResult",
+    "VisualSearch.by_photos": "(self, photos: Sequence[Photo], options: SearchOptions | None = None, "
+    "choice: GarmentChoice | None = None, *, on_photo: OnPhoto | None = None) -> Iterator[PhotoOutcome]",
     "ItemError.__init__": "(self, code: str, message: str) -> None",
 }
 FIELDS = {
-    "FoundItem": ["item_id", "image_id", "uri", "category", "score", "in_category"],
+    "FoundItem": [
+        "item_id", "title", "brand", "category", "price", "currency", "image_id", "region", "uri", "score", "style",
+        "fits", "colour_difference", "variants",
+    ],
+    "Garment": ["number", "box", "label", "score", "items", "notes"],
+    "GarmentChoice": ["number", "label", "box"],
     "Hit": ["image_id", "item_id", "uri", "category", "score", "in_category"],
     "Item": [
         "item_id", "title", "category", "brand", "price", "description", "attributes", "picture", "industry",
         "category_path",
     ],
+    "ItemResult": ["item_id", "items", "notes", "generation", "model"],
     "PairTable": ["items", "left", "right", "labels"],
+    "PhotoFailure": ["photo", "code", "message"],
+    "PhotoResult": ["photo", "size", "garments", "notes", "generation", "model", "detector", "seconds"],
     "RankedPicture": ["index", "score"],
     "ScoredPair": ["probability", "verdict"],
-    "SearchResult": ["generation", "model", "items"],
+    "SearchOptions": [
+        "k", "collapse", "nearly_same", "category", "by_class", "brands", "price_from", "price_to", "soft", "colour",
+    ],
 }  # fmt: skip
 OTHERS = {"JobError", "Settings", "ShopvisionError", "TransientError", "UserError", "__version__"}
 SOURCE = ast.parse(Path(shopvision.__file__).read_text(encoding="utf-8"))

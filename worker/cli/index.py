@@ -1,4 +1,4 @@
-"""``shopvision index``: look at the generations, check them, go back, and search."""
+"""``shopvision index``: look at the generations, check them, go back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from shopvision.errors import JobError, UserError
+from shopvision.errors import JobError
 from shopvision.settings import get_settings
 from worker.cli.output import JsonFlag, emit, table
 
-app = typer.Typer(no_args_is_help=True, help="The search index: generations, checks, rollback and searching.")
+app = typer.Typer(no_args_is_help=True, help="The search index: generations, checks and rollback.")
 
 NameOption = Annotated[str | None, typer.Option("--name", help="Index name; by default SHOPVISION_INDEX_NAME.")]
 
@@ -94,40 +94,6 @@ def compact(name: NameOption = None, as_json: JsonFlag = False) -> None:
         lambda: (
             f"{report.path}\n{report.counts['live']} pictures, {report.bytes_uploaded / 1e6:.2f} MB uploaded "
             f"in {report.seconds:.1f} s."
-        ),
-    )
-
-
-@app.command()
-def search(
-    *,
-    image: Annotated[
-        str | None, typer.Option("--image", help="Find what looks like this picture: a file, or an address.")
-    ] = None,
-    item: Annotated[str | None, typer.Option("--item", help="Find what looks like this item.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
-    category: Annotated[str | None, typer.Option("--category", help="Prefer this category and those below it.")] = None,
-    hard: Annotated[bool, typer.Option("--hard", help="Show nothing from outside the category.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Find items that look like a picture or like another item."""
-    if (image is None) == (item is None):
-        raise UserError("Say what to look for: either --image FILE or --item ID.")
-    if hard and category is None:
-        raise UserError("--hard needs a --category.")
-    from shopvision.search import search_image, search_item
-
-    if image is not None:
-        result = search_image(image, k, category, soft=not hard)
-    else:
-        result = search_item(str(item), k, category, soft=not hard)
-    emit(
-        asdict(result),
-        as_json,
-        lambda: table(
-            ("score", "item", "category", "picture"),
-            [(f"{found.score:.3f}", found.item_id, found.category, found.uri) for found in result.items],
-            title=f"{result.model}, {result.generation.rpartition('/')[2]}",
         ),
     )
 

@@ -22,7 +22,7 @@ for group in (
     "jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate", "pairs", "posts",
 ):  # fmt: skip
     app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
-for module in ("run", "demo"):
+for module in ("search", "run", "demo"):
     importlib.import_module(f"worker.cli.{module}").register(app)
 
 

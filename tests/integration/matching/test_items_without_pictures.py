@@ -27,7 +27,7 @@ from shopvision.matching.groups.reviews import reviewed_pairs
 from shopvision.matching.scoring.combined_scorer import CombinedScorer
 from shopvision.matching.scoring.predict import Floats, Rows
 from shopvision.models import activate
-from shopvision.search import search_item
+from shopvision.search import VisualSearch
 from shopvision.search.report import find_neighbours
 from shopvision.selection import store as ranking_store
 from shopvision.settings import get_settings
@@ -173,9 +173,9 @@ def test_search_says_what_is_missing(shop: ScoringShop) -> None:
         )
     publish(get_settings().index_name, encoder, open_store())
     shop.models[encoder.spec] = PictureTower()
-    assert [hit.item_id for hit in search_item("a").items] == ["b"]
+    assert [hit.item_id for hit in VisualSearch().by_item("a").items] == ["b"]
     with pytest.raises(UserError, match="Item 'y' has no picture in the index: check the id, give the item a picture"):
-        search_item("y")
+        VisualSearch().by_item("y")
     assert {row.item.item_id for row in find_neighbours(10, 2)} == {"a", "b"}
 
 
