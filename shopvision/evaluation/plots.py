@@ -166,10 +166,11 @@ def _dots(axes: Axes, names: Sequence[str], measured: Sequence[Measured], title:
         if not math.isnan(one.low):
             axes.plot([one.low, one.high], [place, place], color=_MODEL, linewidth=2.2, alpha=0.45, zorder=2)
     axes.scatter(values, places, s=30, color=_MODEL, zorder=3, label="model, with 95 % interval")
-    axes.scatter(
-        [one.random for one in measured], places, s=70, marker="|", color=_CHANCE, linewidths=2, zorder=2,
-        label="random expectation",
-    )  # fmt: skip
+    if not all(math.isnan(one.random) for one in measured):
+        axes.scatter(
+            [one.random for one in measured], places, s=70, marker="|", color=_CHANCE, linewidths=2, zorder=2,
+            label="random expectation",
+        )  # fmt: skip
     right = max([*values, *(one.high for one in measured if not math.isnan(one.high)), 0.05])
     for place, one in zip(places, measured, strict=True):
         text = "no value" if math.isnan(one.value) else f"{one.value:.3f}"

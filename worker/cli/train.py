@@ -122,7 +122,7 @@ def detector(
         report = train_detector(settled, bars.run(output, process, resume=resume))
     if report is None:
         return
-    summary = report.summary("pictures", report.pictures, training_boxes=report.boxes)
+    summary = report.summary("pictures", report.pictures, training_boxes=report.boxes, regions=report.regions)
     _tell(summary, report.folder, DETECTOR_ROLE, "finds garments", activate=activate, force=force, as_json=as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.fashion.detection.metrics import overall
 from shopvision.fashion.detection.network import DetectionNetwork
 from shopvision.fashion.detection.predict import PreparedPicture, by_shape, find_boxes, shape_of
-from shopvision.fashion.detection.regions import Boxes
+from shopvision.fashion.detection.regions import Boxes, RegionRules, choose_regions
 from shopvision.fashion.detection.samples import Augmentation, Sample, SampleReader, canvas_for
+from shopvision.fashion.detection.score_choice import RegionFit, best_score, fit_of
 from shopvision.training.distributed import Process
 from shopvision.training.gradient_cache import micro_batches
 from shopvision.training.learner import NetworkLearner
@@ -104,11 +106,23 @@ class DetectorLearner(NetworkLearner):
         values = torch.zeros(len(VALIDATION_METRICS), device=self.process.device, dtype=torch.float64)
         if self.process.is_main:
             self.network.eval()
-            measured = self._measure()
+            measured = overall(self._look(), [picture.truth for picture in self._valid])
             values += torch.tensor([measured.get(name, 0.0) for name in VALIDATION_METRICS], device=values.device)
         return dict(zip(VALIDATION_METRICS, self.process.total(values).tolist(), strict=True))
 
-    def _measure(self) -> dict[str, float]:
+    @torch.no_grad()
+    def choose_score(self) -> tuple[float, RegionFit] | None:
+        """The score that validation pictures want of regions, and how these fit then; None where none is right."""
+        self.network.eval()
+        everything = replace(RegionRules(), score=0.0)
+        pictures = zip(self._look(), self._valid, strict=True)
+        regions = [choose_regions(found, picture.size, everything) for found, picture in pictures]
+        truths = [picture.truth for picture in self._valid]
+        score = best_score(regions, truths)
+        return None if score is None else (score, fit_of(regions, truths, score))
+
+    def _look(self) -> list[Boxes]:
+        """Everything that the network gives for each validation picture."""
         pictures = self._valid
         batches = FittingBatches(self.process.device, EVALUATED_AT_ONCE)
         found: list[Boxes] = []
@@ -117,7 +131,7 @@ class DetectorLearner(NetworkLearner):
             prepared = [self._prepared(sample, pictures[len(found) + n].size) for n, sample in enumerate(samples)]
             boxes = find_boxes(self.network, prepared, device=self.process.device, dtype=torch.float32, batches=batches)
             found += [Boxes.none() if one is None else one for one in boxes]
-        return overall(found, [picture.truth for picture in pictures])
+        return found
 
     def _prepared(self, sample: Sample, size: tuple[int, int]) -> PreparedPicture:
         image = sample.image

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,10 +36,12 @@ class DetectorReport(TrainingReport):
     Attributes:
         pictures: of training, with parts of photos, and of validation.
         boxes: of training, by class.
+        regions: precision, recall and F1 of validation regions above the card's score; empty where none is right.
     """
 
     pictures: dict[str, int]
     boxes: dict[str, int]
+    regions: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -80,18 +83,26 @@ def train_detector(config: DetectorConfig, run: TrainingRun) -> DetectorReport |
             "data content": {"train": train.fingerprint(), "valid": valid.fingerprint()},
         }
         result = fit(learner, config.train, run, identity=identity)
-    if not run.process.is_main:
-        return None
-    told = f"{config.data.boxes.name}, {len(train.pictures)} pictures, content sha256 {train.fingerprint()}"
+        if not run.process.is_main:
+            return None
+        chosen = learner.choose_score()
+    told = {
+        "training_data": (
+            f"{config.data.boxes.name}, {len(train.pictures)} pictures, content sha256 {train.fingerprint()}"
+        ),
+        "metrics": {name: round(value, 6) for name, value in result.metrics.items()},
+        "thresholds": {} if chosen is None else {"score": chosen[0]},
+    }
     return DetectorReport(
         folder=run.model_folder,
-        card=run.save(partial(_write, config, start, told, result.metrics), unreadable=failures),
+        card=run.save(partial(_write, config, start, told), unreadable=failures),
         best_epoch=result.best_epoch,
         metrics=result.metrics,
         pictures={"train": len(train.pictures), "valid": len(valid.pictures)},
         boxes=train.boxes_by_class(),
         unreadable=len(failures),
         seconds_per_epoch=result.seconds_per_epoch,
+        regions={} if chosen is None else chosen[1].as_dict(),
     )
 
 
@@ -162,15 +173,12 @@ def _readable(
     return kept[0], kept[1], {pictures[place].uri: reason for place, reason in reasons.items()}
 
 
-def _write(
-    config: DetectorConfig, start: _Start, training_data: str, metrics: dict[str, float], folder: Path
-) -> ModelCard:
+def _write(config: DetectorConfig, start: _Start, told: dict[str, Any], folder: Path) -> ModelCard:
     return save_detector(
         folder,
         start.network.cpu(),
         name=config.model.name,
         source=f"train detector: {start.source}",
         licence=start.licence,
-        training_data=training_data,
-        metrics={name: round(value, 6) for name, value in metrics.items()},
+        **told,
     )

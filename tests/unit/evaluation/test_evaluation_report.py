@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import Measured
-from shopvision.evaluation.plots import plot_evaluation
+from shopvision.evaluation.plots import _dots, plot_evaluation
 from shopvision.evaluation.report import EvaluationReport, Part, without_interval
 from shopvision.evaluation.report_files import write_report
 from worker.cli.output import emit_report
@@ -60,3 +61,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_report(tmp_path / "gone", REPORT)
     with pytest.raises(UserError, match=r"gone/metrics\.png cannot be written"):
         plot_evaluation(tmp_path / "gone" / "metrics.png", "title", REPORT.metrics, {}, "F1", units="pairs")
+
+
+def test_the_legend_names_chance_only_where_it_is_known() -> None:
+    """What random boxes would give a detector is next to nothing, and nobody knows the number."""
+    for random, labels in (
+        (0.2, ["model, with 95 % interval", "random expectation"]),
+        (math.nan, ["model, with 95 % interval"]),
+    ):
+        axes = Figure().subplots()
+        _dots(axes, ["map"], [Measured(0.75, 0.7, 0.8, random, 30)], "all pictures", 1)
+        assert axes.get_legend_handles_labels()[1] == labels

@@ -66,6 +66,10 @@ def test_from_boxes_to_a_measured_model(backbone: str, tmp_path: Path, command_l
     card = read_card(tmp_path / "run" / "model", "fashion_detector")
     assert card.architecture.arguments["labels"] == ["bag", "dress"]
     assert card.metrics == pytest.approx({name: of["value"] for name, of in report["metrics"].items()}, abs=1e-6)
+    assert report["facts"]["thresholds"] == card.thresholds
+    if card.thresholds:  # regions above this score fit best; a detector this small may find none that fits
+        assert 0 < card.thresholds["score"] < 1
+        assert report["facts"]["regions"]["f1"] > 0
     test = world(tmp_path / "test", 4, seed=9)
     status, stdout, stderr = command_line(
         "evaluate", "detector", tmp_path / "run" / "model", "--boxes", test, "--resamples", 3, "--json",
