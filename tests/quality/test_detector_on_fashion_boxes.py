@@ -35,12 +35,13 @@ from shopvision.fashion.detection.predict import Detector, load_detector
 from shopvision.fashion.detection.pyramid_network import PyramidNetwork
 from shopvision.fashion.detection.regions import Boxes
 from shopvision.fashion.detection.samples import SampleReader
-from shopvision.fashion.detection.train import _start, read_splits, train_detector
+from shopvision.fashion.detection.train import _start, read_splits
 from shopvision.images import PictureDoor
 from shopvision.images.reader import PictureReader, PictureRequest, whole
 from shopvision.settings import get_settings
 from shopvision.training.loop import fit
 from shopvision.training.run import TrainingRun
+from tests.quality.laptop_detector import laptop_detector
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]
 
@@ -87,14 +88,6 @@ def look(detector: Detector, boxes: Path, cpu_seconds: float) -> Found:
                 (one,) = detector.boxes([whole(outcome)])
                 found.append(one or Boxes.none())
     return Found(found, [picture.truth for picture in test.pictures], test.classes, cpu_seconds)
-
-
-def default_detector(boxes: Path, folder: Path) -> Found:
-    """The default configuration, as the command trains it."""
-    started = time.process_time()
-    report = train_detector(config_of(boxes), TrainingRun(output=folder))
-    assert report is not None
-    return look(load_detector(report.folder, device="cpu"), boxes, time.process_time() - started)
 
 
 def briefly(
@@ -221,7 +214,8 @@ def by_class(found: Found) -> list[str]:
 
 
 def test_a_laptop_detector_learns(boxes: Path, tmp_path: Path) -> None:
-    ours = default_detector(boxes, tmp_path / "ours")
+    folder, seconds = laptop_detector(boxes, tmp_path / "ours")
+    ours = look(load_detector(folder, device="cpu"), boxes, seconds)
     short = briefly(boxes, tmp_path / "short")
     random = briefly(boxes, tmp_path / "random", model=random_backbone(tmp_path / "backbone"))
     ssd = briefly(boxes, tmp_path / "ssdlite", head=ssdlite, learner=SsdLiteLearner)
