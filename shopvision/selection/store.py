@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LARGEST_GROUP = 20_000  # candidates whose vectors are read at once: 5 MB at 128 dimensions
 
-# Joined to each picture: the ranker's own vector of it, and what the catalogue's encoder has seen. That may have vectors
-# of several regions, all from the same bytes: the first row of a picture tells. (Planned as an anti join.)
+# Joined to each picture: the vector of the ranker itself, and what the catalogue's encoder has seen. That may have
+# vectors of several regions, all from the same bytes: the first row of a picture tells. (Planned as an anti join.)
 _OWN = """
     LEFT JOIN embeddings AS own
         ON own.image_id = image.image_id AND own.model_version_id = :version AND own.region = 0
