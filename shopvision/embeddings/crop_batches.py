@@ -98,5 +98,8 @@ class CropBatches:
         good = {number: vector for number, vector in vectors.items() if vector is not None}
         if len(good) < len(vectors):
             return without_vector(task)
-        found = None if task.found_sha256 == picture.sha256 else picture.found
+        # Numbers of regions are those of what is stored: where the same bytes were looked at twice, by two workers at
+        # once, the last bits and so the order may differ.
+        is_stored = task.found_sha256 == picture.sha256 and task.found == picture.found
+        found = None if is_stored else picture.found
         return EmbeddedRegions(task.image_id, picture.sha256, picture.fingerprint, good, found)

@@ -18,7 +18,7 @@ from shopvision.embeddings.crop_batches import CropBatches, WaitingPicture
 from shopvision.embeddings.region_reading import Looked, RegionReader
 from shopvision.embeddings.region_tasks import RegionOutcome, RegionTask, VectorKey
 from shopvision.errors import ItemError
-from shopvision.fashion.composition.colour import region_colour
+from shopvision.fashion.composition.colour import region_colours
 from shopvision.fashion.composition.found import WHOLE, FoundRegion, single_box, size_of
 from shopvision.fashion.composition.policy import LEAST_SCORE, MOST_REGIONS
 from shopvision.fashion.composition.wanted import wanted_regions
@@ -175,8 +175,9 @@ class RegionPipeline:
         """Cut out what has no vector yet, and tell the colours of what was found just now."""
         keys = {key for _, picture in pictures for key in picture.keys if key not in batches}
         vectors: dict[VectorKey, bytes | None] = self._vectors.known(keys)
-        if unknown := sorted({key[0] for key in keys - vectors.keys()}):
-            vectors |= self._known_vectors(unknown)
+        # Of what nobody had looked at, nobody has vectors either.
+        if unknown := {key[0] for key in keys - vectors.keys()} - fresh:
+            vectors |= self._known_vectors(list(unknown))
         batches.note(vectors)
 
         jobs: list[_Cutting] = []
@@ -234,7 +235,8 @@ def whole_region(size: tuple[int, int]) -> FoundRegion:
 
 def coloured(looked: Looked, found: Found) -> Found:
     """The same regions with their colours."""
-    return tuple(replace(region, colour=region_colour(looked.kept.region(region.box))) for region in found)
+    colours = region_colours(looked.kept, [region.box for region in found])
+    return tuple(replace(region, colour=colour) for region, colour in zip(found, colours, strict=True))
 
 
 def _sha256s(pictures: Sequence[_Read]) -> set[bytes]:

@@ -82,20 +82,32 @@ class Decoded:
         Raises:
             ItemError: ``empty_region``, where it holds no pixel.
         """
-        within = _within(box, self.size)
-        if within is None:
-            raise ItemError(
-                "empty_region", f"The region {box} holds nothing of the picture of {self.size[0]} x {self.size[1]}."
-            )
+        within = self._within(box)
         left, top, right, bottom = within
-        step_x, step_y = (self.box[2] - self.box[0]) / self.size[0], (self.box[3] - self.box[1]) / self.size[1]
-        start_x, start_y = self.box[0] + left * step_x, self.box[1] + top * step_y
-        end_x, end_y = self.box[0] + right * step_x, self.box[1] + bottom * step_y
+        start_x, start_y, end_x, end_y = self._in_pixels(within)
         first_x, first_y = math.floor(start_x), math.floor(start_y)
         last_x, last_y = min(math.ceil(end_x), self.image.width), min(math.ceil(end_y), self.image.height)
         part = self.image.crop((first_x, first_y, last_x, last_y))
         inside = (start_x - first_x, start_y - first_y, min(end_x, last_x) - first_x, min(end_y, last_y) - first_y)
         return Decoded(part, (right - left, bottom - top), inside)
+
+    def place(self, box: Box) -> Box:
+        """Where in ``image`` the pixels of ``region(box)`` lie."""
+        left, top, right, bottom = self._in_pixels(self._within(box))
+        return left, top, min(right, self.image.width), min(bottom, self.image.height)
+
+    def _within(self, box: Box) -> tuple[int, int, int, int]:
+        within = _within(box, self.size)
+        if within is None:
+            raise ItemError(
+                "empty_region", f"The region {box} holds nothing of the picture of {self.size[0]} x {self.size[1]}."
+            )
+        return within
+
+    def _in_pixels(self, box: tuple[int, int, int, int]) -> Box:
+        step_x, step_y = (self.box[2] - self.box[0]) / self.size[0], (self.box[3] - self.box[1]) / self.size[1]
+        left, top = self.box[0] + box[0] * step_x, self.box[1] + box[1] * step_y
+        return left, top, self.box[0] + box[2] * step_x, self.box[1] + box[3] * step_y
 
 
 def _within(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int] | None:

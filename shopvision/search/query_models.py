@@ -14,7 +14,7 @@ from shopvision import models
 from shopvision.database import connect
 from shopvision.errors import ItemError, UserError
 from shopvision.fashion.composition.arguments import CompositionArguments
-from shopvision.fashion.composition.colour import region_colour
+from shopvision.fashion.composition.colour import region_colours
 from shopvision.fashion.composition.found import Lab
 from shopvision.fashion.composition.predict import CLOSER, ComposedEncoder
 from shopvision.fashion.detection.predict import Detector, PreparedPicture
@@ -110,7 +110,7 @@ class QueryModels:
 
     def colour(self, decoded: Decoded, part: Part) -> Lab | None:
         """The colour of a garment, as those of the catalogue's are noted; None for a whole photo."""
-        return None if part.is_whole else region_colour(decoded.region(part.box))
+        return None if part.is_whole else region_colours(decoded, [part.box])[0]
 
     def as_cosine(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
         """Scores of the index -> cosines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,55 +13,63 @@ from shopvision.fashion.composition.found import Lab
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shopvision.images import Decoded
+    from shopvision.images import Box, Decoded
 
-# Pixels that a side is brought to: a colour needs no more.
-SIDE = 48
+# Pixels of a side that are looked at: a colour needs no more.
+SIDE = 32
 # Ground of catalogue photos: at least so light, at most so far from grey. Fabric that is called white has shades.
 GROUND_LIGHTNESS, GROUND_CHROMA = 93.0, 5.0
 # Where less than this share is no ground, the garment itself is white.
 LEAST_GARMENT = 0.05
-# Linear sRGB -> CIE XYZ, IEC 61966-2-1, with the white of D65.
+_SHARES = np.arange(256) / 255.0
+# sRGB -> linear, IEC 61966-2-1.
+_LINEAR = np.where(_SHARES <= 0.04045, _SHARES / 12.92, ((_SHARES + 0.055) / 1.055) ** 2.4)
+# Linear sRGB -> CIE XYZ, with the white of D65.
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
-def region_colour(part: Decoded) -> Lab:
-    """The colour of the garment whose box was cut out of a picture."""
-    box = part.box
-    small = part.image.resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
-    return garment_colour(np.asarray(small))
+def region_colours(decoded: Decoded, boxes: Sequence[Box]) -> list[Lab]:
+    """The colours of the garments in some boxes of a picture, in its pixels at full scale.
+
+    Pixels are picked and not averaged: a median needs no smoothing, and edges have colours that are nowhere else.
+    """
+    picked = [
+        np.asarray(decoded.image.resize((SIDE, SIDE), Image.Resampling.NEAREST, box=decoded.place(box)))
+        for box in boxes
+    ]
+    if not picked:
+        return []
+    return [(lab[0], lab[1], lab[2]) for lab in garment_colours(np.stack(picked)).tolist()]
 
 
-def garment_colour(pixels: NDArray[np.uint8]) -> Lab:
-    """The colour of the garment in the middle of some pixels.
+def garment_colours(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The colours of the garments in the middle of some pixels.
 
     White ground is left out, and the middle counts most, because the corners of a box show what is behind. Of each
     coordinate the median is taken, which prints, skin and seams do not move.
 
     Args:
-        pixels: (height, width, 3) uint8, sRGB, of its box.
+        pixels: (n, height, width, 3) uint8, sRGB, of n boxes.
 
     Returns:
-        Its CIELAB coordinates.
+        (n, 3) CIELAB coordinates.
     """
-    lab = to_lab(pixels.reshape(-1, 3))
-    weights = _middle(*pixels.shape[:2])
-    ground = (lab[:, 0] >= GROUND_LIGHTNESS) & (np.hypot(lab[:, 1], lab[:, 2]) <= GROUND_CHROMA)
-    if weights[~ground].sum() >= LEAST_GARMENT * weights.sum():
-        lab, weights = lab[~ground], weights[~ground]
-    lightness, redness, yellowness = (_weighted_median(values, weights) for values in lab.T)
-    return lightness, redness, yellowness
+    count, height, width, _ = pixels.shape
+    lab = to_lab(pixels).reshape(count, height * width, 3)
+    middle = _middle(height, width)
+    ground = (lab[..., 0] >= GROUND_LIGHTNESS) & (np.hypot(lab[..., 1], lab[..., 2]) <= GROUND_CHROMA)
+    weights = np.where(ground, 0.0, middle)
+    weights[weights.sum(axis=1) < LEAST_GARMENT * middle.sum()] = middle
+    return _weighted_medians(lab, weights)
 
 
 def to_lab(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(n, 3) sRGB -> (n, 3) CIELAB, CIE 15:2004, white of D65."""
-    values = colours / 255.0
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    relative = linear @ _TO_XYZ.T / _WHITE
+    """(..., 3) sRGB -> (..., 3) CIELAB, CIE 15:2004, white of D65."""
+    relative = _LINEAR[colours] @ _TO_XYZ.T / _WHITE
     cube = np.where(relative > (6 / 29) ** 3, np.cbrt(relative), relative * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = cube.T
-    return np.column_stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    x, y, z = cube[..., 0], cube[..., 1], cube[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 def _middle(height: int, width: int) -> NDArray[np.float64]:
@@ -70,7 +79,9 @@ def _middle(height: int, width: int) -> NDArray[np.float64]:
     return weights
 
 
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    order = np.argsort(values)
-    upto = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(upto, upto[-1] / 2)])
+def _weighted_medians(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, m, d) values, (n, m) weights -> (n, d)."""
+    order = np.argsort(values, axis=1)
+    upto = np.cumsum(np.take_along_axis(weights[..., None], order, axis=1), axis=1)
+    middle = np.argmax(upto >= upto[:, -1:] / 2, axis=1)[:, None]
+    return np.take_along_axis(np.take_along_axis(values, order, axis=1), middle, axis=1)[:, 0]

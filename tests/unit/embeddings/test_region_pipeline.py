@@ -174,7 +174,23 @@ def test_what_is_known_is_not_done_again() -> None:
     assert outcomes[4] == EmbeddedRegions(4, sha256(OUTFIT), "mark of elsewhere", {1: b"kept"}, found)
     assert colours_of(outcomes[5]) == {1: colour("shoes")}
     assert (sum(finder.looked), sum(eye.batches)) == (1, 2)
-    assert set(asked) == {sha256(NOTHING), sha256(OUTFIT), sha256(door.sources["changed"])}
+    assert set(asked) == {sha256(NOTHING), sha256(OUTFIT)}  # of new bytes nobody has a vector
+
+
+def test_where_two_pictures_of_the_same_bytes_were_numbered_differently_one_way_is_stored_again() -> None:
+    whole, bag = FoundRegion((0.0, 0.0, 120.0, 160.0)), FoundRegion((10.0, 10.0, 50.0, 50.0), "bag", 0.9)
+    shoes = FoundRegion((60.0, 125.0, 100.0, 157.0), "shoes", 0.9)
+    stored = {1: (whole, bag, shoes), 2: (whole, shoes, bag)}
+    tasks = [
+        RegionTask(number, f"place {number}", category="Shoes", found=found, found_sha256=sha256(OUTFIT))
+        for number, found in stored.items()
+    ]
+    outcomes = run(Door({"place 1": OUTFIT, "place 2": OUTFIT}), tasks)
+    for number, outcome in outcomes.items():
+        assert isinstance(outcome, EmbeddedRegions)
+        numbering = outcome.found or stored[number]
+        assert [numbering[place].label for place in outcome.vectors] == ["shoes"]
+    assert sum(outcome.found is None for outcome in outcomes.values()) >= 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
