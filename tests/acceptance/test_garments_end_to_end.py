@@ -37,7 +37,7 @@ def test_garments_instead_of_whole_pictures(shop: Shop) -> None:
     item = shop.some_items(1)[0]
     before = search_item(item, 3)
 
-    job_id = shop.begin_refresh(model=composed)
+    job_id = shop.begin_refresh(kind="refresh_one_chunk", model=composed)
     os.kill(shop.holder(job_id)[1], signal.SIGKILL)
     shop.succeeds_exactly_once(job_id)
     with connect() as connection:
