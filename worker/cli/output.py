@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from shopvision.evaluation.report import EvaluationReport
+    from shopvision.items.decision_files import DecisionReport
+
+ERRORS_PRINTED = 20
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -61,3 +65,13 @@ def emit_report(
         return Group(*parts, *(["", *report.notes] if report.notes else []))
 
     emit({**report.as_dict(), **(more or {})}, as_json, render)
+
+
+def emit_decisions(report: DecisionReport, file: str, as_json: bool) -> None:
+    """Print what became of a file of people's decisions; exit status 1 where some were refused."""
+    for line, message in [] if as_json else report.refused[:ERRORS_PRINTED]:
+        error_console.print(Text(f"{file}: line {line}: {message}."))
+    counts = {name: value for name, value in report.as_dict().items() if name != "errors"}
+    emit(report.as_dict(), as_json, lambda: ", ".join(f"{value:,} {name}" for name, value in counts.items()))
+    if report.refused:
+        sys.exit(1)

@@ -10,20 +10,17 @@ import typer
 from rich.text import Text
 
 from shopvision.errors import UserError
-from worker.cli.output import JsonFlag, emit, error_console, table
+from worker.cli.output import ERRORS_PRINTED, JsonFlag, emit, emit_decisions, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.errors import ItemError
     from shopvision.items.pair_table import PairTable
     from shopvision.matching.scoring.predict import BaseScorer
     from shopvision.models import ModelVersionRef
-    from worker.ledger.progress import JobProgress
 
 app = typer.Typer(no_args_is_help=True, help="Which items are the same product: scores, groups and reviews.")
 reviews = typer.Typer(no_args_is_help=True, help="What people decide about pairs.")
 app.add_typer(reviews, name="reviews")
-
-ERRORS_PRINTED = 20
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="NAME:TAG. [default: what serves the role pair_scorer]")
@@ -129,13 +126,12 @@ def report(
     """Write a page with the groups and the pairs to review; it can be filled in and imported back."""
     from shopvision import models
     from shopvision.matching.groups.page import matching_page, write_report
+    from worker.cli.reported_job import reported_job
     from worker.ledger.progress import list_failures
 
-    if (job is None) != latest:
-        raise UserError(
-            "Say which job: either its id or --latest. `shopvision jobs list --kind score_pairs` shows them."
-        )
-    progress = _job(job)
+    progress = reported_job(
+        "score_pairs", job, latest=latest, model="model", nothing="scored no pairs", never="No pair has been scored yet"
+    )
     ref = models.find(progress.params["model"])
     page = matching_page(ref.model_version_id, progress.job_id, decision=_decision(ref))
     facts = [("model", ref.spec), ("job", str(progress.job_id)[:8])]
@@ -155,12 +151,7 @@ def import_(
     from shopvision.matching.groups.reviews import import_reviews
 
     found = import_reviews(file, reviewer=reviewer)
-    for line, message in [] if as_json else found.refused[:ERRORS_PRINTED]:
-        error_console.print(Text(f"{file}: line {line}: {message}."))
-    counts = {name: value for name, value in found.as_dict().items() if name != "errors"}
-    emit(found.as_dict(), as_json, lambda: ", ".join(f"{value:,} {name}" for name, value in counts.items()))
-    if found.refused:
-        sys.exit(1)
+    emit_decisions(found, file, as_json)
 
 
 @reviews.command("list")
@@ -223,22 +214,6 @@ def _finish(told: dict[str, Any], refused: list[ItemError], *, as_json: bool) ->
     )
     if refused:
         sys.exit(1)
-
-
-def _job(job: str | None) -> JobProgress:
-    from worker.ledger.progress import find_job, job_progress, recent_jobs
-
-    if job is not None:
-        found = job_progress(find_job(job))
-        if found.kind != "score_pairs" or not found.params.get("model"):
-            raise UserError(
-                f"Job {job} scored no pairs: `shopvision jobs list --kind score_pairs` shows those that did."
-            )
-        return found
-    for found in recent_jobs(kind="score_pairs"):
-        if found.params.get("model"):
-            return found
-    raise UserError("No pair has been scored yet: `shopvision jobs submit score_pairs --wait` does it.")
 
 
 def _ref(model: str | None) -> ModelVersionRef:

@@ -3,70 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Float, Text, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from shopvision.catalogue.record_texts import RecordError
-from shopvision.catalogue.source_files import open_source
 from shopvision.catalogue.tables import Item
 from shopvision.database import connect, copy_upsert
-from shopvision.errors import ItemError, UserError
 from shopvision.items.catalogue_items import items_from_catalogue
+from shopvision.items.decision_files import Decision, DecisionForm, DecisionReport, read_decisions
 from shopvision.items.item import pair_key
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.tables import PairReview, PairScore
 from shopvision.reports.row_writer import Kind, record_writer
 
-VERDICTS = ("same", "different")
-REQUIRED = ("left_item_id", "right_item_id", "verdict")
-COLUMNS = (*REQUIRED, "reviewer", "note", "probability", "left_title", "right_title")
-_KINDS: dict[str, Kind] = {**dict.fromkeys(COLUMNS, "string"), "probability": "float32"}
+FORM = DecisionForm(
+    keys=("left_item_id", "right_item_id"),
+    verdicts=("same", "different"),
+    told=("probability", "left_title", "right_title"),
+    key_of=pair_key,
+)
+_KINDS: dict[str, Kind] = {**dict.fromkeys(FORM.columns, "string"), "probability": "float32"}
 
 _TYPES = (
     ("left_item_id", "text"), ("right_item_id", "text"), ("verdict", "text"), ("reviewer", "text"), ("note", "text"),
     ("reviewed_at", "timestamptz"),
 )  # fmt: skip
-
-
-@dataclass
-class ReviewReport:
-    """What became of the rows of a file.
-
-    Attributes:
-        rows: read.
-        written: pairs whose decision is new or another one.
-        unchanged: pairs that were decided in just this way before.
-        undecided: rows without verdict.
-        refused: (line, reason).
-    """
-
-    rows: int = 0
-    written: int = 0
-    unchanged: int = 0
-    undecided: int = 0
-    refused: list[tuple[int, str]] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        errors = [{"line": line, "message": message} for line, message in self.refused]
-        counts = {"rows": self.rows, "written": self.written, "unchanged": self.unchanged, "undecided": self.undecided}
-        return {**counts, "refused": len(errors), "errors": errors}
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A row of a file that can be read."""
-
-    line: int
-    verdict: str
-    reviewer: str | None
-    note: str | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +45,7 @@ class PairToReview:
     right_title: str | None
 
 
-def import_reviews(location: str | Path, *, reviewer: str | None = None) -> ReviewReport:
+def import_reviews(location: str | Path, *, reviewer: str | None = None) -> DecisionReport:
     """Take in decisions; good rows go in, whatever the others are. A later file overrides an earlier one.
 
     Args:
@@ -91,28 +56,8 @@ def import_reviews(location: str | Path, *, reviewer: str | None = None) -> Revi
     Raises:
         UserError: the file cannot be read, or has no column of item ids.
     """
-    report = ReviewReport()
-    decisions: dict[tuple[str, str], list[Decision]] = {}
-    found: set[str] = set()
-    with open_source(str(location), own_exports=True) as source:
-        for line, record in source.records:
-            report.rows += 1
-            found.update(() if isinstance(record, RecordError) else record)
-            try:
-                pair = _read(record, line, reviewer)
-            except ItemError as error:
-                report.refused.append((line, error.message))
-                continue
-            if pair is None:
-                report.undecided += 1
-            else:
-                decisions.setdefault(pair[0], []).append(pair[1])
-    # A list in which nothing is decided yet has no verdicts; one with a column of another name is a mistake.
-    asked = REQUIRED if found - set(COLUMNS) else REQUIRED[:2]
-    missing = [name for name in asked if name not in found]
-    if report.rows and missing:
-        raise UserError(f"{location} has no {', '.join(missing)}: it needs the columns {', '.join(REQUIRED)}.")
-    _write(_consistent(decisions, report), report)
+    decisions, report = read_decisions(location, FORM, reviewer)
+    _write(decisions, report)
     report.refused.sort()
     return report
 
@@ -194,44 +139,7 @@ def write_review_list(path: Path, pairs: Sequence[PairToReview]) -> None:
         )  # fmt: skip
 
 
-def _read(
-    record: Mapping[str, Any] | RecordError, line: int, reviewer: str | None
-) -> tuple[tuple[str, str], Decision] | None:
-    """The pair and what was decided; None where nothing was."""
-    if isinstance(record, RecordError):
-        raise ItemError("broken_record", str(record))
-    left, right, verdict, name, note = (_text(record.get(key)) for key in COLUMNS[:5])
-    if not verdict:
-        return None
-    if verdict.lower() not in VERDICTS:
-        raise ItemError("unknown_verdict", f"verdict is {verdict[:40]!r}; write {' or '.join(VERDICTS)}")
-    if not left or not right:
-        raise ItemError("broken_record", f"{REQUIRED[0 if not left else 1]} is empty; name both items")
-    if "\0" in left + right + name + note:
-        raise ItemError("broken_record", "a text holds a null character; remove it")
-    return pair_key(left, right), Decision(line, verdict.lower(), name or reviewer, note or None)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _consistent(
-    decisions: Mapping[tuple[str, str], Sequence[Decision]], report: ReviewReport
-) -> dict[tuple[str, str], Decision]:
-    """One decision for each pair; a pair that is decided both ways is refused."""
-    result = {}
-    for pair, several in decisions.items():
-        if len({one.verdict for one in several}) > 1:
-            lines = ", ".join(str(one.line) for one in several)
-            message = f"the pair {pair[0]!r}, {pair[1]!r} is decided both ways in lines {lines}; keep the right one"
-            report.refused += [(one.line, message) for one in several]
-        else:
-            result[pair] = several[-1]
-    return result
-
-
-def _write(decisions: dict[tuple[str, str], Decision], report: ReviewReport) -> None:
+def _write(decisions: Mapping[tuple[str, str], Decision], report: DecisionReport) -> None:
     ids = sorted({item_id for pair in decisions for item_id in pair})
     items = select(Item.item_id).where(Item.item_id == any_(bindparam("ids", ids, ARRAY(Text))))
     with connect() as connection:

@@ -121,7 +121,7 @@ def test_bad_rows_are_named_and_the_others_go_in(version: int, tmp_path: Path, r
         "line 3: item 'nobody' is not in the catalogue; correct its id.",
         "line 4: verdict is 'maybe'; write same or different.",
         "line 5: item 'a1' is paired with itself; name two items.",
-        "line 6: left_item_id is empty; name both items.",
+        "line 6: left_item_id is empty; name both.",
         "line 7: the pair 'a2', 'a3' is decided both ways in lines 7, 8; keep the right one.",
         "line 8: the pair 'a2', 'a3' is decided both ways in lines 7, 8; keep the right one.",
     ]
