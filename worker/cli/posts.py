@@ -10,14 +10,12 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from worker.cli.output import JsonFlag, emit, error_console, table
+from worker.cli.output import ERRORS_PRINTED, JsonFlag, emit, emit_decisions, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef
 
 app = typer.Typer(no_args_is_help=True, help="Social posts, and the training pairs that are found in them.")
-
-ERRORS_PRINTED = 20
 
 DetectorOption = Annotated[str | None, typer.Option(help="NAME:TAG. [default: what serves the role fashion_detector]")]
 ClassifierOption = Annotated[
@@ -70,6 +68,44 @@ def counts(*, detector: DetectorOption = None, classifier: ClassifierOption = No
         return Group(" and ".join(model.spec for model in models), "", parts[0], "", parts[1])
 
     emit({"detector": models[0].spec, "classifier": models[1].spec, **found}, as_json, render)
+
+
+@app.command()
+def report(
+    job: Annotated[str | None, typer.Argument(help="The label_posts job's id, or its first characters.")] = None,
+    *,
+    latest: Annotated[bool, typer.Option("--latest", help="The newest label_posts job.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("posts-report.html"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a page with the pairs that nobody has decided; wrong ones are marked in it, and imported with review."""
+    from shopvision.fashion.posts.page import pairs_page, write_report
+    from worker.cli.reported_job import reported_job
+    from worker.ledger.progress import list_failures
+
+    progress = reported_job(
+        "label_posts", job, latest=latest, model="detector", nothing="labelled no posts",
+        never="No post has been labelled yet",
+    )  # fmt: skip
+    detector, classifier = _models(progress.params["detector"], progress.params["classifier"])
+    page = pairs_page(detector.model_version_id, classifier.model_version_id, progress.job_id)
+    facts = [("detector", detector.spec), ("thumbnail classifier", classifier.spec), ("job", str(progress.job_id)[:8])]
+    write_report(output, page, facts=facts, failures=list_failures(progress.job_id, limit=200))
+    told = {"report": str(output.resolve()), "job_id": str(progress.job_id), "pairs": len(page.pairs)}
+    emit(told, as_json, lambda: f"{len(page.pairs):,} pairs: {output.resolve()}")
+
+
+@app.command()
+def review(
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet with post_id, product_id, verdict.")],
+    *,
+    reviewer: Annotated[str | None, typer.Option(help="Who decided, where the file does not say.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take in decisions, which hold for all models. Good rows go in; exit status 1 tells that some were refused."""
+    from shopvision.fashion.posts.reviews import import_reviews
+
+    emit_decisions(import_reviews(file, reviewer=reviewer), file, as_json)
 
 
 @app.command()

@@ -128,7 +128,7 @@ def _list(value: Any) -> list[Any]:
 
 def _product(value: Any, number: int, root: PictureRoot | None) -> TaggedProduct:
     if not isinstance(value, Mapping):
-        raise _broken(f"product {number} is {str(value)[:60]!r}; write {{product_id, thumbnail, title}}")
+        raise _broken(f"product {number} is {repr(value)[:60]}; write {{product_id, thumbnail, title}}")
     try:
         title = value.get("title")
         return TaggedProduct(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from sqlalchemy import insert, select
 
+from shopvision import models
 from shopvision.database import connect
 from shopvision.fashion.detection.predict import Detector
 from shopvision.fashion.posts.tables import LabelledPost, TrainingPair
+from shopvision.models import activate
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.tables import ModelVersion
 from tests.integration.ledger.conftest import RememberingBroker
@@ -100,6 +104,18 @@ class PostShop:
     def label(self, *records: dict[str, Any], **params: Any) -> JobProgress:
         """A job over the posts of a file."""
         return self.run(posts_file=self.file(*records), **params)
+
+
+def open_shop(folder: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]) -> PostShop:
+    """A shop without posts, whose models are active."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    set_environment(SHOPVISION_IMAGE_ROOTS=str(pictures), SHOPVISION_OBJECT_STORE=f"file://{folder}/store")
+    shop = PostShop(pictures)
+    monkeypatch.setattr(models, "load", shop.models.__getitem__)
+    activate("fashion_detector", add_version("detector", "fashion_detector"))
+    activate("thumbnail_classifier", add_version("classifier", "thumbnail_classifier"))
+    return shop
 
 
 def labelled() -> dict[str, tuple[str, str | None]]:
