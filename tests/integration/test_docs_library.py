@@ -50,7 +50,7 @@ def folder(
     tiny_clik.save_tiny(tmp_path / "runs" / "ranker" / "model", tiny_clik.arguments())
 
     with connect() as connection:
-        upsert_items(connection, [{"item_id": f"B-{n}", "images": [f"https://shop.example/{n}.jpg"]} for n in (1, 2)])
+        upsert_items(connection, [{"item_id": f"B-{n}", "images": [f"https://shop.example/b-{n}.jpg"]} for n in (1, 2)])
         pictures = connection.scalars(text("SELECT image_id FROM item_images ORDER BY item_id")).all()
     embed(encoder, pictures, models.load(encoder.spec)(["photo.jpg", "other.jpg"]).astype(np.float16))
     publish("catalogue", encoder)

@@ -29,7 +29,7 @@ SIGNATURES = {
     "ImageEncoder.__call__": "(self, pictures: Sequence[Picture]) -> NDArray[np.float32]",
     "IndexReader.refresh": "(self) -> bool",
     "IndexReader.search": "(self, vectors: NDArray[float32], k: int, category: str | None = None, *, "
-    "soft: bool = True) -> list[list[Hit]]",
+    "soft: bool = True, pictures: Ids | None = None) -> list[list[Hit]]",
     "PlanRanker.__call__": "(self, plan: Topic | Mapping[str, object], pictures: Sequence[Picture], "
     "top_k: int | None = None) -> list[RankedPicture]",
     "VisualSearch.__init__": "(self, index: IndexReader | None = None, load: Callable[[str], Any] | None = None) "
@@ -48,7 +48,7 @@ FIELDS = {
     ],
     "Garment": ["number", "box", "label", "score", "items", "notes"],
     "GarmentChoice": ["number", "label", "box"],
-    "Hit": ["image_id", "item_id", "uri", "category", "score", "in_category"],
+    "Hit": ["image_id", "region", "item_id", "uri", "category", "score", "in_category"],
     "Item": [
         "item_id", "title", "category", "brand", "price", "description", "attributes", "picture", "industry",
         "category_path",

@@ -61,7 +61,7 @@ def embed(model: Any, numbers: Iterable[int], vectors: NDArray[np.float16], regi
     from shopvision.index.tables import Embedding
 
     rows = [
-        (model.model_version_id, int(number), region, b"sha", "mark", vector.astype("<f2").tobytes())
+        (model.model_version_id, int(number), region, b"sha of %d" % number, "mark", vector.astype("<f2").tobytes())
         for number, vector in zip(numbers, vectors, strict=True)
     ]
     columns = [

@@ -101,7 +101,7 @@ def fill(model: Any, items: Sequence[ShopItem], pictures: str = "file:///picture
         rows = connection.execute(text("SELECT item_id, image_id FROM item_images")).all()
     ids = {row.item_id: row.image_id for row in rows}
     embed(model, [ids[one.item_id] for one in items], np.stack([vector(one.colour) for one in items]))
-    with connect() as connection:  # pictures with other vectors have other bytes
+    with connect() as connection:  # pictures of one colour have the same bytes
         connection.execute(text("UPDATE embeddings SET image_sha256 = sha256(vector)"))
     return ids
 
