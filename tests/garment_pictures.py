@@ -15,7 +15,7 @@ from shopvision.errors import ItemError
 from shopvision.fashion.composition.arguments import CompositionArguments
 from shopvision.fashion.composition.policy import CropPolicy
 from shopvision.fashion.composition.predict import ComposedEncoder
-from shopvision.fashion.detection.regions import Region
+from shopvision.fashion.detection.regions import Region, RegionRules
 from shopvision.images import Decoded
 from shopvision.images.preprocessing import Preprocessing
 
@@ -54,6 +54,7 @@ class Finder:
     labels: tuple[str, ...] = tuple(COLOURS)
     target: tuple[int, int] = (160, 120)
     batch_size: int = 2
+    rules: RegionRules = field(default_factory=RegionRules)
     answers: dict[int, Any] = field(default_factory=dict)
     looked: list[int] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
@@ -63,10 +64,12 @@ class Finder:
             raise ItemError("unfit_shape", "too long and narrow")
         return SimpleNamespace(pixels=np.asarray(decoded.image).copy(), size=decoded.size)
 
-    def detect(self, pictures: Sequence[SimpleNamespace], rules: Any) -> list[Any]:
+    def detect(self, pictures: Sequence[SimpleNamespace], rules: RegionRules | None = None) -> list[Any]:
         self.looked.append(len(pictures))
         self.widths += [one.pixels.shape[1] for one in pictures]
-        return [self.answers.get(one.size[0]) or tuple(self._find(one, rules.score)) for one in pictures]
+        return [
+            self.answers.get(one.size[0]) or tuple(self._find(one, (rules or self.rules).score)) for one in pictures
+        ]
 
     def _find(self, prepared: SimpleNamespace, least: float) -> Any:
         scale = prepared.size[0] / prepared.pixels.shape[1]

@@ -1,0 +1,106 @@
+"""Searching an index of garments that a composed encoder found in the catalogue's pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import insert, text
+
+from shopvision.catalogue import upsert_items
+from shopvision.database import connect
+from shopvision.fashion.composition.colour import to_lab
+from shopvision.fashion.tables import PictureRegion
+from shopvision.index.publish import publish
+from shopvision.index.reader import IndexReader
+from shopvision.search import GarmentChoice, SearchOptions, VisualSearch
+from tests.garment_pictures import BAG, COLOURS, SHOES, composed, direction, picture
+from tests.integration.index.catalogue import embed
+from tests.integration.search.world import let_serve
+
+CLASSES = {"Shoes": "shoes", "Bags": "bag"}
+SHOE_BLUE = to_lab(np.array([COLOURS["shoes"]], np.uint8))[0]
+# item -> category, and for each region: its vector's colour, and how far its own colour is from the photographed one.
+ITEMS = {
+    "deep": ("Shoes/Boots", [((0, 60, 220), (0.0, 0.0, 0.0))]),
+    "pale": ("Shoes/Boots", [((0, 0, 220), (0.0, 30.0, 40.0))]),
+    "print": ("Bags", [((200, 0, 0), (1.0, 0.0, 0.0)), ((0, 20, 220), None)]),
+}
+
+
+@pytest.fixture
+def search(model: Any, reader: IndexReader) -> VisualSearch:
+    """Garments of three items; the bag's picture shows something blue, too, of which no colour is known."""
+    let_serve("fashion_detector", "finder")
+    with connect() as connection:
+        upsert_items(
+            connection,
+            [
+                {"item_id": key, "category": category, "images": [f"file:///{key}.png"]}
+                for key, (category, _) in ITEMS.items()
+            ],
+        )
+        images = {row.item_id: row.image_id for row in connection.execute(text("SELECT * FROM item_images"))}
+        detector = connection.scalar(text("SELECT model_version_id FROM model_versions WHERE name = 'finder'"))
+        rows: list[dict[str, Any]] = []
+        for key, (_, regions) in ITEMS.items():
+            common = {"detector_version_id": detector, "image_id": images[key], "image_sha256": key.encode()}
+            whole = {"region": 0, "box": [0, 0, 90, 90], "label": None, "score": None, "colour": None}
+            rows.append(common | whole)
+            for number, (_, shift) in enumerate(regions, 1):
+                colour = None if shift is None else (SHOE_BLUE + shift).tolist()
+                garment = {"region": number, "box": [0, 0, 9, 9], "label": "shoes", "score": 0.9, "colour": colour}
+                rows.append(common | garment)
+        connection.execute(insert(PictureRegion), rows)
+    for key, (_, regions) in ITEMS.items():
+        for number, (colour, _) in enumerate(regions, 1):
+            embed(model, [images[key]], direction(*colour)[None], region=number)
+    publish("catalogue", model)
+    return VisualSearch(reader, lambda spec: {"toy:1": composed(classes=CLASSES)}[spec])
+
+
+PHOTO = picture(bag=BAG, shoes=SHOES)
+
+
+def shoes(search: VisualSearch, **options: Any) -> Any:
+    (garment,) = search.by_photo(
+        PHOTO, SearchOptions(nearly_same=1.0, **options), GarmentChoice(label="shoes")
+    ).garments
+    return garment
+
+
+def test_its_own_detector_finds_the_garments(search: VisualSearch) -> None:
+    """The one that serves is not even loaded."""
+    result = search.by_photo(PHOTO, SearchOptions(k=1))
+    assert (result.detector, result.notes) == ("finder:1", ())
+    assert [(one.label, one.box, one.items[0].item_id) for one in result.garments] == [
+        ("bag", tuple(map(float, BAG)), "print"), ("shoes", tuple(map(float, SHOES)), "pale"),
+    ]  # fmt: skip
+
+
+def test_an_item_comes_with_the_region_that_is_nearest(search: VisualSearch) -> None:
+    items = {one.item_id: one for one in shoes(search).items}
+    assert {key: one.region for key, one in items.items()} == {"pale": 1, "print": 2, "deep": 1}
+    assert [*items] == ["pale", "print", "deep"]
+    assert items["deep"].score == pytest.approx(220 / np.hypot(60, 220), abs=2e-3)
+    assert [one.colour_difference for one in items.values()] == [None] * 3
+
+
+def test_the_class_prefers_its_categories(search: VisualSearch) -> None:
+    found = shoes(search, by_class=True)
+    assert [(one.item_id, one.fits) for one in found.items] == [("pale", True), ("deep", True), ("print", False)]
+    assert [one.item_id for one in shoes(search, by_class=True, soft=False).items] == ["pale", "deep"]
+
+
+def test_the_photographed_colour_has_a_say(search: VisualSearch) -> None:
+    """Half of it: deep 0.48 + 0.5, pale 0.5 + 0.25, print, of which nothing is known, 0.5 + 0.375."""
+    found = shoes(search, colour=0.5)
+    assert [one.item_id for one in found.items] == ["deep", "print", "pale"]
+    assert [one.colour_difference for one in found.items] == [
+        pytest.approx(0, abs=0.01), None, pytest.approx(50, abs=0.01)
+    ]  # fmt: skip
+
+
+def test_an_item_by_any_of_its_garments(search: VisualSearch) -> None:
+    assert [one.item_id for one in search.by_item("print", SearchOptions(nearly_same=1.0)).items] == ["pale", "deep"]
