@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shopvision.settings import get_settings
 from shopvision.training.distributed import Process
@@ -13,6 +13,7 @@ from shopvision.training.results import MODEL_FOLDER, write_unreadable
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
+    from shopvision.training.loop import FitResult
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, all)."""
@@ -64,3 +65,16 @@ class TrainingRun:
         """Let ``write`` make the model version's folder, and name the pictures done without."""
         write_unreadable(self.output, unreadable)
         return write(self.model_folder)
+
+    def finish(
+        self, result: FitResult, write: Callable[[Path], ModelCard], unreadable: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """``save`` after ``fit``; gives the fields of ``TrainingReport`` that are told alike of every recipe."""
+        return {
+            "folder": self.model_folder,
+            "card": self.save(write, unreadable),
+            "best_epoch": result.best_epoch,
+            "metrics": result.metrics,
+            "unreadable": len(unreadable),
+            "seconds_per_epoch": result.seconds_per_epoch,
+        }

@@ -156,7 +156,10 @@ def read_boxes(path: Path, *, images: str | None = None, classes: Sequence[str] 
         if not annotation.iscrowd:
             boxes[annotation.image_id].append(annotation)
     numbers = {identity: known.index(name) for identity, name in names.items()}
-    return DetectionData(known, tuple(_picture(image, boxes[image.id], numbers, root) for image in file.images))
+    try:
+        return DetectionData(known, tuple(_picture(image, boxes[image.id], numbers, root) for image in file.images))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
 
 
 def read_coco(path: Path) -> CocoFile:
@@ -269,14 +272,14 @@ def _require_pictures(file: CocoFile, root: PictureRoot, path: Path) -> None:
 def _picture(
     image: CocoImage, annotations: Sequence[CocoAnnotation], numbers: Mapping[int, int], root: PictureRoot
 ) -> LabelledPicture:
-    try:
-        uri = root.uri(image.file_name)
-    except ValueError as error:
-        raise UserError(f"Image {image.id}: {error}.") from None
     boxes = np.array([one.bbox for one in annotations], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = boxes.clip(0, [image.width, image.height, image.width, image.height])
     labels = np.array([numbers[one.category_id] for one in annotations], np.int64)
     return LabelledPicture(
-        uri, (image.width, image.height), boxes.astype(np.float32), labels, image.photo or image.file_name
+        root.uri(image.file_name),
+        (image.width, image.height),
+        boxes.astype(np.float32),
+        labels,
+        image.photo or image.file_name,
     )

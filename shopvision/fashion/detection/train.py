@@ -94,14 +94,9 @@ def train_detector(config: DetectorConfig, run: TrainingRun) -> DetectorReport |
         "thresholds": {} if chosen is None else {"score": chosen[0]},
     }
     return DetectorReport(
-        folder=run.model_folder,
-        card=run.save(partial(_write, config, start, told), unreadable=failures),
-        best_epoch=result.best_epoch,
-        metrics=result.metrics,
+        **run.finish(result, partial(_write, config, start, told), failures),
         pictures={"train": len(train.pictures), "valid": len(valid.pictures)},
         boxes=train.boxes_by_class(),
-        unreadable=len(failures),
-        seconds_per_epoch=result.seconds_per_epoch,
         regions={} if chosen is None else chosen[1].as_dict(),
     )
 

@@ -86,15 +86,7 @@ def train_clik(config: ClikConfig, run: TrainingRun) -> ClikReport | None:
     data = f"{table.name if table else 'catalogue'}, {exhibitions['train']} exhibitions"
     training_data = f"{data}, content sha256 {fingerprint['train']}"
     write = partial(_write, config, encoders, training_data, result.metrics)
-    return ClikReport(
-        folder=run.model_folder,
-        card=run.save(write, unreadable=failures),
-        best_epoch=result.best_epoch,
-        metrics=result.metrics,
-        exhibitions=exhibitions,
-        unreadable=len(failures),
-        seconds_per_epoch=result.seconds_per_epoch,
-    )
+    return ClikReport(**run.finish(result, write, failures), exhibitions=exhibitions)
 
 
 def read_splits(config: ClikConfig) -> dict[str, RankingData]:

@@ -87,6 +87,9 @@ def test_pictures_must_be_there(tmp_path: Path) -> None:
         read_boxes(path)
     data = read_boxes(path, images="s3://shop/photos")
     assert data.pictures[1].uri == "s3://shop/photos/2.png"  # looked at when it is read
+    path.write_text(path.read_text().replace("2.png", str(tmp_path / "1.png")).replace("3.png", "../3.png"))
+    with pytest.raises(UserError, match=rf"{path}: file '.*1.png' is not inside the picture folder"):
+        read_boxes(path, images="s3://shop/photos")
     with pytest.raises(UserError, match="there is no such folder"):
         read_boxes(path, images=str(tmp_path / "nowhere"))
 
