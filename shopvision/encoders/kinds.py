@@ -44,5 +44,20 @@ class ImageEncoderKind(ModelKind):
 
         return load_image_encoder(folder, device=device, precision=precision)
 
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``. Cards of encoders that were trained on pairs say what was there before."""
+        found = card.metrics.get("recall_1")
+        if found is None:
+            return None
+        if found <= card.metrics.get("random_recall_1", 0.0):
+            return f"finds no more products than chance (recall@1 {found:.2f})"
+        before = card.metrics.get("frozen_recall_1", -1.0)
+        if found <= before:
+            return (
+                "finds no more products than the image encoder did before training "
+                f"(recall@1 {found:.2f} against {before:.2f})"
+            )
+        return None
+
 
 KINDS = (ImageEncoderKind(),)

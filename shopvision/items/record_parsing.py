@@ -127,15 +127,24 @@ def _picture(record: Mapping[str, Any], root: PictureRoot | None) -> str:
             value = value[0] if value else None
         if not value:
             continue
-        if isinstance(value, str):
-            value = {"uri": value} if "://" in value else {"file": value}
-        if not isinstance(value, Mapping):
-            raise ItemError("broken_record", f"{key} holds no address and no file name; write one of them")
-        uri, file = value.get("uri"), value.get("file")
-        if key == "item_image_name" and file and root is not None:
-            file = posixpath.join("item_images", file)
-        try:
-            return picture_uri(uri, file, root)
-        except ValueError as error:
-            raise ItemError("broken_record", f"{key}: {error}") from None
+        return picture_address(value, key, root)
     return ""
+
+
+def picture_address(picture: Any, key: str, root: PictureRoot | None) -> str:
+    """The address of one picture, which a record holds under ``key``: an address, a path, or ``{uri}`` or ``{file}``.
+
+    Raises:
+        ItemError: ``broken_record``: it is nothing of these, or leads out of ``root``.
+    """
+    if isinstance(picture, str):
+        picture = {"uri": picture} if "://" in picture else {"file": picture}
+    if not isinstance(picture, Mapping):
+        raise ItemError("broken_record", f"{key} holds no address and no file name; write one of them")
+    uri, file = picture.get("uri"), picture.get("file")
+    if key == "item_image_name" and file and root is not None:
+        file = posixpath.join("item_images", file)
+    try:
+        return picture_uri(uri, file, root)
+    except ValueError as error:
+        raise ItemError("broken_record", f"{key}: {error}") from None

@@ -1,7 +1,7 @@
 """What frozen encoders say of pictures and texts, computed once per machine and kept on disk.
 
 One folder per encoder under the settings' cache: ``keys.bin`` (32 bytes a row: what was encoded), ``vectors.bin``
-(float16 unit vectors, a row each) and, for pictures, ``seen.jsonl`` (address -> mark of the source and sha256 of the
+(float16, a row each) and, for pictures, ``seen.jsonl`` (address -> mark of the source and sha256 of the
 bytes). Rows are only ever appended, so an interrupted run loses what was not written and nothing else.
 """
 
@@ -36,7 +36,7 @@ OnProgress = Callable[[int, int], None]
 
 
 class FeatureStore:
-    """Unit vectors of one encoder by key; open it with ``writing`` to add some."""
+    """Vectors of one encoder by key; open it with ``writing`` to add some."""
 
     def __init__(self, folder: Path, dimension: int) -> None:
         """Open ``folder``, made where it is missing; a row that was cut off is not there."""
@@ -112,11 +112,12 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-class _Seen:
+class SeenPictures:
     """Which bytes stood at an address when it was last looked at."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        """``folder``: of a feature store."""
+        self._path = path = folder / "seen.jsonl"
         self._entries: dict[str, tuple[str, bytes]] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -125,6 +126,7 @@ class _Seen:
                     self._entries[entry["uri"]] = entry["fingerprint"], bytes.fromhex(entry["sha256"])
 
     def get(self, uri: str) -> tuple[str, bytes] | None:
+        """Mark of the source and sha256 of the bytes; None where nobody has looked."""
         return self._entries.get(uri)
 
     def note(self, entries: Sequence[tuple[str, str, bytes]]) -> None:
@@ -150,7 +152,7 @@ def picture_features(
     failures: dict[int, str] = {}
     keys: dict[int, bytes] = {}
     with store.writing():
-        seen = _Seen(store.folder / "seen.jsonl")
+        seen = SeenPictures(store.folder)
         tasks = []
         for position, uri in enumerate(uris):
             known = seen.get(uri)

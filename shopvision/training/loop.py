@@ -174,6 +174,11 @@ class _State:
             self.checkpoints.save(self.epoch, self.learner.tensors(), state)
         self.process.wait()
 
+    def is_stuck(self, patience: int | None) -> bool:
+        """Whether ``patience`` epochs have gone by without a better one; None waits for ever."""
+        best: int = self.best["epoch"]
+        return patience is not None and bool(best) and self.epoch - best >= patience
+
     def _is_better(self, metrics: Mapping[str, float]) -> bool:
         chosen = self.config.select_by
         if chosen == "last" or not self.best["epoch"]:
@@ -190,6 +195,7 @@ def fit(
     *,
     identity: Mapping[str, Any],
     keep_epochs: bool = False,
+    patience: int | None = None,
 ) -> FitResult:
     """Train; afterwards ``learner`` holds the best epoch.
 
@@ -200,6 +206,7 @@ def fit(
             complete epoch.
         identity: JSON values that must not change between an interrupted run and its continuation.
         keep_epochs: keep the tensors of every epoch in ``Checkpoints(output).epochs()``.
+        patience: stop after so many epochs without a better one by ``select_by``.
 
     Raises:
         UserError: ``run.output`` holds another run or cannot be made, or ``select_by`` names no metric.
@@ -223,7 +230,7 @@ def fit(
     if process.is_main:
         log = MetricsLog(output, epochs_done=state.epoch, steps_done=state.epoch * learner.steps_per_epoch)
     try:
-        while state.epoch < config.epochs:
+        while state.epoch < config.epochs and not state.is_stuck(patience):
             state.train_epoch(log, run.on_progress)
             state.finish_epoch(text, log)
     finally:

@@ -18,6 +18,7 @@ from typer.main import get_command
 from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_schema import Item
 from shopvision.fashion.detection.config import DetectorConfig
+from shopvision.fashion.encoding.config import EncoderConfig
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
@@ -103,7 +104,7 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
         if "[data]" in text:
-            by_page = {"ranker": ClikConfig, "detector": DetectorConfig}
+            by_page = {"ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig}
             load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))
         else:
             assert Mapping.load(file, Item).columns["item_id"] == "sku"

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from worker.cli.model_folder import model_folder
 from worker.cli.models import AskedConfidence, AskedMissed, AskedPrecision, Force
 from worker.cli.output import JsonFlag, emit_report, error_console
 
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 ROLE = "plan_ranker"
 MATCHER_ROLE = "pair_scorer"
 DETECTOR_ROLE = "fashion_detector"
+ENCODER_ROLE = "catalogue_encoder"
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
@@ -124,6 +126,38 @@ def detector(
         return
     summary = report.summary("pictures", report.pictures, training_boxes=report.boxes, regions=report.regions)
     _tell(summary, report.folder, DETECTOR_ROLE, "finds garments", activate=activate, force=force, as_json=as_json)
+
+
+@app.command("encoder")
+def encoder(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/encoder.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/encoder"),
+    detector: Annotated[
+        str | None, typer.Option(help="NAME:TAG or folder, to compose encoders of categories with.")
+    ] = None,
+    resume: Resume = False,
+    device: Device = None,
+    activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it embed pictures.")] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train an encoder that finds the product of a picture. `torchrun` before the command uses N GPUs."""
+    from shopvision.fashion.encoding.config import EncoderConfig
+    from shopvision.fashion.encoding.train import train_encoder
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
+
+    settled = load_config(config, EncoderConfig)
+    composed_with = None if detector is None else model_folder(detector)
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        report = train_encoder(settled, bars.run(output, process, resume=resume), detector=composed_with)
+    if report is None:
+        return
+    folder = report.composed or report.folder
+    _tell(report.report(), folder, ENCODER_ROLE, "embeds pictures", activate=activate, force=force, as_json=as_json)
 
 
 def _tell(

@@ -1,0 +1,1 @@
+"""Encoders that find the product of a picture: training on pairs of pictures, and measuring by retrieval."""
