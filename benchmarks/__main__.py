@@ -28,6 +28,7 @@ NAMES = (
     "embedding_refresh_large_model",
     "engine_overhead",
     "index",
+    "visual_search",
     "catalogue_import",
 )
 
