@@ -45,7 +45,7 @@ def test_photos_are_answered_for_people_programs_and_browsers(run: Run, tmp_path
     assert [one["code"] for one in told["failures"]] == ["text", "not_found"]
     assert set(told["photos"][0]["seconds"]) >= {"read", "detect", "embed", "index", "facts"}
     status, _, err = run(photo, broken)
-    assert (status, f"{broken}: The picture" in err) == (1, True)
+    assert (status, f"{broken}: " in err) == (1, True)
 
 
 def test_items_too(run: Run) -> None:
