@@ -145,6 +145,7 @@ def encoder(
     as_json: JsonFlag = False,
 ) -> None:
     """Train an encoder that finds the product of a picture. `torchrun` before the command uses N GPUs."""
+    from shopvision.fashion.composition.registering import require_registered
     from shopvision.fashion.encoding.config import EncoderConfig
     from shopvision.fashion.encoding.train import train_encoder
     from shopvision.training.config import load_config
@@ -152,6 +153,8 @@ def encoder(
 
     settled = load_config(config, EncoderConfig)
     composed_with = None if detector is None else model_folder(detector)
+    if composed_with is not None:
+        require_registered(composed_with)
     with joined(device) as process, Bars(shown=process.is_main) as bars:
         report = train_encoder(settled, bars.run(output, process, resume=resume), detector=composed_with)
     if report is None:

@@ -132,8 +132,10 @@ def train_encoder(config: EncoderConfig, run: TrainingRun, *, detector: Path | N
         return None
     told = training_data(config, splits["train"])
     reasons = {views[place].uri: reason for place, reason in survey.reasons.items()}
-    card = run.save(
-        lambda folder: save_fitted(fitted, start, folder, name=config.model.name, training_data=told), reasons
+    told_alike = run.finish(
+        fitted.result,
+        lambda folder: save_fitted(fitted, start, folder, name=config.model.name, training_data=told),
+        reasons,
     )
     composed = None
     if categories and detector is not None:
@@ -141,12 +143,7 @@ def train_encoder(config: EncoderConfig, run: TrainingRun, *, detector: Path | N
     elif categories:
         notes = (*notes, compose_command(config, run, categories))
     return EncoderReport(
-        folder=run.model_folder,
-        card=card,
-        best_epoch=fitted.result.best_epoch,
-        metrics=fitted.result.metrics,
-        unreadable=len(survey.reasons),
-        seconds_per_epoch=fitted.result.seconds_per_epoch,
+        **told_alike,
         notes=notes,
         pairs={name: len(data.pairs) for name, data in splits.items()},
         gallery=len(splits["valid"].gallery()),
