@@ -72,7 +72,8 @@ class Detector:
         dtype: torch.dtype = torch.float32,
         rules: RegionRules | None = None,
     ) -> None:
-        """Take over ``network`` (float32, CPU, evaluation mode)."""
+        """Take over ``network`` (float32, CPU, evaluation mode), and make it faster."""
+        network.accelerate()
         self.labels, self.target = network.labels, network.target
         self.rules = rules or RegionRules()
         self.batch_size = BATCH_SIZE.get(device.type, 4)

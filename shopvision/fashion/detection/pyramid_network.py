@@ -13,6 +13,7 @@ from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
+from shopvision.encoders._fast import accelerate_image_network
 from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
@@ -118,6 +119,11 @@ class PyramidNetwork(DetectionNetwork):
         parameters: Iterable[nn.Parameter] = self.fcos.backbone.body.parameters()
         return parameters
 
+    def accelerate(self) -> None:
+        """See ``DetectionNetwork``."""
+        accelerate_image_network(_OneMap(self.fcos.backbone), self.target)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a stub for tensors alone
+
     def freeze(self, stride: int) -> None:
         """Let the backbone's layers up to its last map of ``stride`` keep their weights.
 
@@ -168,6 +174,17 @@ class _Pyramid(nn.Module):
         last = max(place for place, name in enumerate(names) if name.startswith(f"{modules[-1]}."))
         for weight in list(self.body.parameters())[: last + 1]:
             weight.requires_grad_(requires_grad=False)
+
+
+class _OneMap(nn.Module):
+    """A pyramid whose maps come as one tensor, as whatever compares outputs wants them."""
+
+    def __init__(self, pyramid: nn.Module) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([level.flatten(1) for level in self.pyramid(images).values()], dim=1)
 
 
 def _maps(encoder: Any) -> tuple[list[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_regions_are_those_of_torchvision() -> None:
     assert isinstance(regions, tuple)
     np.testing.assert_allclose([region.score for region in regions], expected["scores"].numpy(), atol=1e-6)
     np.testing.assert_allclose([region.box for region in regions], expected["boxes"].numpy(), atol=1e-3)
+
+
+def test_the_fast_path_finds_the_same(set_environment: Callable[..., None]) -> None:
+    image = decoded(picture(96, 60))
+    fast, plain = tiny(), tiny()
+    layers = [fast.fcos.backbone.body, plain.fcos.backbone.body]
+    detectors = [Detector(fast, device=torch.device("cpu"))]
+    set_environment(SHOPVISION_FAST_PATHS="false")
+    detectors.append(Detector(plain, device=torch.device("cpu")))
+    folded, kept = (sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in body.modules()) for body in layers)
+    assert folded < kept
+    found, expected = (detector.boxes([detector.prepare(image)])[0] for detector in detectors)
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
 
 
 def test_regions_do_not_depend_on_the_neighbours() -> None:
