@@ -26,6 +26,7 @@ NAMES = (
     "ranking",
     "embedding_refresh",
     "embedding_refresh_large_model",
+    "fashion",
     "engine_overhead",
     "index",
     "visual_search",

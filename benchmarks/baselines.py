@@ -24,7 +24,7 @@ Way = Callable[[Sequence[Path], Path, int], Iterator[int]]
 """(pictures, model folder, batch size) -> yields after each batch how many pictures it has done."""
 
 
-def _card_and_network(folder: Path):
+def card_and_network(folder: Path):
     from shopvision.encoders.image_networks import load_network
     from shopvision.models.card import CARD_FILE, ModelCard
 
@@ -38,7 +38,7 @@ def model_only(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterator
 
     from shopvision.encoders._fast.folding import fold_batch_norm
 
-    card, network = _card_and_network(folder)
+    card, network = card_and_network(folder)
     height, width = card.preprocessing.size
     fold_batch_norm(network, torch.rand(1, 3, height, width))
     network = network.to(torch.bfloat16).to(memory_format=torch.channels_last)
@@ -55,7 +55,7 @@ def hugging_face(paths: Sequence[Path], folder: Path, _batch_size: int) -> Itera
     import timm
     from transformers import TimmWrapperConfig, TimmWrapperImageProcessor, TimmWrapperModel, pipeline
 
-    card, network = _card_and_network(folder)
+    card, network = card_and_network(folder)
     pretrained = timm.get_pretrained_cfg(card.architecture.name).to_dict(remove_null=True)
     config = TimmWrapperConfig.from_dict(
         {"architecture": card.architecture.name, "num_classes": 0, "pretrained_cfg": pretrained}
@@ -74,7 +74,7 @@ def data_loader(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterato
     from PIL import Image
     from timm.data import create_transform, resolve_model_data_config
 
-    _, network = _card_and_network(folder)
+    _, network = card_and_network(folder)
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
 
     class Pictures(torch.utils.data.Dataset):
@@ -108,11 +108,25 @@ class Rate:
 
 
 def measure(way: str, paths: Sequence[Path], folder: Path) -> Rate:
-    """Run one way; several processes share the pictures, slow ways take the first few only."""
+    """Run one way; slow ways take the first few pictures only."""
+    _, processes, tuned, _, share = WAYS[way]
+    some = paths[: max(64, round(len(paths) * share))]
+    return rate_of("benchmarks.baselines", way, str(folder), some, processes=processes, tuned=tuned)
+
+
+def rate_of(module: str, way: str, models: str, paths: Sequence[Path], *, processes: int, tuned: bool) -> Rate:
+    """Run ``python -m MODULE WAY MODELS LIST_OF_FILES`` in so many processes, which share the pictures.
+
+    Args:
+        module: whose main part calls ``print_marks``.
+        way: see above.
+        models: see above.
+        paths: see above.
+        processes: see above.
+        tuned: with the malloc settings of our workers.
+    """
     from worker.stack.processes import MALLOC_TUNABLES
 
-    _, processes, tuned, _, share = WAYS[way]
-    paths = paths[: max(64, round(len(paths) * share))]
     environment = os.environ | {"GLIBC_TUNABLES": MALLOC_TUNABLES if tuned else ""}
     with tempfile.TemporaryDirectory() as scratch:
         started = time.time()
@@ -120,7 +134,7 @@ def measure(way: str, paths: Sequence[Path], folder: Path) -> Rate:
         for number in range(processes):
             listing = Path(scratch, str(number))
             listing.write_text("\n".join(map(str, paths[number::processes])), encoding="utf-8")
-            command = [sys.executable, "-m", "benchmarks.baselines", way, str(folder), str(listing)]
+            command = [sys.executable, "-m", module, way, models, str(listing)]
             children.append(
                 subprocess.Popen(
                     command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, cwd=REPOSITORY
@@ -148,19 +162,27 @@ def _steady_rate(processes: Sequence[Sequence[tuple[float, int]]]) -> float:
     return float(done / (end - begin))
 
 
-def _child(way: str, folder: Path, listing: Path) -> None:
-    """One process of one way: prints (wall-clock time, pictures done) after each batch."""
-    import torch
-
-    function, processes, _, batch_size, _ = WAYS[way]
-    torch.set_num_threads(max(1, CORES // processes))
-    paths = [Path(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+def print_marks(counts: Iterator[int]) -> None:
+    """The output of one process of one way: (wall-clock time, pictures done) after each batch."""
     done, marks = 0, []
-    for count in function(paths, folder, batch_size):
+    for count in counts:
         done += count
         marks.append((time.time(), done))
     print(json.dumps(marks))
 
 
+def paths_in(listing: str) -> list[Path]:
+    """The pictures of one process."""
+    return [Path(line) for line in Path(listing).read_text(encoding="utf-8").splitlines()]
+
+
+def _child(way: str, folder: str, listing: str) -> None:
+    import torch
+
+    function, processes, _, batch_size, _ = WAYS[way]
+    torch.set_num_threads(max(1, CORES // processes))
+    print_marks(function(paths_in(listing), Path(folder), batch_size))
+
+
 if __name__ == "__main__":
-    _child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    _child(*sys.argv[1:])
