@@ -1,6 +1,7 @@
-"""The search index: build time, recall and speed by size; and what a publication costs after how much change.
+"""The search index: build time, recall and speed by size; a query's latency with and without filters; and what a
+publication costs after how much change.
 
-The second part runs on an embedded Postgres in a temporary folder.
+The last part runs on an embedded Postgres in a temporary folder.
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Deployment, Table, progress
+from benchmarks.index_latency import HITS, latencies
 
 DIMENSION = 128
 QUERIES = 1000
+LATENCY_QUERIES = 300
 SHARES = (0.0, 0.001, 0.01, 0.1)
 VECTORS, QUICK_VECTORS = 100_000, 5_000
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000,)
 
 
-def by_size(rows: int) -> dict[str, Any]:
-    """Build, measure recall@10 against exact search with unseen queries, and count queries per second."""
+def by_size(rows: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Build, measure recall@10 against exact search with unseen queries, and count queries per second.
+
+    Returns:
+        these, and the latencies of the same index by filter.
+    """
     from shopvision.index.build import build, choose_type, exact_index, memory_needed, search_parameters
     from shopvision.index.gate import require_recall
     from tests.integration.index.catalogue import clustered
@@ -48,12 +55,13 @@ def by_size(rows: int) -> dict[str, Any]:
     for query in queries:
         index.search(query[None], 10, params=parameters)
     single = QUERIES / (time.perf_counter() - started)
-    return {
+    result = {
         "vectors": rows, "type": kind, "effort": effort, "build_seconds": round(seconds, 2),
         "recall_at_10": round(float(recall), 4),
         "queries_per_second_batched": round(batched), "queries_per_second_single": round(single),
         "memory_estimate_mb": round(memory_needed(kind, rows, DIMENSION) / 1e6),
     }  # fmt: skip
+    return result, latencies(index, kind, effort, queries[:LATENCY_QUERIES])
 
 
 def by_change(count: int) -> list[dict[str, Any]]:
@@ -90,15 +98,22 @@ def _row(name: str, report: Any) -> dict[str, Any]:
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Both parts; the largest size takes minutes and 2 GB of memory."""
-    sizes = []
+    """All parts; the largest size takes minutes and 2 GB of memory."""
+    sizes, waits = [], []
     for rows in QUICK_SIZES if quick else SIZES:
-        sizes.append(by_size(rows))
-        progress(f"index: {sizes[-1]}")
+        size, of_size = by_size(rows)
+        sizes.append(size)
+        waits += of_size
+        progress(f"index: {size}; {of_size}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers():
         changes = by_change(QUICK_VECTORS if quick else VECTORS)
     return [
         Table("Search index by size", f"{DIMENSION} dimensions; recall of unseen queries against exact search.", sizes),
+        Table(
+            "Latency of a query, by filter",
+            f"Milliseconds from one vector to {HITS} hits, query after query on one core; two vectors a picture.",
+            waits,
+        ),
         Table(
             "Cost of publishing a change",
             "Each publication starts from a full generation and follows a change of so many vectors.",
