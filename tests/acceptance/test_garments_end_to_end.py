@@ -15,7 +15,6 @@ from shopvision.database import connect
 from shopvision.fashion.tables import PictureRegion
 from shopvision.index.tables import Embedding
 from shopvision.models import find, import_model
-from shopvision.search import search_item
 from tests.acceptance.shop import Shop
 from tests.unit.fashion.tiny_members import save_tiny_detector, save_tiny_encoder
 
@@ -35,7 +34,7 @@ def test_garments_instead_of_whole_pictures(shop: Shop) -> None:
         "--name", "garments",
     )["spec"]  # fmt: skip
     item = shop.some_items(1)[0]
-    before = search_item(item, 3)
+    before = shop.cli("search", "--item", item)["model"]
 
     job_id = shop.begin_refresh(kind="refresh_one_chunk", model=composed)
     os.kill(shop.holder(job_id)[1], signal.SIGKILL)
@@ -60,16 +59,18 @@ def test_garments_instead_of_whole_pictures(shop: Shop) -> None:
     shop.cli("models", "activate", "catalogue_encoder", composed)
     try:
         with connect() as connection:
-            one, uri = connection.execute(select(ItemImage.item_id, ItemImage.uri).order_by(ItemImage.image_id)).first()
-        some = refresh(shop, f"item_ids={json.dumps([one])}")
+            last = connection.scalar(select(ItemImage.item_id).order_by(ItemImage.image_id.desc()).limit(1))
+        some = refresh(shop, f"item_ids={json.dumps([last])}")
         assert "search stays with that one" in some["result"]["reason"]
-        assert search_item(item, 3) == before
+        assert shop.cli("search", "--item", item)["model"] == before
         whole = refresh(shop)
-        assert whole["counters"]["embedded"] == whole["counters"]["detected"] == whole["total"] - len(embedded)
+        assert (
+            whole["counters"]["embedded"]
+            == whole["counters"]["detected"]
+            == whole["total"] - some["total"] - len(embedded)
+        )
         assert (whole["state"], whole["result"]["kind"]) == ("succeeded", "full")
-        answered = search_item(item, 3)
-        assert answered.model == composed
-        assert uri
+        assert shop.cli("search", "--item", item)["model"] == composed
     finally:
         shop.cli("models", "rollback", "catalogue_encoder")
         refresh(shop)
