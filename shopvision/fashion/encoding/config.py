@@ -135,7 +135,7 @@ class TrainConfig(FitConfig):
     lr: float = Field(1e-4, gt=0)
     lr_backbone: float = Field(5e-5, gt=0)
     single_pictures: bool = True
-    views: int = Field(8, ge=0)
+    views: int = Field(4, ge=0)
     least_area: float = Field(0.5, gt=0, le=1)
     flip: float = Field(0.5, ge=0, le=1)
     light: float = Field(0.1, ge=0, lt=1)
