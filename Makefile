@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Without compiled modules beside the sources every process that imports torch compiles thousands of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up down lint test test-quality bench lock
+.PHONY: help setup demo demo-fashion up down lint test test-quality bench lock
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -25,6 +25,9 @@ demo: setup  ## run the whole way on a sample catalogue, or on your own: make de
 
 up: setup  ## the same, and leave the stack running (`make down` stops it)
 	$(BIN)/shopvision demo --keep-running $(if $(CATALOGUE),--catalogue "$(CATALOGUE)")
+
+demo-fashion: setup  ## train on your photos with boxes, embed your catalogue, search by photo: make demo-fashion DATA=DIR
+	$(BIN)/shopvision demo-fashion $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS))
 
 down: setup  ## stop the stack
 	$(BIN)/shopvision stack down

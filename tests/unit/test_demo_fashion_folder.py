@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "catalogue").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "photos" / "images" / "a.jpg")
     (tmp_path / "photos" / "boxes.json").write_text(json.dumps(coco()))
-    (tmp_path / "catalogue" / "items.jsonl").write_text('{"item_id": "1"}\n')
+    (tmp_path / "catalogue" / "items.jsonl").write_text('{"item_id": "1", "images": ["1.jpg", "2.jpg"]}\n')
     return tmp_path
 
 
@@ -71,6 +71,7 @@ def test_a_whole_folder(folder: Path) -> None:
     assert found.boxes == folder / "photos" / "boxes.json"
     assert found.items == folder / "catalogue" / "items.jsonl"
     assert found.data.classes == ("top",)
+    assert found.pairs == 1
     assert found.classes is None
     (folder / "categories.json").write_text('{"Women/Tops": "top"}')
     assert look_into(folder).classes == {"Women/Tops": "top"}

@@ -16,11 +16,16 @@ from worker.cli.output import console, error_console, table
 
 if TYPE_CHECKING:
     from shopvision.training.run import TrainingRun
+    from worker.demo.guide import Guide
+
+
+KeepRunning = Annotated[bool, typer.Option(help="Leave the stack running.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(demo)
+    app.command("demo-fashion")(demo_fashion)
 
 
 def demo(
@@ -33,25 +38,16 @@ def demo(
     duplicates_output: Annotated[Path, typer.Option(help="Where the page of duplicates goes.")] = Path(
         "demo-duplicates.html"
     ),
-    keep_running: Annotated[bool, typer.Option(help="Leave the stack running.")] = False,
+    keep_running: KeepRunning = False,
 ) -> None:
     """Start a stack, import and embed a catalogue, rank pictures for plans, and find products listed twice."""
-    from shopvision.settings import get_settings
     from worker.demo.catalogue_folder import import_folder
     from worker.demo.duplicates import list_again, show_duplicates
-    from worker.demo.guide import Guide
     from worker.demo.look_alikes import show_look_alikes
     from worker.demo.ranked_plans import show_plans, train_ranker
-    from worker.stack.detached import read_status, start_detached, stop
 
     started = time.monotonic()
-    home = get_settings().home
-    was_running = read_status(home) is not None
-    if not was_running:
-        start_detached(home, lambda step: _say(f"starting {step} ..."))
-    get_settings.cache_clear()
-    guide = Guide(_say, _show, _training, _run)
-    try:
+    with _stack(keep_running=keep_running) as (guide, home):
         folder = catalogue or _sample()
         import_folder(guide, folder)
         show_look_alikes(guide, output, guide.run("refresh_embeddings"))
@@ -63,6 +59,54 @@ def demo(
             guide.run("refresh_embeddings")
             show_duplicates(guide, duplicates_output, guide.run("score_pairs"), relisted)
             pages.append(duplicates_output)
+    _end(started, pages)
+
+
+def demo_fashion(
+    *,
+    data: Annotated[
+        Path, typer.Option("--data", help="A folder with photos/ (boxes.json beside the photos) and catalogue/.")
+    ],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the detector. [default: as many as take about eight minutes]")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the page of garments found goes.")] = Path("demo-fashion.html"),
+    keep_running: KeepRunning = False,
+) -> None:
+    """Train a detector and an encoder on your photos and catalogue, embed its garments, and search by photo."""
+    from shopvision.search.page import SearchPage
+    from worker.demo.catalogue_folder import import_folder
+    from worker.demo.fashion_folder import look_into
+    from worker.demo.fashion_models import compose_encoder, detector_config, train_detector, train_encoder
+    from worker.demo.found_garments import held_back, show_garments
+
+    started = time.monotonic()
+    folder = look_into(data)
+    config = detector_config(folder, epochs)
+    photos, page = held_back(config), SearchPage(output)
+    with _stack(keep_running=keep_running) as (guide, _):
+        import_folder(guide, folder.catalogue)
+        detector = train_detector(guide, config, len(folder.data.pictures))
+        compose_encoder(guide, folder, detector, train_encoder(guide, folder))
+        guide.run("refresh_embeddings")
+        show_garments(guide, photos, page)
+    _end(started, [output])
+
+
+@contextmanager
+def _stack(*, keep_running: bool) -> Iterator[tuple[Guide, Path]]:
+    """The guide through a running stack, and the stack's home; what was not running before is stopped at the end."""
+    from shopvision.settings import get_settings
+    from worker.demo.guide import Guide
+    from worker.stack.detached import read_status, start_detached, stop
+
+    home = get_settings().home
+    was_running = read_status(home) is not None
+    if not was_running:
+        start_detached(home, lambda step: _say(f"starting {step} ..."))
+    get_settings.cache_clear()
+    try:
+        yield Guide(_say, _show, _training, _run), home
         state = read_status(home)
         if state is not None and state.flower_url:
             _say(f"Flower: {state.flower_url} (user {state.flower_user}; `shopvision stack status` shows the password)")
@@ -70,6 +114,9 @@ def demo(
         if not was_running and not keep_running:
             _say("stopping the stack ...")
             stop(home)
+
+
+def _end(started: float, pages: Sequence[Path]) -> None:
     _say(f"Done in {time.monotonic() - started:.0f} s. To look at: {', '.join(str(page.resolve()) for page in pages)}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from shopvision.errors import UserError
 from shopvision.fashion.composition.categories import read_categories, require_classes
 from shopvision.fashion.detection.coco import DetectionData, read_boxes
+from shopvision.fashion.encoding.pairs import pairs_of_items
 from worker.demo.catalogue_folder import items_table
 
 PHOTOS, BOXES, CATALOGUE, CATEGORIES = "photos", "boxes.json", "catalogue", "categories.json"
@@ -25,6 +26,7 @@ class FashionFolder:
         data: what it says, checked.
         catalogue: a folder with a table of items and their pictures.
         items: this table.
+        pairs: how many pictures of items there are beside the leading ones, which an encoder can learn from.
         classes: category path -> class of the photos' boxes; None where the folder says nothing about it.
     """
 
@@ -32,6 +34,7 @@ class FashionFolder:
     data: DetectionData
     catalogue: Path
     items: Path
+    pairs: int
     classes: Mapping[str, str] | None
 
 
@@ -52,7 +55,8 @@ def look_into(folder: Path) -> FashionFolder:
         raise UserError(f"{folder / CATALOGUE} has no table of items: put items.jsonl, .csv or .parquet there.")
     boxes = _boxes_file(folder / PHOTOS).resolve()
     data = read_boxes(boxes)
-    return FashionFolder(boxes, data, catalogue, items, _classes(folder / CATEGORIES, data))
+    pairs = len(pairs_of_items(items, str(catalogue)).measured)
+    return FashionFolder(boxes, data, catalogue, items, pairs, _classes(folder / CATEGORIES, data))
 
 
 def _boxes_file(photos: Path) -> Path:
