@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit, log_expit
+from scipy.optimize import isotonic_regression, minimize, minimize_scalar
+from scipy.special import expit, log_expit, log_softmax
 
 from shopvision.errors import UserError
 from shopvision.evaluation.pair_metrics import Floats, checked
@@ -20,6 +20,7 @@ from shopvision.evaluation.pair_metrics import Floats, checked
 # Nothing is certain: with 0 and 1 out of reach, also in float32, the thresholds 0 and 1 mean "never".
 SURENESS = 1e-7
 _SMALLEST_SCALE = 1e-3  # per standard deviation of the logits
+_TEMPERATURES = (0.05, 20.0)
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
@@ -60,6 +61,31 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
     ).x
     scale = float(found[0] / spread)
     return {"method": "temperature", "scale": scale, "shift": float(found[1] - scale * centre)}
+
+
+def fit_softmax_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """What logits of several classes are divided by so that the labels become most likely (Guo et al. 2017, 4.2).
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) numbers of classes.
+
+    Returns:
+        From 0.05 to 20; the likelihood has one maximum. The order of classes never changes.
+
+    Raises:
+        UserError: nothing to fit on, or a logit that is not finite.
+    """
+    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    if not len(scores) or scores.ndim != 2 or len(scores) != len(truth) or not np.isfinite(scores).all():
+        raise UserError(f"{scores.shape} logits and {truth.shape} labels: give as many, finite ones, at least one.")
+    rows = np.arange(len(truth))
+
+    def loss(logarithm: float) -> float:
+        return -float(log_softmax(scores / np.exp(logarithm), axis=1)[rows, truth].mean())
+
+    bounds = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x))
 
 
 def fit_isotonic(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:

@@ -98,11 +98,38 @@ def plot_pairs(
             left.scatter(at.recall, at.precision, s=46, marker=marker, color=_INK, zorder=4, label=text)
     _frame(left, "precision by recall, at thresholds chosen on validation", "recall", "precision")
     bins = reliability(probabilities, labels)
-    _diagonal(middle, bins)
+    _diagonal(middle, bins, "pairs")
     _frame(middle, f"reliability: ECE {bins.ece:.4f}, {bins.noise:.4f} by chance", "probability", "share of positives")
     _histogram(right, np.asarray(probabilities, np.float64), np.asarray(labels) == 1, thresholds)
     _frame(right, "pairs by probability, the part for review shaded", "probability", "pairs (logarithmic)")
     right.set_ylim(0.7, None)
+    _write(figure, path)
+
+
+def plot_classes(
+    path: Path, title: str, confusion: NDArray[np.int64], classes: Sequence[str], bins: Reliability, *, units: str
+) -> None:
+    """Write a PNG: which class was said of which, and how far the probability of what was said is true.
+
+    Args:
+        path: of the PNG.
+        title: over both.
+        confusion: (k, k) true class by said class.
+        classes: their k names.
+        bins: of the probability of the class that was said, and whether it was right.
+        units: what was measured, in the plural.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    side = max(4.0, len(classes) * _ROW_INCHES + _FRAME_INCHES)
+    figure = _figure(title, side + 7.2, max(side, 5.0))
+    left, right = figure.subplots(1, 2, width_ratios=[side, 6.2])
+    _matrix(left, confusion, [_short(name) for name in classes])
+    _diagonal(right, bins, units)
+    _frame(
+        right, f"reliability: ECE {bins.ece:.4f}, {bins.noise:.4f} by chance", "probability", "share of right answers"
+    )
     _write(figure, path)
 
 
@@ -127,12 +154,31 @@ def _curve(axes: Axes, curve: Curve, colour: str, label: str) -> None:
     axes.step([0, *curve.recall], [curve.precision[0], *curve.precision], where="pre", color=colour, label=label)
 
 
-def _diagonal(axes: Axes, bins: Reliability) -> None:
+def _matrix(axes: Axes, confusion: NDArray[np.int64], names: Sequence[str]) -> None:
+    """A row for each true class, as shares of it."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(names))
+    if len(names) <= MOST_CATEGORIES:
+        for row, column in np.argwhere(confusion).tolist():
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            axes.text(column, row, f"{confusion[row, column]}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(list(places), names, fontsize=8, rotation=60, ha="right")
+        axes.set_yticks(list(places), names, fontsize=8)
+    axes.set_title("true class by said class, shaded by share of the row", loc="left", fontsize=9.5, color=_QUIET)
+    axes.set_xlabel("said", fontsize=8.5, color=_QUIET)
+    axes.set_ylabel("true", fontsize=8.5, color=_QUIET)
+    axes.tick_params(axis="both", length=0, labelcolor=_INK)
+    for edge in ("top", "right", "left", "bottom"):
+        axes.spines[edge].set_visible(False)
+
+
+def _diagonal(axes: Axes, bins: Reliability, units: str) -> None:
     axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=1, linestyle="--", label="perfectly calibrated")
     spread = 1.96 * np.sqrt(bins.expected * (1 - bins.expected) / bins.counts)
     axes.errorbar(
         bins.expected, bins.observed, yerr=spread, fmt="o", markersize=5, color=_MODEL, ecolor="#bfd0f7",
-        label=f"{len(bins.counts)} bins of about {int(bins.counts.mean())} pairs, 95 % by chance",
+        label=f"{len(bins.counts)} bins of about {int(bins.counts.mean())} {units}, 95 % by chance",
     )  # fmt: skip
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)

@@ -76,6 +76,13 @@ class ThumbnailClassifierKind(ModelKind):
 
         return load_classifier(folder, device=device, precision=precision)
 
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``."""
+        found, constant = (card.metrics.get(name) for name in ("accuracy", "constant_answer_accuracy"))
+        if found is None or constant is None or found > constant:
+            return None
+        return f"is right no more often than who always says the most frequent class ({found:.2f} and {constant:.2f})"
+
 
 class ComposedEncoderKind(ModelKind):
     """Pictures to vectors of the garments in them, by a detector and encoders; ``shopvision models compose``."""

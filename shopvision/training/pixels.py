@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shopvision.errors import ItemError, JobError
 from shopvision.images.preprocessing import Preprocessing, fit
-from shopvision.images.reader import PictureReader, PictureRequest, whole
+from shopvision.images.reader import PictureReader, PictureRequest, ReadPicture, whole
 from shopvision.training.features import OnProgress
 
 if TYPE_CHECKING:
@@ -72,17 +72,19 @@ class PixelReader:
         return pixels[top : top + height, left : left + width]
 
 
-def unreadable_pictures(
+def look_at_pictures(
     uris: Sequence[str], preprocessing: Preprocessing, door: PictureDoor, on_progress: OnProgress
-) -> dict[int, str]:
-    """Position -> reason of every picture that cannot be fetched or decoded."""
-    failures = {}
+) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Position -> sha256 of every picture that can be fetched and decoded, and -> reason of every other one."""
+    digests, failures = dict[int, bytes](), dict[int, str]()
     with _reader(door, preprocessing).read(_requests(uris)) as reading:
         for outcome in reading:
             if isinstance(found := whole(outcome), ItemError):
                 failures[outcome.key] = found.message
+            elif isinstance(outcome, ReadPicture):
+                digests[outcome.key] = outcome.sha256
             on_progress(len(uris) - reading.missing, len(uris))
-    return failures
+    return digests, failures
 
 
 def _reader(door: PictureDoor, preprocessing: Preprocessing) -> PictureReader[Pixels]:

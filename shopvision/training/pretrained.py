@@ -20,7 +20,7 @@ from shopvision.errors import UserError
 from shopvision.models.card import WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
 from shopvision.training.features import Features, FeatureStore, digest, picture_features
-from shopvision.training.pixels import unreadable_pictures
+from shopvision.training.pixels import look_at_pictures
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,11 +60,13 @@ class PictureSurvey:
 
     Attributes:
         readable: (n,) bool, the same in every process.
+        contents: (n,) int64, equal for readable pictures of identical bytes; the same in every process.
         reasons: position -> why it is not, in the main process; empty in the others.
         features: unit vectors of the readable ones, if they were asked for.
     """
 
     readable: NDArray[np.bool_]
+    contents: NDArray[np.int64]
     reasons: dict[int, str]
     features: Features | None
 
@@ -86,26 +88,31 @@ def survey_pictures(
         TransientError: a source is away for the moment; what was encoded is kept.
     """
     process, features, failures = run.process, None, dict[int, str]()
+    found = torch.zeros(2, len(uris), dtype=torch.int64)
     if not encode:
         if process.is_main:
-            failures = unreadable_pictures(uris, image.preprocessing, door, run.stage("pictures"))
+            digests, failures = look_at_pictures(uris, image.preprocessing, door, run.stage("pictures"))
+            numbers: dict[bytes, int] = {}
+            for position, sha256 in digests.items():
+                found[0, position] = numbers.setdefault(sha256, len(numbers))
     elif process.is_main:
         features, failures = _features(uris, image, run, door)
+        found[0] = torch.from_numpy(features.rows)  # a row for each sha256
         process.wait()
     else:  # everything is in the cache by then
         process.wait()
         features, _ = _features(uris, image, run, door)
-    bad = torch.zeros(len(uris), device=process.device)
     if process.is_main:
-        bad[sorted(failures)] = 1
+        found[1, sorted(failures)] = 1
         reasons = dict(sorted(failures.items()))
     else:
         reasons = {}
-    readable: NDArray[np.bool_] = process.total(bad).cpu().numpy() == 0
+    contents, bad = process.total(found.to(process.device)).cpu().numpy()
+    readable: NDArray[np.bool_] = bad == 0
     if len(uris) and not readable.any():
         reason = next(iter(reasons.values()), "see the main process")
         raise UserError(f"Not one of {len(uris):,} pictures can be read ({reason}): check the picture folder.")
-    return PictureSurvey(readable, reasons, features)
+    return PictureSurvey(readable, contents, reasons, features)
 
 
 def _features(

@@ -19,6 +19,7 @@ from shopvision.catalogue.column_mapping import Mapping
 from shopvision.catalogue.record_schema import Item
 from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.fashion.encoding.config import EncoderConfig
+from shopvision.fashion.thumbnails.config import ClassifierConfig
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
@@ -104,7 +105,10 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
         if "[data]" in text:
-            by_page = {"ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig}
+            by_page = {
+                "ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig,
+                "classifier": ClassifierConfig,
+            }  # fmt: skip
             load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))
         else:
             assert Mapping.load(file, Item).columns["item_id"] == "sku"

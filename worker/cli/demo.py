@@ -138,7 +138,7 @@ def _show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 @contextmanager
 def _training(output: Path) -> Iterator[TrainingRun]:
     from shopvision.training.distributed import joined
-    from worker.cli.train import Bars
+    from worker.cli.training_bars import Bars
 
     with joined() as process, Bars(shown=error_console.is_terminal) as bars:
         yield bars.run(output, process)

@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from worker.cli.model_folder import model_folder
 from worker.cli.models import AskedConfidence, AskedMissed, AskedPrecision, Force
 from worker.cli.output import JsonFlag, emit_report, error_console
+from worker.cli.training_bars import Bars
 
 if TYPE_CHECKING:
     from shopvision.evaluation.report import EvaluationReport
-    from shopvision.training.distributed import Process
-    from shopvision.training.run import TrainingProgress, TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
@@ -31,6 +21,7 @@ ROLE = "plan_ranker"
 MATCHER_ROLE = "pair_scorer"
 DETECTOR_ROLE = "fashion_detector"
 ENCODER_ROLE = "catalogue_encoder"
+CLASSIFIER_ROLE = "thumbnail_classifier"
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
@@ -247,41 +238,32 @@ def ensemble(
     _tell(report, output, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
 
 
-class Bars:
-    """One bar for each stage of preparation, then one for each epoch, on stderr."""
+@app.command("classifier")
+def classifier(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/classifier.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/classifier"),
+    resume: Resume = False,
+    device: Device = None,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Import the model and let it say what products' pictures show.")
+    ] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model that says what a product's picture shows. `torchrun` before the command uses N GPUs."""
+    from shopvision.fashion.thumbnails.config import ClassifierConfig
+    from shopvision.fashion.thumbnails.train import train_classifier
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
 
-    def __init__(self, *, shown: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=error_console, disable=not shown,
-        )  # fmt: skip
-        self._bars: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def run(self, output: Path, process: Process, *, resume: bool = False) -> TrainingRun:
-        """A training run that these bars show."""
-        from shopvision.training.run import TrainingRun
-
-        return TrainingRun(output=output, process=process, resume=resume, on_progress=self.step, on_stage=self.stage)
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """``done`` of ``total`` of one stage."""
-        self._show(name, done, total, "")
-
-    def step(self, progress: TrainingProgress) -> None:
-        """One training step."""
-        note = f"loss {progress.metrics['loss']:.3f}" if progress.metrics else ""
-        self._show(f"epoch {progress.epoch}", progress.step, progress.steps_per_epoch, note)
-
-    def _show(self, name: str, done: int, total: int, note: str) -> None:
-        if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, note="")
-        self._progress.update(self._bars[name], completed=done, total=total)
-        if note:
-            self._progress.update(self._bars[name], note=note)
+    settled = load_config(config, ClassifierConfig)
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        report = train_classifier(settled, bars.run(output, process, resume=resume))
+    if report is None:
+        return
+    summary = report.summary("pictures", report.pictures, training_pictures=report.classes)
+    does = "says what products' pictures show"
+    _tell(summary, report.folder, CLASSIFIER_ROLE, does, activate=activate, force=force, as_json=as_json)

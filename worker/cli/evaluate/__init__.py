@@ -5,11 +5,12 @@ from __future__ import annotations
 import typer
 
 from worker.cli.evaluate.cascade import cascade
+from worker.cli.evaluate.classifier import classifier
 from worker.cli.evaluate.detector import detector
 from worker.cli.evaluate.encoder import encoder
 from worker.cli.evaluate.matcher import matcher
 from worker.cli.evaluate.ranker import ranker
 
 app = typer.Typer(no_args_is_help=True, help="Measure trained models.")
-for command in (ranker, matcher, cascade, detector, encoder):
+for command in (ranker, matcher, cascade, detector, encoder, classifier):
     app.command()(command)
