@@ -26,7 +26,7 @@ def test_a_detector_sees_about_as_many_photos_however_many_there_are(photos: int
     assert detector_config(folder(photos), 2).train.epochs == 2
 
 
-@pytest.mark.parametrize(("pictures", "views"), [(0, 8), (725, 8), (2_000, 3), (100_000, 1)])
+@pytest.mark.parametrize(("pictures", "views"), [(0, 4), (725, 4), (2_000, 3), (100_000, 1)])
 def test_an_encoder_learns_from_fewer_views_of_more_pictures(pictures: int, views: int) -> None:
     config = encoder_config(folder(1), pictures)
     assert config.train.views == views
