@@ -160,6 +160,10 @@ def _prepared(
     with reader.read([PictureRequest(place, uri) for place, uri in enumerate(data.uris)], in_order=True) as reading:
         while reading.missing:
             outcomes = reading.take_many(at_once, 2.0)
-            found = {outcome.key: whole(outcome) for outcome in outcomes}
-            good = {place: pixels for place, pixels in found.items() if not isinstance(pixels, ItemError)}
-            yield list(good), np.stack(list(good.values())) if good else np.empty(0, np.uint8), len(found) - len(good)
+            good: dict[int, NDArray[np.uint8]] = {}
+            for outcome in outcomes:
+                pixels = whole(outcome)
+                if not isinstance(pixels, ItemError):
+                    good[outcome.key] = pixels
+            batch = np.stack(list(good.values())) if good else np.empty(0, np.uint8)
+            yield list(good), batch, len(outcomes) - len(good)
