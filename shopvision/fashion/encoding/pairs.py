@@ -90,10 +90,13 @@ class PairData:
             tuple(one for one in self.others if one.view in views),
         )
 
+    def shown(self) -> tuple[Shown, ...]:
+        """What is searched among; a view that shows several products stands there for each of them."""
+        return (*self.others, *(Shown(pair.positive, pair.product, pair.category) for pair in self.measured))
+
     def gallery(self) -> tuple[Shown, ...]:
         """Everything that is searched among, each view once."""
-        shown = [Shown(pair.positive, pair.product, pair.category) for pair in self.measured]
-        return tuple({one.view: one for one in (*self.others, *shown)}.values())
+        return tuple({one.view: one for one in self.shown()}.values())
 
     def views(self) -> tuple[View, ...]:
         """Every view, once."""

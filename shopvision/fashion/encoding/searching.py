@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,14 @@ class Search:
 
         Args:
             data: with at least one such pair.
-            contents: view -> number, equal for pictures of equal bytes: what they show counts as one product.
+            contents: view -> number, equal for pictures of equal bytes: what they show counts as one product, as what
+                one view shows does.
         """
         gallery, pairs = data.gallery(), data.measured
         views = tuple(dict.fromkeys((*(one.view for one in gallery), *(pair.anchor for pair in pairs))))
         row_of = {view: row for row, view in enumerate(views)}
         place_of = {one.view: place for place, one in enumerate(gallery)}
-        numbers = _numbered(gallery, contents or {})
+        numbers = _numbered(data.shown(), contents or {})
         # A view may ask for several products that it shows; each is a query of its own, but once only.
         asked = dict.fromkeys((pair.anchor, pair.product, pair.category) for pair in pairs)
         return cls(
@@ -72,17 +73,20 @@ class Search:
         )
 
 
-def _numbered(gallery: Sequence[Shown], contents: Mapping[View, int]) -> dict[str, int]:
-    """Product -> number; products that are shown by the same bytes have one."""
+def _numbered(shown: Iterable[Shown], contents: Mapping[View, int]) -> dict[str, int]:
+    """Product -> number; products that are shown by one view, or by the same bytes, have one."""
+    parent: dict[str, str] = {}
+
+    def root(product: str) -> str:
+        while parent[product] != product:
+            parent[product] = parent[parent[product]]
+            product = parent[product]
+        return product
+
+    first: dict[View | int, str] = {}
+    for one in shown:
+        parent.setdefault(one.product, one.product)
+        for picture in (one.view, contents.get(one.view, one.view)):
+            parent[root(one.product)] = root(first.setdefault(picture, one.product))
     numbers: dict[str, int] = {}
-    of_content: dict[int, int] = {}
-    for one in gallery:
-        number = numbers.setdefault(one.product, len(numbers))
-        content = contents.get(one.view)
-        if content is None:
-            continue
-        first = of_content.setdefault(content, number)
-        if first != number:
-            numbers = {name: first if its == number else its for name, its in numbers.items()}
-            of_content = {key: first if its == number else its for key, its in of_content.items()}
-    return dict(zip(numbers, np.unique(list(numbers.values()), return_inverse=True)[1].tolist(), strict=True))
+    return {product: numbers.setdefault(root(product), len(numbers)) for product in parent}

@@ -112,6 +112,14 @@ def test_products_of_one_thumbnail_count_as_one() -> None:
     assert same.products[0] == product["A"]
 
 
+def test_a_thumbnail_that_stands_under_several_products_is_right_for_each() -> None:
+    data = PairData((pair("a", "P", "1"), pair("b", "P", "2"), pair("c", "Q", "2"), pair("d", "R", "3")))
+    search = Search.of(data)
+    assert search.products.tolist() == [0, 0, 0, 1]
+    assert [search.views[row].uri for row in search.gallery] == ["P", "Q", "R"]
+    assert search.gallery_products.tolist() == [0, 0, 1]
+
+
 def test_steps_have_one_category_as_far_as_it_has_pairs() -> None:
     categories = ["a"] * 10 + ["b"] * 7 + ["c"] * 3
     sampler = PairSampler(categories, 4, one_category=True, seed=1)
