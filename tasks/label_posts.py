@@ -44,15 +44,20 @@ class LabelParams(JobParams):
     @field_validator("posts")
     @classmethod
     def _readable(cls, posts: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        from shopvision.catalogue.record_texts import RecordError, normalised
         from shopvision.errors import ItemError
         from shopvision.fashion.posts.records import post_from_record
 
+        readable = []
         for number, record in enumerate(posts or (), 1):
             try:
-                post_from_record(record)
+                readable.append(normalised(record))
+                post_from_record(readable[-1])
+            except RecordError as error:
+                raise ValueError(f"post {number}: {error}") from None
             except ItemError as error:
                 raise ValueError(f"post {number}: {error.message}") from None
-        return posts
+        return readable or posts
 
     @model_validator(mode="after")
     def _one_choice(self) -> LabelParams:

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
+
 from shopvision.catalogue.lines_by_key import LinesByKey
 from shopvision.catalogue.picture_addresses import PictureRoot, picture_uri
 from shopvision.catalogue.record_schema import MAX_ID_CHARACTERS
-from shopvision.catalogue.record_texts import RecordError
+from shopvision.catalogue.record_texts import RecordError, composed
 from shopvision.catalogue.source_files import open_source
 from shopvision.errors import ItemError
 from shopvision.items.record_parsing import picture_root, record_id
@@ -114,7 +116,10 @@ def post_from_record(record: Mapping[str, Any] | RecordError, root: PictureRoot 
 def _list(value: Any) -> list[Any]:
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else []
+            # What is escaped in a cell was none of the row's texts yet.
+            value = composed(from_json(value, allow_inf_nan=False)) if value.strip() else []
+        except RecordError as error:
+            raise _broken(f"products: {error}") from None
         except ValueError:
             value = 0
     if value is None:

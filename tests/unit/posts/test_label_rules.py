@@ -11,6 +11,7 @@ from shopvision.fashion.detection.regions import Region
 from shopvision.fashion.posts import rules
 from shopvision.fashion.posts.records import MAX_PRODUCTS, SocialPost, TaggedProduct, post_from_record
 from shopvision.fashion.posts.rules import LabelRules, SeenThumbnail
+from tasks.label_posts import LabelParams
 
 RULES = LabelRules()
 CLASSES = frozenset({"bag", "shoes", "top"})
@@ -139,6 +140,9 @@ def test_only_what_pairs_are_made_of_changes_a_post() -> None:
         ({"products": [{"product_id": "a", "thumbnail": "ftp://a"}]}, "product 1: thumbnail: uri 'ftp://a'"),
         ({"products": [{"product_id": "a"}, {"product_id": "a", "title": "b"}]}, "'a' is tagged twice, in two ways"),
         ({"products": [{"product_id": str(number)} for number in range(MAX_PRODUCTS + 1)]}, "has 1,000 at most"),
+        ({"products": r'[{"product_id": "a", "title": "\u0000"}]'}, "products: a NUL character; remove it"),
+        ({"products": r'[{"product_id": "\ud800"}]'}, "products is no list"),
+        ({"products": "[" * 100_000}, "products is no list"),
     ],
 )
 def test_what_is_no_post_is_told_with_its_mend(fields: dict[str, object], words: str) -> None:
@@ -147,3 +151,11 @@ def test_what_is_no_post_is_told_with_its_mend(fields: dict[str, object], words:
     with pytest.raises(ItemError) as refused:
         post_from_record({**record, **fields})
     assert words in refused.value.message
+
+
+def test_posts_of_a_service_are_texts_that_can_be_stored() -> None:
+    post = {"post_id": "p", "photo": "https://shop/p.jpg", "products": [{"product_id": "a", "title": "e\u0301"}]}
+    assert LabelParams(posts=[post]).posts == [{**post, "products": [{"product_id": "a", "title": "\u00e9"}]}]
+    for title, words in (("\0", "a NUL character"), ("\ud800", "not valid UTF-8")):
+        with pytest.raises(ValueError, match=f"post 1: products: {words}"):
+            LabelParams(posts=[{**post, "products": [{"product_id": "a", "title": title}]}])
