@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from worker.demo.fashion_folder import FashionFolder
     from worker.demo.guide import Guide
 
-LEARNT_PHOTOS = 5_000  # that the detector sees, in all epochs together: about eight minutes on two cores
-EPOCHS = (4, 30)
+LEARNT_PHOTOS = 3_000  # that the detector sees, in all epochs together: about eight minutes on two cores
+EPOCHS = (1, 30)
 FEWEST_PAIRS = 30
 MOST_VIEWS = 8_000  # of all pictures, whose features the encoder learns from: about three minutes
 SCORE = 0.3  # of garments, where the detector has chosen none: what little data give is less sure of itself
