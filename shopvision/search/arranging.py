@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision.fashion.composition.routing import Routes
+
 Vectors = NDArray[np.float32]
-AsCosine = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 # Lab distances beyond this count as this: black and white are so far apart.
 FARTHEST_COLOUR = 100.0
+ONE_ENCODER = Routes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Candidate:
         item_id: whose it is.
         style: items of one style are variants; of most items their own id.
         similarity: cosine.
+        is_comparable: to the query, because one encoder made both; else the similarity means nothing.
         fits: every filter.
         colour_difference: distance in CIELAB; None where it is not known.
         content: equal for pictures with equal bytes; None where they are not known.
@@ -38,6 +41,7 @@ class Candidate:
     colour_difference: float | None
     content: tuple[bytes, int] | None
     vector: Vectors
+    is_comparable: bool = True
 
 
 @dataclass(slots=True)
@@ -59,7 +63,7 @@ def arrange(
     *,
     colour: float = 0.0,
     nearly_same: float = 1.0,
-    as_cosine: AsCosine = lambda scores: scores,
+    routes: Routes = ONE_ENCODER,
 ) -> list[Shown]:
     """The items to show, the best first.
 
@@ -68,16 +72,16 @@ def arrange(
         k: at most so many items.
         colour: its share of the order.
         nearly_same: a cosine; of two items whose pictures are nearer, one is shown.
-        as_cosine: products of vectors -> cosines.
+        routes: which encoders the vectors are of.
     """
     styles: dict[str, Shown] = {}
     for candidate in in_order(candidates, colour):
         styles.setdefault(candidate.style, Shown(candidate)).add([candidate.item_id])
-    return _distinct(list(styles.values()), k, nearly_same, as_cosine)
+    return _distinct(list(styles.values()), k, nearly_same, routes)
 
 
 def in_order(candidates: Sequence[Candidate], colour: float) -> list[Candidate]:
-    """Those that fit first, each part by falling worth; of equals the first stays first.
+    """Those that fit first, then what can be compared, each part by falling worth; of equals the first stays first.
 
     The worth is ``(1 - colour) * similarity + colour * closeness`` with ``closeness = 1 - difference / 100``, not below
     0. A picture whose colour is not known is as close as the others are on average: that speaks neither for nor against
@@ -91,7 +95,11 @@ def in_order(candidates: Sequence[Candidate], colour: float) -> list[Candidate]:
             average if one.colour_difference is None else _closeness(one.colour_difference) for one in candidates
         ]
         worth = (1 - colour) * worth + colour * np.array(closeness, np.float64)
-    places = sorted(range(len(candidates)), key=lambda place: (not candidates[place].fits, -worth[place]))
+
+    def order(place: int) -> tuple[bool, bool, float]:
+        return not candidates[place].fits, not candidates[place].is_comparable, -worth[place]
+
+    places = sorted(range(len(candidates)), key=order)
     return [candidates[place] for place in places]
 
 
@@ -99,11 +107,11 @@ def _closeness(difference: float) -> float:
     return 1.0 - min(difference, FARTHEST_COLOUR) / FARTHEST_COLOUR
 
 
-def _distinct(shown: Sequence[Shown], k: int, nearly_same: float, as_cosine: AsCosine) -> list[Shown]:
+def _distinct(shown: Sequence[Shown], k: int, nearly_same: float, routes: Routes) -> list[Shown]:
     """The first ``k`` of which no two have nearly the same picture."""
     kept: list[Shown] = []
     for one in shown:
-        twin = _twin(one.candidate, kept, nearly_same, as_cosine)
+        twin = _twin(one.candidate, kept, nearly_same, routes)
         if twin is not None:
             twin.add([one.candidate.item_id, *one.variants])
         elif len(kept) == k:
@@ -113,12 +121,13 @@ def _distinct(shown: Sequence[Shown], k: int, nearly_same: float, as_cosine: AsC
     return kept
 
 
-def _twin(candidate: Candidate, kept: Sequence[Shown], nearly_same: float, as_cosine: AsCosine) -> Shown | None:
+def _twin(candidate: Candidate, kept: Sequence[Shown], nearly_same: float, routes: Routes) -> Shown | None:
     if not kept:
         return None
     for one in kept:
         if candidate.content is not None and candidate.content == one.candidate.content:
             return one
-    cosines = np.minimum(as_cosine(np.stack([one.candidate.vector for one in kept]) @ candidate.vector), 1.0)
+    products = np.stack([one.candidate.vector for one in kept]) @ candidate.vector
+    cosines = np.where(routes.within(products), np.minimum(routes.similarity(products), 1.0), -1.0)
     nearest = int(np.argmax(cosines))
     return kept[nearest] if cosines[nearest] > nearly_same else None

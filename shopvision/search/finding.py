@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from shopvision.database import connect
 from shopvision.fashion.composition.found import Lab
+from shopvision.fashion.composition.routing import Routes
 from shopvision.index.generation import Generation, Hit
-from shopvision.search.arranging import AsCosine, Candidate, Shown, arrange
+from shopvision.search.arranging import Candidate, Shown, arrange
 from shopvision.search.facts import PictureFacts, PictureKey, read_facts
 from shopvision.search.filters import AllowedPictures, ItemFilter
 from shopvision.search.options import SearchOptions
@@ -62,7 +63,7 @@ class Finder:
         options: what is asked for.
         allowed: which pictures a filter lets through.
         detector: ``name:tag`` of the detector that found the regions of its pictures, if one did.
-        as_cosine: scores of the index -> cosines.
+        routes: which encoders its vectors are of.
         stopwatch: notes what the steps take.
     """
 
@@ -70,7 +71,7 @@ class Finder:
     options: SearchOptions
     allowed: AllowedPictures
     detector: str | None
-    as_cosine: AsCosine
+    routes: Routes
     stopwatch: Stopwatch
 
     def find(self, queries: Sequence[Query]) -> list[tuple[FoundItem, ...]]:
@@ -156,21 +157,23 @@ class Finder:
     ) -> tuple[tuple[FoundItem, ...], int]:
         """The items to show, and how many of them fit."""
         keys = [key for key in hits if key in facts and facts[key].item_id != query.without]
-        cosines = self.as_cosine(np.array([hits[key].score for key in keys], np.float32)).tolist()
+        scores = np.array([hits[key].score for key in keys], np.float32)
+        similar = zip(self.routes.similarity(scores).tolist(), self.routes.within(scores).tolist(), strict=True)
         candidates = [
-            _candidate(key, facts[key], cosine, query)
-            for key, cosine in zip(keys, cosines, strict=True)
+            _candidate(key, facts[key], one_similar, query)
+            for key, one_similar in zip(keys, similar, strict=True)
             if facts[key].fits or self.options.soft
         ]
         shown = arrange(
             candidates, self.options.k, colour=self.options.colour, nearly_same=self.options.nearly_same,
-            as_cosine=self.as_cosine,
+            routes=self.routes,
         )  # fmt: skip
         items = tuple(_item(one, facts[one.candidate.key]) for one in shown)
         return items, sum(item.fits for item in items)
 
 
-def _candidate(key: PictureKey, facts: PictureFacts, cosine: float, query: Query) -> Candidate:
+def _candidate(key: PictureKey, facts: PictureFacts, similar: tuple[float, bool], query: Query) -> Candidate:
+    """``similar``: cosine, and whether it means something."""
     difference = None
     if query.colour is not None and facts.colour is not None:
         difference = float(np.linalg.norm(np.subtract(query.colour, facts.colour)))
@@ -178,7 +181,8 @@ def _candidate(key: PictureKey, facts: PictureFacts, cosine: float, query: Query
         key=key,
         item_id=facts.item_id,
         style=f"item {facts.item_id}" if facts.style is None else f"style {facts.style}",
-        similarity=cosine,
+        similarity=similar[0],
+        is_comparable=similar[1],
         fits=facts.fits,
         colour_difference=difference,
         content=None if facts.sha256 is None else (facts.sha256, key[1]),

@@ -135,7 +135,7 @@ class PhotoBatch:
         ]
         finder = Finder(
             self._generation, options, self._allowed, made.detector_spec if made.has_regions else None,
-            made.as_cosine, stopwatch,
+            made.routes, stopwatch,
         )  # fmt: skip
         for (cut, _), query, items in zip(good, queries, finder.find(queries), strict=True):
             part = cut.part

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from shopvision import models
-from shopvision.database import connect
 from shopvision.errors import ItemError, UserError
-from shopvision.fashion.composition.arguments import CompositionArguments
 from shopvision.fashion.composition.colour import region_colours
 from shopvision.fashion.composition.found import Lab
 from shopvision.fashion.composition.predict import CLOSER, ComposedEncoder
+from shopvision.fashion.composition.routing import Routes
 from shopvision.fashion.detection.predict import Detector, PreparedPicture
 from shopvision.fashion.detection.regions import Region
-from shopvision.fashion.kinds import COMPOSED_KIND
 from shopvision.fashion.kinds import KIND as DETECTOR_ROLE
 from shopvision.images import Decoded
 from shopvision.images.preprocessing import fit
-from shopvision.models.card import split_spec
-from shopvision.models.tables import ModelVersion
-from shopvision.search.arranging import AsCosine
 from shopvision.search.garments import Part
 
 if TYPE_CHECKING:
@@ -112,9 +106,10 @@ class QueryModels:
         """The colour of a garment, as those of the catalogue's are noted; None for a whole photo."""
         return None if part.is_whole else region_colours(decoded, [part.box])[0]
 
-    def as_cosine(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Scores of the index -> cosines."""
-        return self.encoder.similarity(scores) if isinstance(self.encoder, ComposedEncoder) else scores
+    @property
+    def routes(self) -> Routes:
+        """Which encoders the vectors of the index are of."""
+        return self.encoder.routes if isinstance(self.encoder, ComposedEncoder) else Routes()
 
 
 def query_models(spec: str, load: Callable[[str], Any]) -> QueryModels:
@@ -129,13 +124,3 @@ def query_models(spec: str, load: Callable[[str], Any]) -> QueryModels:
         return QueryModels(model, model.detector, model.detector_spec)
     serving = models.serves(DETECTOR_ROLE)
     return QueryModels(model, None if serving is None else load(serving), serving)
-
-
-def cosines_of(spec: str) -> AsCosine:
-    """What turns scores of a model's index into cosines, without loading the model: its card tells."""
-    name, tag = split_spec(spec)
-    with connect() as connection:
-        card = connection.scalar(select(ModelVersion.card).where(ModelVersion.name == name, ModelVersion.tag == tag))
-    if card is None or card["kind"] != COMPOSED_KIND:
-        return lambda scores: scores
-    return CompositionArguments.model_validate(card["architecture"]["arguments"]).routes.similarity

@@ -8,6 +8,7 @@ from typing import Any
 
 from shopvision import models
 from shopvision.errors import ItemError, UserError
+from shopvision.fashion.composition.indexed import routes_of
 from shopvision.index.opening import open_index
 from shopvision.index.reader import IndexReader
 from shopvision.search.filters import AllowedPictures
@@ -16,7 +17,7 @@ from shopvision.search.notes import item_filter, item_notes
 from shopvision.search.options import GarmentChoice, SearchOptions
 from shopvision.search.photo_batch import OnPhoto, PhotoBatch
 from shopvision.search.photos import PHOTOS_AT_ONCE, Photo, reading
-from shopvision.search.query_models import cosines_of, query_models
+from shopvision.search.query_models import query_models
 from shopvision.search.results import ItemResult, PhotoFailure, PhotoOutcome, PhotoResult
 from shopvision.search.stopwatch import Stopwatch
 
@@ -111,6 +112,6 @@ class VisualSearch:
         if options.by_class or options.colour:
             raise UserError("An item has no photographed class or colour: they count in a search by photo.")
         one = item_filter(options)
-        finder = Finder(generation, options, self._allowed, None, cosines_of(generation.model), Stopwatch())
+        finder = Finder(generation, options, self._allowed, None, routes_of(generation.model), Stopwatch())
         (items,) = finder.find([Query(vectors, one, without=item_id)])
         return ItemResult(item_id, items, item_notes(items, one, options), generation.path, generation.model)

@@ -56,6 +56,11 @@ class Routes:
         axes[np.arange(len(vectors)), np.asarray(routes, np.int64)] = np.sqrt(1.0 - VECTOR_SHARE)
         return np.hstack([np.float32(np.sqrt(VECTOR_SHARE)) * vectors, axes])
 
+    def within(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether two extended vectors are of one encoder, by their inner product; of two, a cosine means nothing."""
+        # Halfway between the least product within an encoder and the largest between two.
+        return np.asarray(scores) > (1.0 - VECTOR_SHARE) / 2 if self.labels else np.ones(np.shape(scores), np.bool_)
+
     def similarity(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Inner products of extended vectors -> cosines of what the encoders gave.
 
@@ -65,8 +70,7 @@ class Routes:
         products = np.asarray(scores, np.float64)
         if not self.labels:
             return products
-        axis_share = 1.0 - VECTOR_SHARE
-        # Halfway between the least product within an encoder and the largest between two.
-        within = products > axis_share / 2
-        cosines: NDArray[np.float64] = (products - np.where(within, axis_share, 0.0)) / VECTOR_SHARE
+        cosines: NDArray[np.float64] = (
+            products - np.where(self.within(products), 1.0 - VECTOR_SHARE, 0.0)
+        ) / VECTOR_SHARE
         return cosines

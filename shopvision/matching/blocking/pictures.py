@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from shopvision.database import connect
 from shopvision.errors import UserError
+from shopvision.fashion.composition.indexed import routes_of
 from shopvision.index.generation import Generation
 from shopvision.matching.blocking.inverted import Found, KeyCounts
 from shopvision.matching.blocking.keys import Keys
@@ -128,6 +129,7 @@ class CataloguePictures:
                 f"The index was made with {generation.model!r}, which this database does not know: refresh embeddings."
             )
         self._version = version
+        self._routes = routes_of(generation.model)
         self._wanted = (options.neighbours + 1) * max(1, -(-generation.live // max(1, items)))
 
     def near(self, item_ids: Sequence[str], roots: Sequence[str]) -> NearItems:
@@ -151,12 +153,14 @@ class CataloguePictures:
             chosen = np.flatnonzero(names == name)
             for category in self._categories(str(name)):
                 near = self._generation.nearest(vectors[chosen], self._wanted, category)
-                query, place = np.nonzero((near.pictures >= 0) & (near.scores >= self._options.min_similarity))
+                cosines = self._routes.similarity(near.scores)
+                is_near = self._routes.within(near.scores) & (cosines >= self._options.min_similarity)
+                query, place = np.nonzero((near.pictures >= 0) & is_near)
                 distinct, of_picture = np.unique(near.pictures[query, place], return_inverse=True)
                 ids = np.array(list(self._generation.item_ids(distinct)), object)
                 result.queries += [pictures[picture].item_id for picture in chosen[query].tolist()]
                 result.found += ids[of_picture].tolist()
-                result.similarity += near.scores[query, place].tolist()
+                result.similarity += cosines[query, place].tolist()
         return result
 
     def _categories(self, root: str) -> list[str | None]:

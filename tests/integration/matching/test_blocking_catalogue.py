@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from shopvision.catalogue.tables import Item as ItemTable
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect, copy_rows
 from shopvision.errors import JobError, UserError
+from shopvision.fashion.composition.arguments import CompositionArguments
+from shopvision.fashion.composition.routing import Routes
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.matching.blocking import CandidatePair, candidate_pairs, pairs_of_items
 from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 from shopvision.matching.tables import ItemVector
-from shopvision.models.tables import ModelRole
+from shopvision.models.tables import ModelRole, ModelVersion
 from shopvision.storage import open_store
 from tests.integration.index.catalogue import make_model
 
@@ -181,6 +183,25 @@ def test_items_are_near_by_any_region_of_a_picture(encoder: Any, reader: IndexRe
     nearest = BlockingOptions(neighbours=1)
     assert found(["a"], nearest, index_reader=reader) == {("a", "b"): ("picture",)}
     assert found(None, nearest, index_reader=reader) == {("a", "b"): ("picture",)}
+
+
+def test_a_composed_encoder_with_several_encoders_is_asked_for_cosines(encoder: Any, reader: IndexReader) -> None:
+    """Its index scores are 0.3 cos + 0.7 within an encoder, and 0.3 cos between two, where that means nothing."""
+    routes = Routes(("bag",))
+    arguments = CompositionArguments(detector="finder:1", encoder="eye:1", by_class={"bag": "bags:1"})
+    card = {"kind": "composed_encoder", "architecture": {"arguments": arguments.model_dump(mode="json")}}
+    with connect() as connection:
+        connection.execute(update(ModelVersion).values(card=card))
+    pictures: dict[str, tuple[list[float], int]] = {
+        "a": ([1, 0, 0], 1), "near": ([0.6, 0.8, 0], 1), "far": ([0, 0, 1], 1), "common": ([1, 0, 0], 0)
+    }  # fmt: skip
+    for item_id, (vector, route) in pictures.items():
+        add_item(item_id)
+        add_pictures(encoder, [(item_id, item_id.encode(), routes.extend(np.array([vector], np.float32), [route])[0])])
+    publish("shop", encoder, open_store())
+    given = [pair for batch in candidate_pairs(["a"], BlockingOptions(), index_reader=reader) for pair in batch]
+    assert [(pair.left, pair.right, pair.sources) for pair in given] == [("a", "near", ("picture",))]
+    assert given[0].similarity == pytest.approx(0.6, abs=0.005)
 
 
 def placeholder(reader: IndexReader, encoder: Any) -> IndexReader:

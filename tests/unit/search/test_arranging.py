@@ -80,7 +80,23 @@ def test_vectors_of_several_encoders_are_compared_by_their_cosine() -> None:
     found = [candidate(name, 0.9, vector=vector) for name, vector in zip("abc", vectors, strict=True)]
     assert names(arrange(found, 9, nearly_same=0.9)) == ["a"]
     assert vectors[0] @ vectors[1] == pytest.approx(0.9598, abs=1e-4)
-    assert names(arrange(found, 9, nearly_same=0.9, as_cosine=routes.similarity)) == ["a", "b"]
+    assert names(arrange(found, 9, nearly_same=0.9, routes=routes)) == ["a", "b"]
+
+
+def test_what_another_encoder_made_comes_behind_and_is_no_copy() -> None:
+    """Between two encoders a cosine means nothing, however high."""
+    routes = Routes(("shoes",))
+    vectors = routes.extend(np.stack([at(0), at(90), at(90)]), [1, 1, 0])
+    found = [
+        candidate("other", 0.99, vector=vectors[2], is_comparable=False), candidate("near", 0.6, vector=vectors[0]),
+        candidate("far", -0.5, vector=vectors[1]), candidate("misfit", 0.9, 45, fits=False, vector=vectors[1]),
+    ]  # fmt: skip
+    shown = arrange(found, 9, nearly_same=0.3, routes=routes)
+    assert [(one.candidate.item_id, one.variants) for one in shown] == [
+        ("near", []),
+        ("far", ["misfit"]),
+        ("other", []),
+    ]
 
 
 @pytest.mark.parametrize(
