@@ -109,7 +109,9 @@ def read_facts(
             PictureRegion,
             (PictureRegion.detector_version_id == _version(detector))
             & (PictureRegion.image_id == asked.c.image_id)
-            & (PictureRegion.region == asked.c.region),
+            & (PictureRegion.region == asked.c.region)
+            # Another encoder with this detector may have looked at newer bytes, where this number is another part.
+            & (PictureRegion.image_sha256 == Embedding.image_sha256),
         )
     rows = connection.execute(
         select(

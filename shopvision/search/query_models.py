@@ -45,7 +45,7 @@ class QueryModels:
     @property
     def has_regions(self) -> bool:
         """Whether the detector has looked at the catalogue's pictures too."""
-        return isinstance(self.encoder, ComposedEncoder)
+        return isinstance(self.encoder, ComposedEncoder) and self.encoder.policy.crop != "whole"
 
     @property
     def classes(self) -> Mapping[str, str]:

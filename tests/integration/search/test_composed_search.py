@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
@@ -45,7 +45,8 @@ def search(model: Any, reader: IndexReader) -> VisualSearch:
         detector = connection.scalar(text("SELECT model_version_id FROM model_versions WHERE name = 'finder'"))
         rows: list[dict[str, Any]] = []
         for key, (_, regions) in ITEMS.items():
-            common = {"detector_version_id": detector, "image_id": images[key], "image_sha256": key.encode()}
+            common = {"detector_version_id": detector, "image_id": images[key]}
+            common["image_sha256"] = b"sha of %d" % images[key]
             whole = {"region": 0, "box": [0, 0, 90, 90], "label": None, "score": None, "colour": None}
             rows.append(common | whole)
             for number, (_, shift) in enumerate(regions, 1):
@@ -100,6 +101,22 @@ def test_the_photographed_colour_has_a_say(search: VisualSearch) -> None:
     assert [one.colour_difference for one in found.items] == [
         pytest.approx(0, abs=0.01), None, pytest.approx(50, abs=0.01)
     ]  # fmt: skip
+
+
+def test_the_colour_of_newer_bytes_is_not_that_of_the_vector(search: VisualSearch) -> None:
+    """Another encoder with this detector has looked at the picture since; this one's vector is of the former bytes."""
+    with connect() as connection:
+        (image_id,) = connection.scalars(text("SELECT image_id FROM item_images WHERE item_id = 'deep'"))
+        connection.execute(
+            update(PictureRegion).where(PictureRegion.image_id == image_id).values(image_sha256=b"newer bytes")
+        )
+    assert {one.item_id: one.colour_difference for one in shoes(search, colour=0.5).items}["deep"] is None
+
+
+def test_an_index_of_whole_pictures_has_no_colours(search: VisualSearch, reader: IndexReader) -> None:
+    whole = VisualSearch(reader, lambda spec: {"toy:1": composed(crop="whole")}[spec])
+    (note,) = whole.by_photo(PHOTO, SearchOptions(colour=0.5)).notes
+    assert note == "toy:1 keeps no regions of the catalogue's pictures: colours do not count."
 
 
 def test_an_item_by_any_of_its_garments(search: VisualSearch) -> None:
