@@ -27,6 +27,9 @@ PICTURES_PER_ITEM = 4
 PICTURES_PER_ITEM_BY_COLOUR = 10
 # After so many pictures that a filter mostly refuses, its own are listed, however many they are.
 MOST_WALKED = 4096
+# So many pictures of one query, or so many times those looked at first, are looked through for more styles and for what
+# is not nearly the same: a catalogue of a million pictures may have only a handful of styles.
+MOST_LOOKED_THROUGH, MOST_TIMES = 8192, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Finder:
         pending = list(range(len(queries)))
         per_item = PICTURES_PER_ITEM_BY_COLOUR if self.options.colour else PICTURES_PER_ITEM
         wanted = per_item * self.options.k
+        most = max(MOST_LOOKED_THROUGH, MOST_TIMES * wanted)
         while pending:
             asked = [queries[place] for place in pending]
             inside = self._inside(asked, one, wanted)
@@ -104,7 +108,7 @@ class Finder:
                 enough = fitting >= self.options.k or (no_more_fit and len(found[place]) >= self.options.k)
                 if not enough and not is_all:
                     still.append(place)
-            pending, wanted = still, 2 * wanted
+            pending, wanted = still if wanted < most else [], 2 * wanted
         return found
 
     def _inside(self, queries: Sequence[Query], one: ItemFilter, wanted: int) -> list[Near] | None:

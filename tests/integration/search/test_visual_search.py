@@ -138,6 +138,15 @@ def test_enough_pictures_are_looked_at_where_most_are_variants(shop: Shop) -> No
     assert (whole.items[0].style, ids(whole.items[1:])) == ("A", ["boot"])
 
 
+def test_a_catalogue_of_few_styles_is_not_read_to_its_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "MOST_LOOKED_THROUGH", 16)
+    monkeypatch.setattr(finding, "PICTURES_PER_ITEM", 1)
+    search = shop([item(f"tee-{n:02}", (220, n, 20), style="A") for n in range(60)])
+    (whole,) = search.by_photo(photo({"top": (0, 0, 160, 120)}), SearchOptions(k=2, collapse="style")).garments
+    (shown,) = whole.items
+    assert len(shown.variants) == 16 - 1
+
+
 def test_nearly_equal_and_equal_pictures_are_shown_once(shop: Shop, finder: str) -> None:
     search = shop([*WARDROBE, item("copy", (220, 20, 20)), item("near", (220, 26, 20))])
     (top,) = search.by_photo(OUTFIT, SearchOptions(k=2), GarmentChoice(number=1)).garments
