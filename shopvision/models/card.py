@@ -124,6 +124,12 @@ def as_folder_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:128] or "model"
 
 
+def own_folder_name(text: str) -> str:
+    """Likewise, and no other text has the same: where something was replaced, a mark of the text follows."""
+    name = as_folder_name(text)
+    return name if name == text else f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def split_spec(spec: str) -> tuple[str, str]:
     """``"name:tag"`` -> ``("name", "tag")``.
 

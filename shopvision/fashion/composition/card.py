@@ -13,7 +13,7 @@ from shopvision.fashion.composition.policy import CropPolicy
 from shopvision.fashion.detection.card import load_network
 from shopvision.fashion.kinds import COMPOSED_KIND
 from shopvision.fashion.kinds import KIND as DETECTOR_KIND
-from shopvision.models.card import Architecture, ModelCard, as_folder_name
+from shopvision.models.card import Architecture, ModelCard, own_folder_name
 from shopvision.models.version_folder import FileWriter, member_folder, read_card, write_version
 
 FAMILY = "detector_and_encoder"
@@ -22,7 +22,7 @@ ENCODER_FOLDER = "encoder"
 
 def class_folder(label: str) -> str:
     """Where in a version the encoder for a class lies."""
-    return f"encoders/{as_folder_name(label)}"
+    return f"encoders/{own_folder_name(label)}"
 
 
 def compose(
@@ -104,10 +104,5 @@ def require_same_input(one: ModelCard, other: ModelCard) -> None:
 
 
 def _member_files(common: Mapping[str, Path], by_class: Mapping[str, Path]) -> list[FileWriter]:
-    places = dict(common)
-    for label, source in by_class.items():
-        place = class_folder(label)
-        if place in places:
-            raise UserError(f"The class {label!r} and another one would lie in the folder {place}: rename one of them.")
-        places[place] = source
+    places = {**common, **{class_folder(label): source for label, source in by_class.items()}}
     return [member_folder(source, place) for place, source in places.items()]

@@ -19,12 +19,13 @@ from shopvision.fashion.encoding.fitting import (
     Materials,
     fit_encoder,
     save_fitted,
+    trained_on,
     training_data,
 )
 from shopvision.fashion.encoding.measure import Measures, measure_difference, measure_search
 from shopvision.fashion.encoding.pairs import PairData, require_categories
 from shopvision.fashion.encoding.searching import Search
-from shopvision.models.card import as_folder_name
+from shopvision.models.card import as_folder_name, own_folder_name
 from shopvision.models.version_folder import read_card
 from shopvision.training.run import TrainingRun
 
@@ -71,9 +72,10 @@ def choose_categories(
     asked = config.data.per_category
     if asked is False:
         return (), ()
-    products = train.products_by_category()
+    learnt = train.with_pairs(trained_on(config, train))
+    products = learnt.products_by_category()
     if isinstance(asked, list):
-        require_categories(train, asked)
+        require_categories(learnt, asked)
     names, notes = [], []
     for name in products if asked is True else asked:
         count, least = products[name], config.data.least_products
@@ -110,12 +112,13 @@ def fit_categories(
     measured = splits.get("test", splits["valid"])
     for name in names:
         train, valid = splits["train"].of_category(name), splits["valid"].of_category(name)
-        part = replace(run, output=run.output / CATEGORIES_FOLDER / as_folder_name(name))
-        own = fit_encoder(_fitting(config, train, run), materials, train, valid, part)
+        part = replace(run, output=run.output / CATEGORIES_FOLDER / own_folder_name(name))
+        own = fit_encoder(_fitting(config, train, run), materials, train, valid, part, more=splits["train"])
         if run.process.is_main:
             save_fitted(
                 own, materials.start, part.model_folder,
-                name=as_folder_name(f"{config.model.name}-{name}"), training_data=training_data(config, train),
+                name=as_folder_name(f"{config.model.name}-{own_folder_name(name)}"),
+                training_data=training_data(config, train),
             )  # fmt: skip
         pairs = measured.of_category(name)
         if not pairs.measured:

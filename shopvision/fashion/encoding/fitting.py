@@ -61,9 +61,23 @@ class Fitted:
 
 
 def fit_encoder(
-    config: EncoderConfig, materials: Materials, train: PairData, valid: PairData, run: TrainingRun
+    config: EncoderConfig,
+    materials: Materials,
+    train: PairData,
+    valid: PairData,
+    run: TrainingRun,
+    *,
+    more: PairData | None = None,
 ) -> Fitted:
     """Train one encoder; every process of the run takes part.
+
+    Args:
+        config: what to train from and how.
+        materials: of the run.
+        train: pairs to learn from.
+        valid: pairs to choose the epoch on.
+        run: where it is written.
+        more: further pairs, whose pictures tell the main directions where those of ``train`` are too few.
 
     Raises:
         UserError: too few pairs.
@@ -87,7 +101,10 @@ def fit_encoder(
     kept = materials.start.projected
     frozen = learner.found(search) if kept else learner.found_by_features(search)
     if not kept and model.start != "random":
-        rows = materials.inputs.rows_of(train.views())
+        views = train.views()
+        if more is not None and len(views) <= model.dimension:
+            views = more.views()
+        rows = materials.inputs.rows_of(views)
         chosen = np.random.default_rng(config.train.seed).permutation(rows)[:LOOKED_AT]
         features = learner.features_of(chosen)
         project_main_directions(encoder.projection, features, whiten=model.start == "whitening")

@@ -14,6 +14,7 @@ import torch
 
 from shopvision.encoders.image_encoder import load_image_encoder
 from shopvision.errors import UserError
+from shopvision.fashion.encoding.by_category import choose_categories
 from shopvision.fashion.encoding.config import EncoderConfig
 from shopvision.fashion.encoding.start import block_of
 from shopvision.fashion.encoding.train import read_splits, train_encoder
@@ -189,6 +190,31 @@ def test_encoders_of_categories_beside_the_common_one(image: str, tmp_path: Path
     notes = "\n".join(report["notes"])
     assert re.search("^hat is left to the common encoder: . products of training, fewer than 8", notes, re.MULTILINE)
     assert "shopvision models compose --name encoder-by-category" in notes
+
+
+def test_small_categories_of_any_name_have_encoders(image: str, tmp_path: Path) -> None:
+    """Names without a letter that folders may have, and fewer pictures than vectors have numbers."""
+    files = {"pairs": write_pairs(tmp_path / "train", 8), "valid": write_pairs(tmp_path / "valid", 4, first=100)}
+    for file in files.values():
+        file.write_text(file.read_text().replace('"bag"', '"包"').replace('"shoes"', '"鞋"'))
+    config = make(image, {**files, "per_category": True, "least_products": 4}, epochs=1)
+    report = train_encoder(config, TrainingRun(output=tmp_path / "run"))
+    assert report is not None
+    folders = {result.name: result.folder for result in report.categories}
+    assert folders.keys() == {"包", "鞋"}
+    assert len({read_card(folder).name for folder in folders.values()}) == 2
+
+
+def test_categories_count_the_products_that_are_learnt_from(image: str, tmp_path: Path) -> None:
+    """Pairs that are not trained on make no category large enough: that shows before anything is trained."""
+    bag = "Shop/bag/Small"
+    valid = write_pairs(tmp_path / "valid", 4, first=100, category=bag)
+    data = {"items": write_items(tmp_path, 48), "valid": valid, "per_category": [bag], "least_products": 15}
+    config = make(image, data)
+    splits = read_splits(config)
+    assert choose_categories(config, splits["train"], splits["valid"])[0] == (bag,)
+    with pytest.raises(UserError, match="No category has 15 products of training"):
+        choose_categories(make(image, data, single_pictures=False), splits["train"], splits["valid"])
 
 
 @pytest.mark.parametrize(

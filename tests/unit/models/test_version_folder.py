@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 
 from shopvision.errors import JobError, UserError
-from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, as_folder_name
+from shopvision.models.card import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard, as_folder_name, own_folder_name
 from shopvision.models.version_folder import (
     copy_version,
     load_weights,
@@ -209,6 +209,9 @@ def test_renaming_makes_tags_of_content_anew(tmp_path: Path) -> None:
 )
 def test_any_text_becomes_a_folder_name(text: str, name: str) -> None:
     assert as_folder_name(text) == name
+    assert own_folder_name(text).startswith(f"{name[:100]}-")
+    assert own_folder_name(text) != own_folder_name(f"{text}?")
+    assert own_folder_name(name) == name
     written_name = ModelCard(
         name=name, tag="t", kind="k", architecture=Architecture(name="a"), source="s", files={}
     ).name
