@@ -20,6 +20,7 @@ from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.errors import UserError
 from shopvision.fashion.detection.regions import Boxes
 from shopvision.images import Box
+from shopvision.reports.row_writer import replacing
 
 # Annotations are rounded: what lies outside by no more, in pixels, is cut off and not complained about.
 ROUNDING = 1.0
@@ -181,10 +182,13 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def write_coco(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a COCO file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-    unfinished.replace(path)
+    """Write a COCO file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
 def check_coco(file: CocoFile, where: str) -> None:
@@ -193,15 +197,7 @@ def check_coco(file: CocoFile, where: str) -> None:
     Raises:
         UserError: names the first wrong one of its kind, and how many there are.
     """
-    for what, ids in (
-        ("image", [image.id for image in file.images]),
-        ("annotation", [annotation.id for annotation in file.annotations]),
-        ("category", [category.id for category in file.categories]),
-        ("category", [category.name for category in file.categories]),
-        ("picture file", [image.file_name for image in file.images]),
-    ):
-        doubles = [identity for identity, count in Counter(ids).items() if count > 1]
-        _refuse([f"{what} {double!r} stands there twice" for double in doubles], where, "give each its own")
+    require_ids_once(file, where)
     images = {image.id: image for image in file.images}
     categories = {category.id for category in file.categories}
     strays = [one for one in file.annotations if one.image_id not in images]
@@ -219,6 +215,23 @@ def check_coco(file: CocoFile, where: str) -> None:
     for problem, is_wrong in _PROBLEMS:
         wrong = [one for one in file.annotations if is_wrong(one.bbox, images[one.image_id])]
         _refuse([_told(one, images[one.image_id], problem) for one in wrong], where, "correct the box")
+
+
+def require_ids_once(file: CocoFile, where: str) -> None:
+    """Refuse a file in which an id, or a name, stands for two things.
+
+    Raises:
+        UserError: names the first.
+    """
+    for what, ids in (
+        ("image", [image.id for image in file.images]),
+        ("annotation", [annotation.id for annotation in file.annotations]),
+        ("category", [category.id for category in file.categories]),
+        ("category", [category.name for category in file.categories]),
+        ("picture file", [image.file_name for image in file.images]),
+    ):
+        doubles = [identity for identity, count in Counter(ids).items() if count > 1]
+        _refuse([f"{what} {double!r} stands there twice" for double in doubles], where, "give each its own")
 
 
 def _is_not_finite(box: Box, _: CocoImage) -> bool:

@@ -6,6 +6,7 @@ Which category becomes which class stands in ``mappings/``; each rule is a funct
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from shopvision.errors import UserError
-from shopvision.fashion.detection.coco import CocoAnnotation, CocoFile
+from shopvision.fashion.detection.coco import CocoAnnotation, CocoFile, require_ids_once
 
 SOURCES = ("fashionpedia", "modanet")
 CLASS_COUNTS = (7, 12)
@@ -74,12 +75,13 @@ def convert(file: CocoFile, source: str, classes: int, *, where: str) -> Convers
         where: names the file in messages.
 
     Raises:
-        UserError: there is no such mapping, the file has a category that the mapping does not know, or an annotation
-            names what is not there.
+        UserError: there is no such mapping, the file has a category that the mapping does not know, an annotation
+            names what is not there, or an id stands there twice.
     """
     mapping = class_mapping(source, classes)
     names = {category.id: category.name for category in file.categories}
     require_known(names.values(), mapping, where)
+    require_ids_once(file, where)
     by_image: dict[int, list[CocoAnnotation]] = {image.id: [] for image in file.images}
     for annotation in file.annotations:
         if annotation.image_id not in by_image or annotation.category_id not in names:
@@ -131,8 +133,8 @@ def has_no_garment(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
 
 
 def has_impossible_box(boxes: Iterable[tuple[float, float, float, float]]) -> bool:
-    """A box begins outside of the picture or has no area: then the others are not trusted either."""
-    return any(left < 0 or top < 0 or width <= 0 or height <= 0 for left, top, width, height in boxes)
+    """A box begins outside of the picture, or has no finite area: then the others are not trusted either."""
+    return any(min(box) < 0 or min(box[2:]) == 0 or not all(map(math.isfinite, box)) for box in boxes)
 
 
 def shows_several_people(classes: Sequence[str]) -> bool:

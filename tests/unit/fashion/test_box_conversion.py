@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ def test_a_picture_without_a_garment_is_left_out() -> None:
     assert not has_no_garment([GOOD])
 
 
-@pytest.mark.parametrize("bad", [(-0.5, 2, 30, 40), (1, -1, 30, 40), (1, 2, 0, 40), (1, 2, 30, -4)])
+@pytest.mark.parametrize(
+    "bad",
+    [(-0.5, 2, 30, 40), (1, -1, 30, 40), (1, 2, 0, 40), (1, 2, 30, -4), (1, math.nan, 30, 40), (1, 2, math.inf, 40)],
+)
 def test_one_impossible_box_drops_the_picture(bad: tuple[float, float, float, float]) -> None:
     assert has_impossible_box([GOOD, bad])
     assert not has_impossible_box([GOOD, (0, 0, 1, 1)])
@@ -124,6 +128,13 @@ def test_an_annotation_of_nothing_is_named() -> None:
         convert(file, "modanet", 7, where="all.json")
 
 
+def test_an_id_that_stands_there_twice_is_named() -> None:
+    file = source((1, "bag", GOOD), (2, "bag", GOOD), names=("bag",))
+    twice = file.model_copy(update={"annotations": [file.annotations[0], file.annotations[0]]})
+    with pytest.raises(UserError, match=r"all.json: annotation 0 stands there twice: give each its own"):
+        convert(twice, "modanet", 7, where="all.json")
+
+
 def test_the_command_writes_a_file_that_the_reader_takes(tmp_path: Path, command_line: Run) -> None:
     file = source((1, "boots", GOOD), (2, "belt", GOOD), (3, "bag", (9, 9, 9, 9)), names=("bag", "belt", "boots"))
     (tmp_path / "all.json").write_text(file.model_dump_json())
@@ -137,6 +148,9 @@ def test_the_command_writes_a_file_that_the_reader_takes(tmp_path: Path, command
     }  # fmt: skip
     data = read_boxes(tmp_path / "seven.json")
     assert data.boxes_by_class() == dict.fromkeys(SEVEN, 0) | {"bag": 1, "shoes": 1}
+    folder = ("data", "convert-boxes", tmp_path / "all.json", "--output", tmp_path, "--source", "modanet")
+    status, _, stderr = command_line(*folder)
+    assert (status, "cannot be written: Is a directory" in " ".join(stderr.split())) == (1, True), stderr
     status, _, stderr = command_line(*arguments, "--source", "deepfashion")
     assert status == 1
     assert "There is no mapping of 'deepfashion'" in stderr
