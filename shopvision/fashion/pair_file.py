@@ -113,10 +113,10 @@ def write_training_pairs(path: Path, rows: Iterable[TrainingPairRow]) -> int:
 def _keep(row: TrainingPairRow, line: int, rows: dict[tuple[Any, ...], tuple[int, TrainingPairRow]]) -> None:
     pictures = row.anchor, row.anchor_box, row.positive, row.positive_box
     before, same = rows.setdefault(pictures, (line, row))
-    if same != row:
+    # Two posts may show one photo: it counts once, and which of them it is of says nothing more.
+    if (same.category, same.product_id) != (row.category, row.product_id):
         raise ItemError(
-            "contradiction",
-            f"these two pictures had another category, product or post in line {before}; keep one of the lines",
+            "contradiction", f"these two pictures had another category or product in line {before}; keep one of them"
         )
 
 

@@ -52,6 +52,8 @@ def test_paths_start_from_the_files_folder_or_from_images(tmp_path: Path) -> Non
 def test_a_pair_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     record = {"anchor": "a.jpg", "positive": "b.jpg"}
     assert len(read_training_pairs(_file(tmp_path, record, record))) == 1
+    posts = [record | {"post_id": "1"}, record | {"post_id": "2"}]
+    assert [row.post_id for row in read_training_pairs(_file(tmp_path, *posts))] == ["1"]
 
 
 PAIR = {"anchor": "a.jpg", "positive": "b.jpg"}
@@ -71,7 +73,7 @@ PAIR = {"anchor": "a.jpg", "positive": "b.jpg"}
         ([PAIR | {"anchor_box": [50, 50, 20, 20]}], "holds no pixel of the picture; write left, top, right, bottom"),
         ([PAIR | {"category": ["shoes"]}], "category is no text"),
         ([PAIR | {"positive": "a.jpg"}], "are the same picture, which teaches nothing; name two"),
-        ([PAIR | {"product_id": "1"}, PAIR | {"product_id": "2"}], "line 2: .* another category, product or post in"),
+        ([PAIR | {"product_id": "1"}, PAIR | {"product_id": "2"}], "line 2: .* another category or product in line 1"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line_and_the_mend(
