@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from shopvision.database import among, connect, copy_upsert
 from shopvision.database.named_lock import take_lock
 from shopvision.fashion.posts.results import LOCK, apply_reviews
-from shopvision.fashion.posts.tables import TrainingPair, TrainingPairReview
+from shopvision.fashion.posts.tables import Post, TrainingPair, TrainingPairReview
 from shopvision.items.decision_files import Decision, DecisionForm, DecisionReport, Key, read_decisions
 
 FORM = DecisionForm(keys=("post_id", "product_id"), verdicts=("wrong", "right"))
@@ -47,6 +47,10 @@ def _write(decisions: Mapping[Key, Decision], report: DecisionReport) -> None:
         take_lock(connection, LOCK)
         pairs = select(TrainingPair.post_id, TrainingPair.product_id).where(among(TrainingPair.post_id, post_ids))
         known = {(row.post_id, row.product_id) for row in connection.execute(pairs)}
+        # A pair may be gone since the page was made: its post gives none at the moment, and may give it again.
+        posts = select(Post.post_id, Post.products).where(among(Post.post_id, post_ids))
+        for post in connection.execute(posts):
+            known |= {(post.post_id, product["product_id"]) for product in post.products}
         stored = {
             (row.post_id, row.product_id): (row.verdict, row.reviewer, row.note)
             for row in connection.execute(

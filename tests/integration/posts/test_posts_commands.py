@@ -97,6 +97,18 @@ def test_a_decision_outlives_its_post(shop: PostShop, tmp_path: Path) -> None:
     assert pairs() == {("p1", "top"): "person"}
 
 
+def test_a_decision_about_a_pair_that_is_gone_for_a_while_holds(shop: PostShop, tmp_path: Path) -> None:
+    record = shop.post("p1", "top", seed=1)
+    shop.label(record)
+    shop.label(record, rules={"smallest_garment": 5_000})
+    assert pairs() == {}
+    path = tmp_path / "decisions.csv"
+    path.write_text("post_id,product_id,verdict\np1,top,wrong\n")
+    assert import_reviews(path).written == 1
+    shop.label(record)
+    assert pairs() == {("p1", "top"): "person"}
+
+
 def test_only_what_superseded_models_made_long_ago_goes(shop: PostShop) -> None:
     shop.label(shop.post("p1", "top", seed=1))
     for role, name in (("fashion_detector", "d"), ("thumbnail_classifier", "c")):
