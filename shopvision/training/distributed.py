@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from shopvision.encoders.devices import choose_device
 from shopvision.errors import UserError
 
 # The others wait while the main process looks at every picture; torchrun ends them where it dies.
@@ -79,23 +80,22 @@ def joined(device: str | None = None) -> Iterator[Process]:
         device: ``cpu`` or ``cuda``; by default the GPU where there is one, each process its own.
 
     Raises:
-        UserError: more processes on this machine than GPUs.
+        UserError: there is no such device, or there are more processes on this machine than GPUs.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Process(device=torch.device(kind))
+        yield Process(device=place)
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    place = torch.device(kind)
-    if kind == "cuda":
+    if place.type == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"{local_rank + 1} or more processes for {torch.cuda.device_count()} GPUs: lower --nproc-per-node."
             )
         place = torch.device("cuda", local_rank)
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Process(rank, world, place)
     finally:

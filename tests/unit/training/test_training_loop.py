@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from shopvision.errors import JobError, UserError
 from shopvision.training.checkpointing import Checkpoints, load_checkpoint
 from shopvision.training.config import FitConfig, load_config
+from shopvision.training.distributed import joined
 from shopvision.training.loop import FitResult, fit, learning_rate_factor, step_seed
 from shopvision.training.precision import MixedPrecision
 from shopvision.training.run import TrainingProgress, TrainingRun
@@ -233,3 +234,10 @@ def test_configuration_mistakes_name_the_field(tmp_path: Path, text: str, messag
 def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load_config(tmp_path / "none.toml", FitConfig)
+
+
+@pytest.mark.parametrize(("name", "said"), [("nonsense", "is unknown: use cpu, cuda"), ("cuda", "sees no GPU")])
+def test_a_device_that_is_not_there(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=said), joined(name):
+        pass
