@@ -132,6 +132,10 @@ def _split(
     if doubtful.any():
         first = data.names[kept[doubtful][0]]
         notes.append(f"{doubtful.sum():,} pictures were left out: the same bytes are of two classes ({first}).")
+        if doubtful.all():
+            raise UserError(
+                f"{config.data.pictures}: the bytes of each picture are of two classes ({first}): keep one of them."
+            )
     kept = kept[~doubtful]
     if named.train == len(data):
         own, valid = split_by_product(data.rows(kept), contents[kept], config.data.valid_fraction, config.train.seed)

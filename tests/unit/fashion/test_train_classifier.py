@@ -148,6 +148,13 @@ def test_validation_that_was_learnt_from_is_refused(tmp_path: Path) -> None:
         run(tmp_path, config, "again")
 
 
+def test_two_classes_of_the_same_pictures_are_none(tmp_path: Path) -> None:
+    draw(tmp_path / "shop" / "bag" / "0.png", "bag", np.random.default_rng(0))
+    shutil.copytree(tmp_path / "shop" / "bag", tmp_path / "shop" / "copy")
+    with pytest.raises(UserError, match=r"the bytes of each picture are of two classes \(bag/0.png\): keep one"):
+        run(tmp_path, make(tmp_path, {"pictures": tmp_path / "shop"}))
+
+
 def test_too_little_to_learn_from(tmp_path: Path) -> None:
     draw(tmp_path / "one" / "bag" / "0.png", "bag", np.random.default_rng(0))
     with pytest.raises(UserError, match="has the class 'bag' alone: a classifier tells two or more apart"):
