@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shopvision.fashion.detection.coco import DetectionData, LabelledPicture
+from shopvision.fashion.encoding.fitting import trained_on
+from shopvision.fashion.encoding.train import read_splits
 from worker.demo.fashion_folder import FashionFolder
-from worker.demo.fashion_models import detector_config, encoder_config
+from worker.demo.fashion_models import FEWEST_PAIRS, detector_config, encoder_config
 
 
 def folder(photos: int) -> FashionFolder:
@@ -32,3 +36,15 @@ def test_an_encoder_learns_from_fewer_views_of_more_pictures(pictures: int, view
     assert config.train.views == views
     assert config.data.classes == {"Tops": "top"}
     assert config.data.images == "catalogue"
+
+
+def test_the_fewest_pairs_are_enough_to_learn_from(tmp_path: Path) -> None:
+    """Also where they are of few items, whose leading pictures are few."""
+    path = tmp_path / "items.jsonl"
+    pictures = [[{"file": f"{item}-{view}.jpg"} for view in range(5)] for item in range(FEWEST_PAIRS // 4)]
+    items = [{"item_id": str(item), "images": images} for item, images in enumerate(pictures)]
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    config = encoder_config(replace(folder(1), items=path, catalogue=tmp_path), 5 * len(items))
+    train = read_splits(config)["train"]
+    assert trained_on(config, train)
+    assert len(train.views()) > config.model.dimension

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 LEARNT_PHOTOS = 3_000  # that the detector sees, in all epochs together: about eight minutes on two cores
 EPOCHS = (1, 30)
-FEWEST_PAIRS = 30
+# With fewer there are no pictures enough to learn from for as many main directions as vectors have numbers.
+FEWEST_PAIRS = 160
 MOST_VIEWS = 8_000  # of all pictures, whose features the encoder learns from: about three minutes
 SCORE = 0.3  # of garments, where the detector has chosen none: what little data give is less sure of itself
 
