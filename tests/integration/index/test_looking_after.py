@@ -152,10 +152,6 @@ def test_the_command_line_shows_and_goes_back(store: ObjectStore) -> None:
     assert '"problems": []' in run.invoke(app, ["verify", "--json"]).output
     assert first.path in run.invoke(app, ["rollback"]).output
     assert '"kind": "full"' in run.invoke(app, ["compact", "--json"]).output
-    found = run.invoke(app, ["search", "--item", "item-7", "-k", "3"])
-    assert found.exit_code == 0
-    assert "item-7 " not in found.output
-    assert isinstance(run.invoke(app, ["search"]).exception, UserError)
     for key in [found.key for found in store.list("indexes/catalogue/generations/")]:
         store.delete([key] if key.endswith("ids.arrow") else [])
     assert isinstance(run.invoke(app, ["verify"]).exception, JobError)

@@ -213,7 +213,7 @@ def test_a_role_takes_only_its_kind(saved: Callable[[int], str], tmp_path: Path)
     card = json.loads((made / CARD_FILE).read_text()) | {"kind": "taster"}
     (taster / CARD_FILE).write_text(json.dumps(card))
     (taster / WEIGHTS_FILE).write_bytes((made / WEIGHTS_FILE).read_bytes())
-    with pytest.raises(UserError, match="There is no kind of model 'taster', only fashion_detector, image_enc"):
+    with pytest.raises(UserError, match="There is no kind of model 'taster', only composed_encoder, fashion_det"):
         registry.import_model(f"local-dir:{taster}")
     for role in ("pair_scorer", "pair_blocker"):
         with pytest.raises(UserError, match=f"tiny:v1 is of the kind image_encoder, not pair_scorer, as a {role} is"):
