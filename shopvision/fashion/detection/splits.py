@@ -68,7 +68,7 @@ def with_parts(data: DetectionData, seed: int) -> DetectionData:
     for picture in data.pictures:
         if len(picture.boxes) < 2:
             continue
-        generator = np.random.default_rng([seed, int.from_bytes(_draw(picture.uri, seed)[:8], "big")])
+        generator = np.random.default_rng([seed, int.from_bytes(_draw(picture.photo, seed)[:8], "big")])
         centre = picture.boxes[generator.integers(len(picture.boxes))]
         part = cut(picture, around(centre, generator.uniform(*MARGINS), picture.size))
         if len(part.boxes) not in {0, len(picture.boxes)}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 from shopvision.errors import UserError
@@ -27,11 +28,18 @@ def components(pairs: Sequence[Pair]) -> list[int]:
     return [root(place) for place in range(len(pairs))]
 
 
+def common_folder(uris: Sequence[str]) -> str:
+    """What all addresses begin with, up to a ``/`` and with it; empty where they have no folder in common."""
+    folder, slash, _ = os.path.commonprefix(uris).rpartition("/")
+    return folder + slash
+
+
 def split_pairs(data: PairData, shares: Sequence[float], seed: int) -> list[PairData]:
     """The training pairs, and for each share its own, with nothing shared between any two of them.
 
-    A component's side depends on its content and the seed as far as shares allow, not on the order of the file. Shares
-    are of pairs of two pictures; the further products are searched among on every side.
+    A component's side depends on its content and the seed as far as shares allow, not on the order of the file or the
+    folder that holds the pictures. Shares are of pairs of two pictures; the further products are searched among on
+    every side.
 
     Args:
         data: to be parted.
@@ -46,8 +54,10 @@ def split_pairs(data: PairData, shares: Sequence[float], seed: int) -> list[Pair
     for number, pair in zip(numbers, data.pairs, strict=True):
         members.setdefault(number, []).append(pair)
 
+    folder = common_folder([view.uri for pair in data.pairs for view in (pair.anchor, pair.positive)])
+
     def draw(number: int) -> bytes:
-        name = min(key for pair in members[number] for key in pair.bound)
+        name = min(key.replace(folder, "") for pair in members[number] for key in pair.bound)
         return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
     measured = len(data.measured)

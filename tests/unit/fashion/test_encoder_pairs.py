@@ -50,6 +50,14 @@ def test_sides_share_nothing(seed: int, tmp_path: Path) -> None:
     assert [side.pairs for side in split_pairs(data, (0.2, 0.1), seed)] == [side.pairs for side in sides]
 
 
+def test_sides_do_not_depend_on_the_folder_of_the_pictures() -> None:
+    def products(folder: str) -> list[list[str]]:
+        pairs = (pair(f"{folder}/a{number}", f"{folder}/p{number}", str(number)) for number in range(40))
+        return [[one.product for one in side.pairs] for side in split_pairs(PairData(tuple(pairs)), (0.25,), 3)]
+
+    assert products("file:///shop/pictures") == products("file:///moved") == products("s3://bucket/x")
+
+
 def test_what_cannot_be_parted_or_is_on_both_sides_is_named() -> None:
     chained = PairData(tuple(pair(f"a{number}", f"p{number}", str(number), "post all") for number in range(9)))
     with pytest.raises(
