@@ -30,7 +30,7 @@ def components(pairs: Sequence[Pair]) -> list[int]:
 
 def common_folder(uris: Sequence[str]) -> str:
     """What all addresses begin with, up to a ``/`` and with it; empty where they have no folder in common."""
-    folder, slash, _ = os.path.commonprefix(uris).rpartition("/")
+    folder, slash, _ = os.path.commonprefix(uris).rpartition("/")  # noqa: RUF071 - cut at a slash, and addresses are no paths
     return folder + slash
 
 
