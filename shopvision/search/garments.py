@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shopvision.errors import ItemError
+from shopvision.fashion.composition.policy import MOST_REGIONS
 from shopvision.fashion.detection.regions import Region
 from shopvision.images import Box
 from shopvision.search.options import GarmentChoice
@@ -32,7 +33,7 @@ class Part:
 def choose_parts(
     size: tuple[int, int], found: Sequence[Region] | ItemError | None, choice: GarmentChoice
 ) -> tuple[list[Part], list[str]]:
-    """The parts, by number, and what there is to say about them.
+    """The parts, by number, and what there is to say about them; of a crowd, the ``MOST_REGIONS`` best.
 
     Args:
         size: (width, height) of the photo.
@@ -44,7 +45,7 @@ def choose_parts(
     """
     if choice.box is not None:
         return [Part(WHOLE, _within(choice.box, size), choice.label)], []
-    regions = found if isinstance(found, Sequence) else ()
+    regions = found[:MOST_REGIONS] if isinstance(found, Sequence) else ()
     parts = [Part(number, one.box, one.label, one.score) for number, one in enumerate(regions, 1)]
     if choice.number is not None and choice.number > len(parts):
         raise ItemError("no_such_garment", f"There is no garment {choice.number}: {_counted(parts)} in the photo.")

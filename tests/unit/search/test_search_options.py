@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shopvision.errors import ItemError, UserError
+from shopvision.fashion.composition.policy import MOST_REGIONS
 from shopvision.fashion.detection.regions import Region
 from shopvision.search.garments import choose_parts
 from shopvision.search.notes import item_filter, item_notes
@@ -76,6 +77,10 @@ def test_garments_are_numbered_as_the_detector_gives_them() -> None:
     assert chosen(found, label="bag") == ([], ["No bag was found, but top, shoes."])
     parts, _ = choose_parts(SIZE, found, GarmentChoice())
     assert (parts[1].box, parts[1].label, parts[1].score, parts[1].is_whole) == (SHOE.box, "shoes", 0.8, False)
+
+
+def test_of_a_crowd_the_best_are_searched_with() -> None:
+    assert chosen([SHOE] * 300) == (list(range(1, MOST_REGIONS + 1)), [])
 
 
 @pytest.mark.parametrize(("found", "message"), [([TOP], "one was found"), ([TOP, SHOE], "2 were"), ([], "none was")])
