@@ -31,7 +31,12 @@ from shopvision.training.pretrained import fetch_image, survey_pictures
 from shopvision.training.run import TrainingRun
 from tests.quality.myntra_world import read_products
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    # Said by torch of itself, where an encoder is compiled because the machine is slow.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
 
 CLASSES_OF_MYNTRA = {
     "bag": ("Handbags", "Backpacks", "Clutches", "Laptop Bag", "Duffel Bag", "Messenger Bag", "Rucksacks"),
@@ -124,8 +129,8 @@ def test_as_right_as_a_linear_probe_and_with_true_probabilities(
     accuracy = ours.found.metrics["accuracy"]
     assert accuracy.low > ours.found.constant_accuracy.high
     assert accuracy.value > plain.metrics["accuracy"].low
-    # Above chance by no more than what separates a share of 200 from the truth.
-    assert ours.bins.ece < ours.bins.noise + 0.07
+    # Of a hundred pictures and more, each of the bins has few: chance alone gives half of this.
+    assert ours.bins.ece < 2 * ours.bins.noise
 
 
 def table(
@@ -138,7 +143,7 @@ def table(
     error = f"{card['calibration_error_before']:.3f} -> {card['calibration_error']:.3f}"
     lines = [
         f"\n{name}: {len(ours.right)} test pictures, always one class {ours.found.constant_accuracy.value:.3f}",
-        f"temperature {ours.temperature:.2f}, ECE of validation {error}, of test by chance {ours.bins.noise:.3f}",
+        f"temperature {ours.temperature:.2f}, ECE held out {error}, of test by chance {ours.bins.noise:.3f}",
         "| | accuracy | balanced accuracy | macro F1 | loss | ECE |",
     ]
     for who, found, ece in (("ours", ours.found.metrics, ours.bins.ece), ("regression", plain, plain_error)):

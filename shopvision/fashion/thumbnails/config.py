@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shopvision.fashion.thumbnails.data import Columns
 from shopvision.training.config import FitConfig
@@ -77,6 +77,8 @@ class TrainConfig(FitConfig):
             of the rare ones, and says them more often than they occur.
         flip: mirror every other picture, where the encoder is not frozen.
         patience: stop after so many epochs without a better one by ``select_by``.
+        cross_fit: on a frozen encoder: into how many parts training pictures are divided, each of which is asked of a
+            layer taught without it, to calibrate on all of them; 0 calibrates on the validation pictures.
         select_by: the validation metric of the best epoch.
     """
 
@@ -91,6 +93,14 @@ class TrainConfig(FitConfig):
     class_weights: Literal["none", "balanced"] = "none"
     flip: bool = True
     patience: int = Field(8, ge=1)
+    cross_fit: int = Field(5, ge=0)
+
+    @field_validator("cross_fit")
+    @classmethod
+    def _parts(cls, parts: int) -> int:
+        if parts == 1:
+            raise ValueError("one part leaves nothing to learn from: give 0, or 2 and more")
+        return parts
 
 
 class ClassifierConfig(BaseModel):

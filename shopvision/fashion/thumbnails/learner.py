@@ -40,6 +40,13 @@ class Inputs:
             return self.source.take(rows)
         return self.source.read([self.data.uris[row] for row in rows.tolist()], crops)
 
+    def rows(self, kept: NDArray[np.int64]) -> Inputs:
+        """Some of them."""
+        source = self.source
+        if isinstance(source, Features):
+            source = Features(source.vectors, source.rows[kept])
+        return Inputs(self.data.rows(kept), source)
+
 
 @dataclass(frozen=True)
 class Batch:

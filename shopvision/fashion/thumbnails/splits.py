@@ -47,14 +47,10 @@ def split_by_product(
         UserError: one side would be empty.
     """
     group = _groups(data, contents)
-    members: dict[int, list[int]] = {}
-    for row, number in enumerate(group.tolist()):
-        members.setdefault(number, []).append(row)
-    names = {number: min(data.names[row] for row in rows) for number, rows in members.items()}
-    drawn = sorted(members, key=lambda number: hashlib.sha256(f"{seed} {names[number]}".encode()).digest())
+    members = _drawn(data, group, seed)
     chosen: set[int] = set()
     for label in range(len(data.classes)):
-        own = [number for number in drawn if data.labels[members[number][0]] == label]
+        own = [number for number, rows in members.items() if data.labels[rows[0]] == label]
         if len(own) < 2:  # it stays to be learnt from
             continue
         wanted = round(valid * sum(len(members[number]) for number in own))
@@ -71,6 +67,32 @@ def split_by_product(
             "add pictures, or name data.valid."
         )
     return np.flatnonzero(~on_valid), np.flatnonzero(on_valid)
+
+
+def fold_by_product(data: LabelledPictures, contents: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """(n,) the fold of each picture, of each class about as many in every fold; what hangs together is in one.
+
+    Args:
+        data: n pictures.
+        contents: (n,) equal for those of identical bytes.
+        folds: how many there are.
+        seed: of the draw.
+    """
+    group = _groups(data, contents)
+    members = _drawn(data, group, seed)
+    in_turn = sorted(members, key=lambda number: int(data.labels[members[number][0]]))
+    fold_of = {number: place % folds for place, number in enumerate(in_turn)}
+    return np.array([fold_of[number] for number in group.tolist()], np.int64)
+
+
+def _drawn(data: LabelledPictures, group: NDArray[np.int64], seed: int) -> dict[int, list[int]]:
+    """Group -> its rows, in an order that depends on names and the seed alone."""
+    members: dict[int, list[int]] = {}
+    for row, number in enumerate(group.tolist()):
+        members.setdefault(number, []).append(row)
+    names = {number: min(data.names[row] for row in rows) for number, rows in members.items()}
+    drawn = sorted(members, key=lambda number: hashlib.sha256(f"{seed} {names[number]}".encode()).digest())
+    return {number: members[number] for number in drawn}
 
 
 def shared_with(data: LabelledPictures, contents: NDArray[np.int64], rows: NDArray[np.int64]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import fit_softmax_temperature
@@ -16,10 +18,11 @@ from shopvision.evaluation.class_metrics import measure_classes
 from shopvision.evaluation.reliability import reliability
 from shopvision.fashion.thumbnails.card import save_classifier
 from shopvision.fashion.thumbnails.config import ClassifierConfig
+from shopvision.fashion.thumbnails.cross_fit import FOLDER, held_out_logits
 from shopvision.fashion.thumbnails.data import LabelledPictures, read_labelled
 from shopvision.fashion.thumbnails.learner import ClassifierLearner, Inputs
 from shopvision.fashion.thumbnails.network import ClassifierArguments, ClassifierNetwork
-from shopvision.fashion.thumbnails.splits import contradictory, shared_with, split_by_product
+from shopvision.fashion.thumbnails.splits import contradictory, fold_by_product, shared_with, split_by_product
 from shopvision.images import PictureDoor
 from shopvision.models.card import ModelCard
 from shopvision.settings import get_settings
@@ -77,17 +80,42 @@ def train_classifier(config: ClassifierConfig, run: TrainingRun) -> ClassifierRe
         train, valid = (
             Inputs(named.data.rows(one), _source(one, survey, image, door)) for one in (rows["train"], rows["valid"])
         )
-        torch.manual_seed(config.train.seed)
         arguments = ClassifierArguments(backbone=image.card.architecture, labels=named.data.classes)
-        network = ClassifierNetwork(arguments, image.network).to(run.process.device)
+
+        def make() -> ClassifierNetwork:
+            torch.manual_seed(config.train.seed)
+            return ClassifierNetwork(arguments, image.network).to(run.process.device)
+
+        network = make()
         learner = ClassifierLearner(network, config, image.preprocessing, train=train, valid=valid, process=run.process)
         fingerprint = {"train": train.data.fingerprint(), "valid": valid.data.fingerprint()}
-        identity = {**config.model_dump(mode="json"), "data content": fingerprint}
+        # How it is calibrated changes no weight, so a resumed run may ask for something else.
+        settings = config.model_dump(mode="json", exclude={"train": {"cross_fit"}})
+        identity = {**settings, "data content": fingerprint}
         result = fit(learner, config.train, run, identity=identity, patience=config.train.patience)
         logits = learner.validation_logits().cpu().double().numpy()
+        asked, answers = logits, valid.data.labels
+        if config.model.frozen and config.train.cross_fit:
+            contents = survey.contents[rows["train"]]
+            folds = fold_by_product(train.data, contents, config.train.cross_fit, config.train.seed)
+            asked, answers = (
+                held_out_logits(
+                    make, config, image.preprocessing, run, folds=folds, train=train, valid=valid, identity=identity
+                ),
+                train.data.labels,
+            )
     if not run.process.is_main:
         return None
-    network.arguments, metrics = _calibrated(arguments, logits, valid.data.labels)
+    shutil.rmtree(run.output / FOLDER, ignore_errors=True)
+    temperature, errors = _calibrated(asked, answers)
+    network.arguments = arguments.model_copy(update={"temperature": temperature})
+    found = measure_classes(valid.data.labels, softmax(logits / temperature, axis=1), resamples=0)
+    metrics = {
+        **{name: measured.value for name, measured in found.metrics.items()},
+        "constant_answer_accuracy": found.constant_accuracy.value,
+        "temperature": temperature,
+        **errors,
+    }
     told = f"{config.data.pictures.name}, {len(train.data)} pictures, content sha256 {fingerprint['train']}"
     return ClassifierReport(
         folder=run.model_folder,
@@ -167,24 +195,13 @@ def _source(
     return Features(survey.features.vectors, survey.features.rows[rows])
 
 
-def _calibrated(
-    arguments: ClassifierArguments, logits: NDArray[np.float64], labels: NDArray[np.int64]
-) -> tuple[ClassifierArguments, dict[str, float]]:
-    """The arguments with their temperature, and the metrics of validation with it."""
-    calibrated = arguments.model_copy(update={"temperature": fit_softmax_temperature(logits, labels)})
-    errors = {}
-    for name, temperature in (("before", arguments.temperature), ("after", calibrated.temperature)):
-        powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
+def _calibrated(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+    """The temperature of (n, classes) logits, and their calibration error before and after."""
+    temperature, errors = fit_softmax_temperature(logits, labels), {}
+    for name, divisor in (("calibration_error_before", 1.0), ("calibration_error", temperature)):
+        probabilities = softmax(logits / divisor, axis=1)
         errors[name] = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels).ece
-    found = measure_classes(labels, probabilities, resamples=0)
-    return calibrated, {
-        **{name: measured.value for name, measured in found.metrics.items()},
-        "constant_answer_accuracy": found.constant_accuracy.value,
-        "temperature": calibrated.temperature,
-        "calibration_error_before": errors["before"],
-        "calibration_error": errors["after"],
-    }
+    return temperature, errors
 
 
 def _write(

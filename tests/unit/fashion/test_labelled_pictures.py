@@ -10,7 +10,7 @@ import pytest
 
 from shopvision.errors import UserError
 from shopvision.fashion.thumbnails.data import Columns, LabelledPictures, read_labelled
-from shopvision.fashion.thumbnails.splits import contradictory, shared_with, split_by_product
+from shopvision.fashion.thumbnails.splits import contradictory, fold_by_product, shared_with, split_by_product
 from tests.unit.fashion.thumbnails_world import folders, table
 
 
@@ -129,3 +129,12 @@ def test_what_validation_shares_with_training_is_named() -> None:
     assert shared_with(data, np.arange(4), rows) == "0.png"
     assert shared_with(pictures([0, 1, 1, 0]), np.array([0, 1, 1, 2]), rows) == "1.png"
     assert shared_with(pictures([0, 1, 1, 0]), np.arange(4), rows) is None
+
+
+def test_folds_hold_every_class_and_keep_products_whole() -> None:
+    data = pictures([0] * 12 + [1] * 8, ["a", "a", "b", "b", *[""] * 16])
+    contents = np.array([0, 1, 1, 3, *range(4, 20)])
+    folds = fold_by_product(data, contents, 4, 1)
+    assert len(set(folds[:4].tolist())) == 1
+    assert all({*folds[data.labels == label].tolist()} == {0, 1, 2, 3} for label in (0, 1))
+    assert (fold_by_product(data.rows(np.arange(20)[::-1]), contents[::-1], 4, 1)[::-1] == folds).all()
