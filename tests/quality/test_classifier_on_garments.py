@@ -31,12 +31,7 @@ from shopvision.training.pretrained import fetch_image, survey_pictures
 from shopvision.training.run import TrainingRun
 from tests.quality.myntra_world import read_products
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(3600),
-    # Said by torch of itself, where an encoder is compiled because the machine is slow.
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CLASSES_OF_MYNTRA = {
     "bag": ("Handbags", "Backpacks", "Clutches", "Laptop Bag", "Duffel Bag", "Messenger Bag", "Rucksacks"),
