@@ -208,7 +208,8 @@ class _Encoding:
         """Encode and keep what the store has not."""
         for batch in _batches(((key, pixels) for key, pixels in items if key not in self._store), ENCODED_AT_ONCE):
             fresh = dict(batch)
-            vectors = self._encoder.encode(np.stack(list(fresh.values())))
+            # Of pictures that are all mirrored, stack would keep the order in memory.
+            vectors = self._encoder.encode(np.ascontiguousarray(np.stack(list(fresh.values()))))
             self._store.append(list(fresh), vectors.astype(np.float16))
 
 
