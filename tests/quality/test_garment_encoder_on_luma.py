@@ -174,7 +174,7 @@ def test_a_trained_encoder_finds_more_than_the_frozen_one(
     tell(f"contrastive ahead of the best triplet: {value:+.3f} [{low:+.3f}, {high:+.3f}]\n")
     record_property("contrastive ahead of triplet", f"{value:+.3f} [{low:+.3f}, {high:+.3f}]")
     assert ahead[CONTRASTIVE][1] > 0.05
-    assert all(one.mean() > other.mean() for one, other in zip(hits[CONTRASTIVE], hits[FROZEN], strict=True))
+    assert all(one.mean() >= other.mean() for one, other in zip(hits[CONTRASTIVE], hits[FROZEN], strict=True))
     assert value > 0
 
 
