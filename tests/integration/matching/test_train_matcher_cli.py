@@ -158,6 +158,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # two processes import everything anew; the loop itself is compared with two of them for CLIK
 def test_two_processes_learn_what_one_does(world: World, tmp_path: Path) -> None:
     """The gradients of the first step of several models, then a whole run by command."""
     for name, (family, changes) in FIRST_STEPS.items():
