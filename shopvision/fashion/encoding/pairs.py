@@ -14,6 +14,7 @@ from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.source_files import open_source
 from shopvision.errors import ItemError, UserError
+from shopvision.fashion.composition.wanted import class_of
 from shopvision.fashion.encoding.views import View
 from shopvision.fashion.pair_file import TrainingPairRow, read_training_pairs
 from shopvision.items.record_parsing import item_from_record, picture_address, picture_root, record_id
@@ -170,7 +171,7 @@ def pairs_of_items(
             if not item.views:
                 continue
             shown = item.item_id if product == "item" else item.style
-            category = item.category if classes is None else class_of(item.category, classes)
+            category = item.category if classes is None else class_of(item.category, classes) or ""
             main, *further = item.views
             leading.setdefault(main, Shown(main, shown, category))
             for view in further or [main]:
@@ -203,15 +204,6 @@ def _item(record: Mapping[str, Any], root: PictureRoot, where: str) -> _Item:
         raise UserError(f"{where}: item {item_id!r}: {error.message}.") from None
     style = record_id(record, ("style",)) or item_id
     return _Item(item_id, style, item.category_path or item.category, tuple(dict.fromkeys(views)))
-
-
-def class_of(category: str, classes: Mapping[str, str]) -> str:
-    """The class of a category path: that of its longest beginning, by whole names, that has one; empty without."""
-    names = category.split("/")
-    for count in range(len(names), 0, -1):
-        if (found := classes.get("/".join(names[:count]))) is not None:
-            return found
-    return ""
 
 
 def require_categories(data: PairData, names: Sequence[str]) -> None:

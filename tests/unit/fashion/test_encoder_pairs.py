@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.fashion.encoding.pairs import Pair, PairData, Shown, class_of, pairs_of_file, pairs_of_items
+from shopvision.fashion.encoding.pairs import Pair, PairData, Shown, pairs_of_file, pairs_of_items
 from shopvision.fashion.encoding.sampling import PairSampler
 from shopvision.fashion.encoding.searching import Search
 from shopvision.fashion.encoding.splits import components, require_apart, split_pairs
@@ -83,11 +83,6 @@ def test_every_further_picture_of_an_item_asks_for_its_leading_one(tmp_path: Pat
     by_style = pairs_of_items(path, product="style")
     assert by_style.pairs[1].product == "s0"
     assert by_style.pairs[1].category == "Shop/bag/Small"
-
-
-def test_a_class_is_that_of_the_longest_beginning_by_whole_names() -> None:
-    classes = {"Men": "any", "Men/Shoes": "shoes"}
-    assert [class_of(path, classes) for path in ("Men/Shoes/Boots", "Men/Shoeshine", "Women")] == ["shoes", "any", ""]
 
 
 def test_items_mistakes_are_named(tmp_path: Path) -> None:
