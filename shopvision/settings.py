@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -23,6 +23,27 @@ class Schedule(BaseModel):
     cron: str
     params: dict[str, Any] = {}
     timezone: str = "UTC"
+
+
+Way = Literal["eager", "compiled"]
+
+
+class TuningChoice(BaseModel):
+    """How a network is run; None leaves it to what was measured, or to the default.
+
+    Attributes:
+        batch_size: inputs at once: pictures, or tokens of a pair model.
+        way: as its library made it, or through a compiled package.
+        decoding_threads: pictures that one process decodes at the same time.
+        precision: that it computes in.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: int | None = Field(None, ge=1)
+    way: Way | None = None
+    decoding_threads: int | None = Field(None, ge=1)
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
 
 
 def _split_commas(value: object) -> object:
@@ -75,6 +96,12 @@ class Settings(BaseSettings):
     image_allow_private_hosts: bool = Field(default=False, description="let https pictures come from private addresses")
 
     fast_paths: bool = Field(default=True, description="false runs encoders as their libraries made them")
+    tuning: dict[str, TuningChoice] = Field(
+        {}, description="JSON object: model -> {batch_size, way, decoding_threads, precision}"
+    )
+    tuning_seconds: float = Field(
+        15.0, ge=0, description="that a worker may measure a network that is new to its machine; 0: never"
+    )
     loaded_models_bytes: int = Field(4 * 2**30, description="loaded models of one process, by their files' size")
 
     lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")

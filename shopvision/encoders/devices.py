@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from shopvision.encoders.tuning import tuning_of
 from shopvision.errors import UserError
 
 if TYPE_CHECKING:
     from shopvision.models.kinds import Precision
+    from shopvision.models.part import ModelPart
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -38,9 +40,12 @@ def best_precision(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of that name; of ``auto`` that of ``best_precision``."""
+def choose_dtype(precision: Precision, device: torch.device, part: ModelPart | None = None) -> torch.dtype:
+    """The dtype of that name; of ``auto`` what was measured to be best for ``part``, else ``best_precision``."""
+    name: str | None = precision
     if precision == "auto":
+        name = tuning_of(part, threads=torch.get_num_threads(), device=str(device)).precision
+    if name is None:
         return best_precision(device)
-    dtype: torch.dtype = getattr(torch, precision)
+    dtype: torch.dtype = getattr(torch, name)
     return dtype

@@ -21,9 +21,11 @@ from shopvision.encoders._fast import accelerate_image_network
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.encoders.image_networks import KIND, load_network
+from shopvision.encoders.tuning import tuning_of
 from shopvision.errors import JobError, UserError
 from shopvision.images.given import Picture, embed
 from shopvision.images.preprocessing import Preprocessing
+from shopvision.models.part import part_of
 from shopvision.models.version_folder import read_card
 from shopvision.settings import get_settings
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shopvision.models.kinds import Precision
+    from shopvision.models.part import ModelPart
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ CompileMode = Literal["auto", "never", "always"]
 # process that has computed for so long will mostly go on for as long again, and then it has paid.
 COMPILE_AFTER_SECONDS = 180.0
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
+PART = "images"
 
 
 class _PixelsToVectors(nn.Module):
@@ -77,7 +81,8 @@ class ImageEncoder:
         preprocessing: how pictures must be prepared before ``encode``.
         device: where the network runs.
         dtype: what it computes in.
-        batch_size: how many pictures at once are fast on this device.
+        batch_size: how many pictures at once are fast on this device, as far as that was measured.
+        decoding_threads: how many pictures should be decoded at the same time beside it; None where nobody knows.
     """
 
     def __init__(
@@ -90,16 +95,30 @@ class ImageEncoder:
         dtype: torch.dtype,
         compile_mode: CompileMode = "auto",
         unit_length: bool = True,
+        part: ModelPart | None = None,
     ) -> None:
         """Take over ``network`` (float32, CPU, evaluation mode) and prepare it for ``device``.
 
-        Without ``unit_length`` vectors stay as long as the network makes them, as a layer on top may want them.
+        Args:
+            network: see above.
+            preprocessing: how its pictures are prepared.
+            dimension: length of its vectors.
+            device: where it will run.
+            dtype: what it will compute in.
+            compile_mode: see ``load_image_encoder``.
+            unit_length: false leaves vectors as long as the network makes them, as a layer on top may want them.
+            part: which network of which model version this is: what was measured of it on this machine is used.
         """
         self.dimension = dimension
         self.preprocessing = preprocessing
         self.device = device
         self.dtype = dtype
-        self.batch_size = BATCH_SIZE.get(device.type, 32)
+        self.part = part
+        chosen = tuning_of(part, threads=torch.get_num_threads(), device=str(device))
+        self.batch_size = chosen.batch_size or BATCH_SIZE.get(device.type, 32)
+        self.decoding_threads = chosen.decoding_threads
+        if compile_mode == "auto" and chosen.way == "eager":
+            compile_mode = "never"
         self._compile_mode: CompileMode = compile_mode if get_settings().fast_paths else "never"
         accelerate_image_network(network, preprocessing.size)
         network.requires_grad_(requires_grad=False).to(device, dtype)
@@ -247,9 +266,14 @@ def load_image_encoder(
     card = read_card(folder, KIND)
     if card.preprocessing is None or card.dimension is None:
         raise UserError(f"{card.spec} has no preprocessing or no dimension in its card: write the card anew.")
-    place = choose_device(device)
-    dtype = choose_dtype(precision, place)
+    place, part = choose_device(device), part_of(card, PART)
     network = load_network(folder, card)
     return ImageEncoder(
-        network, card.preprocessing, card.dimension, device=place, dtype=dtype, compile_mode=compile_mode
+        network,
+        card.preprocessing,
+        card.dimension,
+        device=place,
+        dtype=choose_dtype(precision, place, part),
+        compile_mode=compile_mode,
+        part=part,
     )
