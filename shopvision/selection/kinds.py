@@ -1,4 +1,4 @@
-"""Rankers of plans' pictures as a kind of model."""
+"""Rankers of plans' and of items' pictures as kinds of model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from shopvision.models.kinds import ImportScheme, ModelKind, Precision
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
+    from shopvision.selection.click.predict import ImageRanker
     from shopvision.selection.clik.predict import PlanRanker
 
 
@@ -50,4 +51,28 @@ class PlanRankerKind(ModelKind):
         return f"ranks pictures no better than chance (MRR {found:.3f}, chance {chance:.3f})"
 
 
-KINDS = (PlanRankerKind(),)
+class ImageRankerKind(ModelKind):
+    """Which picture of an item people will click."""
+
+    name = "image_ranker"
+    roles = ("image_ranker",)
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ImageRanker:
+        """See ``ModelKind``."""
+        from shopvision.selection.click.predict import ImageRanker
+
+        return ImageRanker(folder, device=device, precision=precision)
+
+    def validate(self, folder: Path) -> None:
+        """See ``ModelKind``; also loads the recall model inside."""
+        _ = self.load(folder, device="cpu", precision="float32").towers
+
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``."""
+        found = card.metrics.get("pair_accuracy")
+        if found is None or found > 0.5:
+            return None
+        return f"orders two pictures of an item no better than chance (accuracy {found:.3f})"
+
+
+KINDS = (PlanRankerKind(), ImageRankerKind())
