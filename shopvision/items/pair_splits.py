@@ -27,24 +27,44 @@ def split_by_component(table: PairTable, fractions: Mapping[str, float], seed: i
     Raises:
         UserError: the fractions are none, or a part would be empty, because too many pairs hang together.
     """
+    groups = _groups(table)
+    part_of = deal_groups(groups, table.labels == 1, fractions, seed)
+    return {name: table.select(part_of[groups] == number) for number, name in enumerate(fractions)}
+
+
+def deal_groups(
+    groups: NDArray[np.int64], positives: NDArray[np.bool_], fractions: Mapping[str, float], seed: int
+) -> NDArray[np.int64]:
+    """Deal groups of pairs out to the parts of a split.
+
+    Args:
+        groups: (n,) for each pair the number of its group, from 0 on without gaps.
+        positives: (n,) which pairs are of the first of two classes; each part gets its share of both.
+        fractions: name of a part -> its share of the pairs, all together 1.
+        seed: of the order in which groups of one size are dealt out.
+
+    Returns:
+        (groups,) the number of each group's part.
+
+    Raises:
+        UserError: the fractions are none, or a part would be empty, because too many pairs hang together.
+    """
     if not fractions or min(fractions.values()) <= 0 or not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
         raise UserError("The fractions of a split are positive and sum up to 1: for instance train 0.8, valid 0.2.")
-    groups = _groups(table)
-    positive = np.bincount(groups[table.labels == 1], minlength=groups.max(initial=-1) + 1)
     sizes = np.bincount(groups)
+    positive = np.bincount(groups[positives], minlength=len(sizes))
     generator = np.random.default_rng(seed)
     order = np.lexsort((generator.permutation(len(sizes)), -sizes))
     counts = np.stack([positive, sizes - positive], axis=1)
     part_of = np.empty(len(sizes), np.int64)
     part_of[order] = _dealt(counts[order], list(fractions.values()))
-    parts = {name: table.select(part_of[groups] == number) for number, name in enumerate(fractions)}
-    empty = [name for name, part in parts.items() if not len(part)]
-    if empty:
-        raise UserError(
-            f"The part {empty[0]!r} of the split would be empty: {len(table):,} pairs form {len(sizes):,} groups that "
-            f"share no item, the largest of {sizes.max(initial=0):,} pairs. Give more pairs, or fewer parts."
-        )
-    return parts
+    for number, name in enumerate(fractions):
+        if not (part_of == number).any():
+            raise UserError(
+                f"The part {name!r} of the split would be empty: {len(groups):,} pairs form {len(sizes):,} groups that "
+                f"share no item, the largest of {sizes.max(initial=0):,} pairs. Give more pairs, or fewer parts."
+            )
+    return part_of
 
 
 def _groups(table: PairTable) -> NDArray[np.int64]:
