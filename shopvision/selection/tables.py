@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import REAL, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary
+from sqlalchemy import REAL, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import ItemImage
@@ -31,6 +31,9 @@ class PlanRankingState(Base):
     job_id: Mapped[uuid.UUID] = mapped_column(index=True)
     ranked_at: Mapped[datetime] = mapped_column(comment="when plan and vectors were read")
     candidates: Mapped[int] = mapped_column(comment="pictures of the plan's items, unreadable ones included")
+    found: Mapped[int] = mapped_column(
+        server_default=text("0"), comment="of candidates: those of other items, found by the plan's text"
+    )
     unreadable: Mapped[int] = mapped_column(comment="of candidates: those that could not be embedded")
     unreadable_pictures: Mapped[list[dict[str, Any]]] = mapped_column(
         comment="[{image_id, code, message}], the first few"
@@ -58,5 +61,13 @@ class PlanRanking(Base):
         ForeignKey(ItemImage.image_id, ondelete="CASCADE"), primary_key=True, index=True
     )
     rank: Mapped[int] = mapped_column(Integer, comment="1 fits best")
-    score: Mapped[float] = mapped_column(REAL, comment="compatibility, -1 to 1: comparable within a plan")
+    score: Mapped[float] = mapped_column(
+        REAL, comment="of the model, comparable within a plan: compatibility or cosine, -1 to 1, or of clicks"
+    )
+    recall_score: Mapped[float | None] = mapped_column(
+        REAL, comment="cosine of picture and the plan's text; null: not asked"
+    )
+    source: Mapped[str] = mapped_column(
+        server_default=text("'member'"), comment="member: a member item's; library: found by the plan's text"
+    )
     job_id: Mapped[uuid.UUID]
