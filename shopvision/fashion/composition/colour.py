@@ -23,10 +23,15 @@ GROUND_LIGHTNESS, GROUND_CHROMA = 93.0, 5.0
 LEAST_GARMENT = 0.05
 _SHARES = np.arange(256) / 255.0
 # sRGB -> linear, IEC 61966-2-1.
-_LINEAR = np.where(_SHARES <= 0.04045, _SHARES / 12.92, ((_SHARES + 0.055) / 1.055) ** 2.4)
-# Linear sRGB -> CIE XYZ, with the white of D65.
+_LINEAR = np.where(_SHARES <= 0.04045, _SHARES / 12.92, ((_SHARES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+# Linear sRGB -> CIE XYZ, relative to the white of D65.
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])
+_TO_RELATIVE = (_TO_XYZ.T / _WHITE).astype(np.float32)
+# Above it, the lightness of a colour is a cube root, below it a line.
+_DARK = np.float32((6 / 29) ** 3)
+# Makes coordinates of colours positive: bits of positive floats have the order of the floats.
+_BEYOND_COORDINATES = np.float32(256)
 
 
 def region_colours(decoded: Decoded, boxes: Sequence[Box]) -> list[Lab]:
@@ -43,7 +48,7 @@ def region_colours(decoded: Decoded, boxes: Sequence[Box]) -> list[Lab]:
     return [(lab[0], lab[1], lab[2]) for lab in garment_colours(np.stack(picked)).tolist()]
 
 
-def garment_colours(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def garment_colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The colours of the garments in the middle of some pixels.
 
     White ground is left out, and the middle counts most, because the corners of a box show what is behind. Of each
@@ -58,30 +63,38 @@ def garment_colours(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     count, height, width, _ = pixels.shape
     lab = to_lab(pixels).reshape(count, height * width, 3)
     middle = _middle(height, width)
-    ground = (lab[..., 0] >= GROUND_LIGHTNESS) & (np.hypot(lab[..., 1], lab[..., 2]) <= GROUND_CHROMA)
-    weights = np.where(ground, 0.0, middle)
+    lightness, red, yellow = coordinates = np.ascontiguousarray(lab.transpose(2, 0, 1))
+    ground = (lightness >= GROUND_LIGHTNESS) & (red**2 + yellow**2 <= GROUND_CHROMA**2)
+    weights = np.where(ground, np.float32(0), middle)
     weights[weights.sum(axis=1) < LEAST_GARMENT * middle.sum()] = middle
-    return _weighted_medians(lab, weights)
+    return _weighted_medians(coordinates, weights).T
 
 
-def to_lab(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(..., 3) sRGB -> (..., 3) CIELAB, CIE 15:2004, white of D65."""
-    relative = _LINEAR[colours] @ _TO_XYZ.T / _WHITE
-    cube = np.where(relative > (6 / 29) ** 3, np.cbrt(relative), relative * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = cube[..., 0], cube[..., 1], cube[..., 2]
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+def to_lab(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(..., 3) sRGB -> (..., 3) CIELAB, CIE 15:2004, white of D65; to 0.001."""
+    relative = _LINEAR[colours] @ _TO_RELATIVE
+    cube = np.where(relative > _DARK, relative ** np.float32(1 / 3), relative * np.float32(841 / 108) + 4 / 29)
+    lab: NDArray[np.float32] = np.empty_like(cube)
+    lab[..., 0] = 116 * cube[..., 1] - 16
+    lab[..., 1] = 500 * (cube[..., 0] - cube[..., 1])
+    lab[..., 2] = 200 * (cube[..., 1] - cube[..., 2])
+    return lab
 
 
-def _middle(height: int, width: int) -> NDArray[np.float64]:
+def _middle(height: int, width: int) -> NDArray[np.float32]:
     """(height * width) weights that fall from 1 in the middle to a seventh in the corners."""
     rows, columns = (np.linspace(-1.0, 1.0, count) if count > 1 else np.zeros(1) for count in (height, width))
     weights: NDArray[np.float64] = np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2)).ravel()
-    return weights
+    return weights.astype(np.float32)
 
 
-def _weighted_medians(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, m, d) values, (n, m) weights -> (n, d)."""
-    order = np.argsort(values, axis=1)
-    upto = np.cumsum(np.take_along_axis(weights[..., None], order, axis=1), axis=1)
-    middle = np.argmax(upto >= upto[:, -1:] / 2, axis=1)[:, None]
-    return np.take_along_axis(np.take_along_axis(values, order, axis=1), middle, axis=1)[:, 0]
+def _weighted_medians(values: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(d, n, m) coordinates, (n, m) weights -> (d, n)."""
+    # Sorting numbers that hold a value's bits and its place takes a third of the time of argsort.
+    bits = (values + _BEYOND_COORDINATES).view(np.uint32).astype(np.uint64)
+    keys = bits << np.uint64(32) | np.arange(values.shape[2], dtype=np.uint64)
+    keys.sort(axis=2)
+    order = keys.astype(np.uint32).astype(np.intp)
+    upto = np.cumsum(np.take_along_axis(weights[None], order, axis=2), axis=2)
+    middle = np.argmax(upto >= upto[:, :, -1:] / 2, axis=2)[:, :, None]
+    return np.take_along_axis(values, np.take_along_axis(order, middle, axis=2), axis=2)[:, :, 0]
