@@ -41,7 +41,7 @@ def by_size(rows: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     index = build(kind, vectors)
     seconds = time.perf_counter() - started
     effort, _ = require_recall(index, kind, vectors)
-    parameters = search_parameters(index, effort, None)
+    parameters = search_parameters(index, effort)
     exact = exact_index(DIMENSION)
     for start in range(0, rows, 65_536):
         exact.add(vectors[start : start + 65_536].astype(np.float32))

@@ -134,23 +134,28 @@ def storage_of(index: Any) -> Any:
     return index
 
 
+def stored_codes(index: Any) -> NDArray[np.uint8]:
+    """The vectors as an index holds them, in half precision: shape (rows, 2 * d), a view of its memory or file."""
+    storage = storage_of(index)
+    codes: NDArray[np.uint8] = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size())
+    return codes.reshape(-1, storage.code_size)
+
+
 def stored_vectors(index: Any, rows: NDArray[np.signedinteger]) -> NDArray[np.float32]:
-    """The vectors of some rows, shape (rows, d), from where the index holds them in half precision."""
+    """The vectors of some rows, shape (rows, d)."""
     storage = storage_of(index)
     if len(rows) == 0:
         return np.empty((0, storage.d), np.float32)
-    codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).reshape(-1, storage.code_size)
-    found: NDArray[np.float32] = storage.sa_decode(codes[rows])
+    found: NDArray[np.float32] = storage.sa_decode(stored_codes(index)[rows])
     return found
 
 
-def search_parameters(index: Any, effort: int, selector: Any | None) -> Any:
-    """Parameters for one search of ``index`` at ``effort``, restricted to ``selector``'s rows."""
-    chosen = {} if selector is None else {"sel": selector}
+def search_parameters(index: Any, effort: int) -> Any:
+    """Parameters for one search of ``index`` at ``effort``."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        inner = faiss.SearchParametersIVF(nprobe=effort, **chosen)
+        inner = faiss.SearchParametersIVF(nprobe=effort)
         return faiss.IndexRefineSearchParameters(k_factor=REFINE_FACTOR, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=effort, **chosen)
-    return faiss.SearchParameters(**chosen)
+        return faiss.SearchParametersHNSW(efSearch=effort)
+    return faiss.SearchParameters()

@@ -3,63 +3,63 @@
 A graph or cells lead to what is near, whether it is allowed or not. Asked for allowed rows only, they end where the
 query lies: of a category in another region they find nothing, or what lies at its edge, and nothing tells that from a
 right answer. So the walk is made without the filter, for more rows than wanted, and its answer is taken where enough of
-the nearest are allowed; those are as right as any unfiltered answer. All other queries are compared with every allowed
-row: with few, by taking just those; with many, in a scan of all rows that passes over the others.
+the nearest are allowed; those are as right as any unfiltered answer. Where too few are, a longer walk follows if it is
+the cheaper way, and at last the query is compared with every allowed row, which is exact.
+
+Rows are compared in blocks: their codes are copied side by side into the room of one small exact index, which then
+searches them. That costs half of what FAISS takes to pass over the others by a selector, and nothing for these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.index.build import search_parameters, storage_of, stored_vectors
-from shopvision.index.faiss_library import faiss
+from shopvision.index.build import exact_index, search_parameters, stored_codes
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 SLACK = 2  # neighbours asked for, per one expected to hold enough allowed rows if the filter knew nothing of places
-# Comparing with so many rows in sequence costs what one more step of a walk does (measured, 128 dimensions).
-ROWS_PER_STEP = 150
+# What costs as much as comparing with one allowed row (measured, 128 dimensions, a million rows).
+ROWS_PER_STEP = 40  # by the step of a walk
+ROWS_PER_SCANNED = 0.4  # by a row of an exact index that is scanned from end to end
+BLOCK_BYTES = 1 << 19  # of codes compared at a time: they stay in the cache between being copied and being searched
 QUERIES_AT_ONCE = 1_024
 
 
-def are_few(count: int, rows: int, dimension: int) -> bool:
-    """Whether so many allowed ones of all ``rows`` are compared sooner one by one than by a scan.
-
-    To take a row by itself costs, for each dimension, what it costs a scan to pass over one that is not allowed
-    (measured, 128 and 1280 dimensions).
-    """
-    return count * dimension <= rows
-
-
-@dataclass(frozen=True)
 class RowFilter:
-    """Which rows may be answered.
+    """Which rows may be answered, of so many in all; safe for threads."""
 
-    Attributes:
-        allowed: bool, shape (rows,).
-        count: how many are.
-        selector: the same for FAISS; ``None`` where all are.
-        few: the allowed rows, ascending, where they are to be taken one by one.
-    """
+    def __init__(self, total: int, rows: NDArray[np.signedinteger]) -> None:
+        """``rows``: ascending and distinct."""
+        self.total = total
+        self.rows = rows.astype(np.int32)  # as FAISS numbers the links of its graphs
 
-    allowed: NDArray[np.bool_]
-    count: int
-    selector: Any
-    few: Rows | None
+    @property
+    def count(self) -> int:
+        """How many may."""
+        return len(self.rows)
 
-    @classmethod
-    def of(cls, allowed: NDArray[np.bool_], dimension: int) -> RowFilter:
-        """A filter that allows what ``allowed`` says, of vectors of so many dimensions."""
-        count = int(allowed.sum())
-        hides = count < len(allowed)
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")) if hides else None
-        few = np.flatnonzero(allowed) if hides and are_few(count, len(allowed), dimension) else None
-        return cls(allowed, count, selector, few)
+    @cached_property
+    def allowed(self) -> NDArray[np.bool_]:
+        """Whether each row may; made when an answer is first looked through."""
+        mask = np.zeros(self.total, np.bool_)
+        mask[self.rows] = True
+        return mask
+
+    def asked(self, k: int, share: float) -> int:
+        """How many nearest rows to ask for, so that ``k`` allowed ones are likely among them.
+
+        Args:
+            k: see above.
+            share: of those near the query that are allowed.
+        """
+        return min(self.total, k + self.total - self.count, math.ceil(SLACK * k / share))
 
 
 def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilter) -> tuple[Scores, Rows]:
@@ -74,50 +74,70 @@ def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilt
         scores and rows, both of shape (queries, min(k, only.count)).
     """
     k = min(k, only.count)
-    if k == 0:
-        return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
-    if only.few is not None:
-        scores, places = nearest_of(index, vectors, k, only.few)
-        return scores, only.few[places]
-    total = len(only.allowed)
-    wanted = k if only.selector is None else min(total, -(-SLACK * k * total // only.count))
-    steps = max(effort, wanted)
-    if effort == 0 or only.count <= ROWS_PER_STEP * steps:
-        return _compared(index, vectors, k, only)
-    scores, rows = index.search(vectors, wanted, params=search_parameters(index, steps, None))
-    hits = (rows >= 0) & only.allowed[rows]
-    if not hits.all():
-        first = np.argsort(~hits, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, first, axis=1), np.take_along_axis(rows, first, axis=1)
-    scores, rows = scores[:, :k], rows[:, :k]
-    short = np.flatnonzero(hits.sum(axis=1) < k)
-    if len(short):
-        scores[short], rows[short] = _compared(index, vectors[short], k, only)
+    scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+    pending = np.arange(len(vectors) if k else 0)
+    wanted, longer = 0, only.asked(k, only.count / only.total) if k else 0
+    while len(pending) and longer > wanted and is_walked(effort, longer, only):
+        wanted = longer
+        near, places = index.search(vectors[pending], wanted, params=search_parameters(index, max(effort, wanted)))
+        hits = (places >= 0) & only.allowed[places]
+        counts = np.count_nonzero(hits, axis=1)
+        done = counts >= k
+        first = np.argsort(~hits[done], axis=1, kind="stable")[:, :k]
+        scores[pending[done]] = np.take_along_axis(near[done], first, axis=1)
+        rows[pending[done]] = np.take_along_axis(places[done], first, axis=1)
+        pending = pending[~done]
+        share = np.median(counts[~done]) / wanted if len(pending) else 1.0
+        longer = only.asked(k, share) if share else 0
+    if len(pending):
+        scores[pending], places = nearest_of(index, vectors[pending], k, only.rows)
+        rows[pending] = only.rows[places]
     return scores, rows
+
+
+def is_walked(effort: int, wanted: int, only: RowFilter) -> bool:
+    """Whether to ask the index for its ``wanted`` nearest rows is cheaper than to compare with each allowed one."""
+    if only.count == only.total:
+        return True
+    cost = ROWS_PER_SCANNED * only.total if effort == 0 else ROWS_PER_STEP * max(effort, wanted)
+    return cost < only.count
 
 
 def nearest_of(index: Any, vectors: Scores, k: int, rows: NDArray[np.signedinteger]) -> tuple[Scores, Rows]:
-    """The ``min(k, len(rows))`` nearest of a few rows: each query is compared with each.
+    """The ``min(k, len(rows))`` nearest of some rows: each query is compared with each.
+
+    Args:
+        index: a FAISS index of this package.
+        vectors: float32, shape (queries, d).
+        k: how many.
+        rows: ascending, so that memory is read in its order.
 
     Returns:
         scores, best first, and the places of what was found in ``rows``; both of shape (queries, min(k, len(rows))).
+        Of equal scores the one that comes first in ``rows`` is first; which of those at the end are there is open.
     """
     k = min(k, len(rows))
-    stored = stored_vectors(index, rows).T
     scores, places = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
     for start in range(0, len(vectors) if k else 0, QUERIES_AT_ONCE):
-        block = slice(start, start + QUERIES_AT_ONCE)
-        all_scores = vectors[block] @ stored
-        best = np.argpartition(-all_scores, k - 1, axis=1)[:, :k]
-        found = np.take_along_axis(all_scores, best, axis=1)
-        order = np.argsort(-found, axis=1, kind="stable")
-        scores[block] = np.take_along_axis(found, order, axis=1)
-        places[block] = np.take_along_axis(best, order, axis=1)
+        some = slice(start, start + QUERIES_AT_ONCE)
+        scores[some], places[some] = _compared(index, vectors[some], k, rows)
     return scores, places
 
 
-def _compared(index: Any, vectors: Scores, k: int, only: RowFilter) -> tuple[Scores, Rows]:
-    """With each allowed row."""
-    storage = storage_of(index)
-    scores, rows = storage.search(vectors, k, params=search_parameters(storage, 0, only.selector))
-    return scores, rows
+def _compared(index: Any, vectors: Scores, k: int, rows: NDArray[np.signedinteger]) -> tuple[Scores, Rows]:
+    codes = stored_codes(index)
+    at_once = min(len(rows), max(1, BLOCK_BYTES // codes.shape[1]))
+    block = exact_index(index.d)
+    block.add_sa_codes(np.zeros((at_once, codes.shape[1]), np.uint8))
+    room = stored_codes(block)
+    scores, places = [], []
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        np.take(codes, some, axis=0, out=room[: len(some)], mode="clip")  # "raise" would copy the room
+        block.ntotal = len(some)
+        of_block, found = block.search(vectors, min(k, len(some)))
+        scores.append(of_block)
+        places.append(found + start)
+    all_scores, all_places = np.concatenate(scores, axis=1), np.concatenate(places, axis=1)
+    best = np.lexsort((all_places, -all_scores), axis=1)[:, :k]
+    return np.take_along_axis(all_scores, best, axis=1), np.take_along_axis(all_places, best, axis=1)

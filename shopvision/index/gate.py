@@ -60,7 +60,7 @@ def _measure(index: Any, vectors: Spool, effort: int) -> tuple[float, float]:
     rows = np.sort(np.random.default_rng(0).choice(len(vectors), min(SAMPLE, len(vectors)), replace=False))
     queries = vectors[rows].astype(np.float32)
     k = min(NEIGHBOURS, len(vectors) - 1)
-    _, found = index.search(queries, k + 1, params=search_parameters(index, effort, None))
+    _, found = index.search(queries, k + 1, params=search_parameters(index, effort))
     # The index's own scores are not trusted: what counts is how close the pictures it names really are.
     scores = np.einsum("qd,qkd->qk", queries, vectors[np.maximum(found, 0)].astype(np.float32))
     scores[found < 0] = -np.inf

@@ -119,7 +119,8 @@ class Generation:
             soft: pictures in the category come first and others fill up to ``k``; otherwise others never appear.
             pictures: int64 ids, ascending and distinct, of the pictures that alone may be answered; any others, and
                 those that are in no catalogue, are passed over. Where they have no more than some thousand vectors, all
-                are compared, so that the answer is exact.
+                are compared, so that the answer is exact. Make an array that you ask with again read-only
+                (``flags.writeable = False``): which rows it means is then looked up once.
 
         Raises:
             UserError: wrong shape, or ``k`` below 1.

@@ -5,7 +5,10 @@ What is said here of a picture holds for each region of one: every row of an ids
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,31 +16,45 @@ from numpy.typing import NDArray
 
 from shopvision.index.build import stored_vectors
 from shopvision.index.distinct import VectorRows
-from shopvision.index.filtered_search import RowFilter, Rows, Scores, are_few, nearest_of, nearest_rows
+from shopvision.index.filtered_search import RowFilter, Rows, Scores, nearest_rows
 from shopvision.index.ids import Ids, PictureRows, category_codes, image_ids, in_category
 
-KEPT_FILTERS = 16  # categories whose filters are kept: one byte per row each
+KEPT_FILTERS = 16  # filters that are kept: four bytes for each allowed row, and one for each row where it is walked
 
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A filter of rows; ``wanted`` is kept so that no other array takes its address meanwhile."""
+
+    wanted: Ids | None
+    only: RowFilter
+    owners: Owners | None
 
 
 class Owners:
     """The pictures of each row, where several may have the same vector.
 
     Attributes:
-        pictures: numbers of the allowed pictures, those of one row side by side.
-        starts: where those of row ``i`` begin, shape (rows + 1,).
+        rows: those that pictures have, ascending and distinct.
+        pictures: numbers of the pictures, those of one row side by side.
+        starts: where those of ``rows[i]`` begin, shape (rows + 1,).
     """
 
-    def __init__(self, numbers: Rows, row_of: NDArray[np.signedinteger], rows: int) -> None:
-        """``row_of``: of each of the pictures ``numbers`` its row, of so many ``rows``."""
-        self.pictures = numbers[np.argsort(row_of, kind="stable")]
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=rows))])
+    def __init__(self, numbers: Rows, row_of: NDArray[np.signedinteger]) -> None:
+        """``row_of``: of each of the pictures ``numbers`` its row."""
+        order = np.argsort(row_of, kind="stable")
+        ordered = row_of[order]
+        first = np.flatnonzero(np.diff(ordered, prepend=-1))
+        self.rows = ordered[first]
+        self.pictures = numbers[order]
+        self.starts = np.append(first, len(ordered))
 
     def spread(self, scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
         """From rows, best first, to their pictures: at most ``k`` for each query, -1 where there are fewer."""
         queries, places = np.nonzero(rows >= 0)
-        found = rows[queries, places]
+        found = np.searchsorted(self.rows, rows[queries, places])
         counts = np.minimum(self.starts[found + 1] - self.starts[found], k)
         source = np.repeat(np.arange(len(found)), counts)
         within = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -71,31 +88,18 @@ class Part:
         self._effort = effort
         self._vector_rows = vector_rows
         self._codes, self._categories = category_codes(ids)
-        self._filters: dict[str | None, tuple[RowFilter, Owners | None]] = {}
+        self._filters: OrderedDict[object, _Made] = OrderedDict()
+        self._lock = Lock()
 
     def nearest(self, vectors: Scores, k: int, category: str | None, wanted: Ids | None = None) -> tuple[Scores, Rows]:
         """Scores and numbers of up to ``k`` live pictures in ``category``, best first; -1 where there are fewer.
 
-        ``wanted``: ids of the pictures that alone may be answered; where they are few, each is looked at.
+        ``wanted``: ids of the pictures that alone may be answered. Which rows those are is remembered for an array that
+        cannot be written to.
         """
-        if wanted is None:
-            only, owners = self._filter(category)
-        else:
-            numbers = self._among(wanted, category)
-            if are_few(len(numbers), self._index.ntotal, self._index.d):
-                return self._nearest_of(numbers, vectors, k)
-            allowed = np.zeros(len(self.live), np.bool_)
-            allowed[numbers] = True
-            only, owners = self._filter_of(allowed)
-        scores, rows = nearest_rows(self._index, self._effort, vectors, k, only)
-        return (scores, rows) if owners is None else owners.spread(scores, rows, k)
-
-    def _nearest_of(self, numbers: Rows, vectors: Scores, k: int) -> tuple[Scores, Rows]:
-        if self._vector_rows is None:
-            scores, places = nearest_of(self._index, vectors, k, numbers)
-            return scores, numbers[places]
-        distinct, row_of = np.unique(self._vector_rows[numbers], return_inverse=True)
-        return Owners(numbers, row_of, len(distinct)).spread(*nearest_of(self._index, vectors, k, distinct), k)
+        made = self._filter(category, wanted)
+        scores, rows = nearest_rows(self._index, self._effort, vectors, k, made.only)
+        return (scores, rows) if made.owners is None else made.owners.spread(scores, rows, k)
 
     def vectors(self, pictures: Rows) -> Scores:
         """The stored vectors of some pictures, float32, shape (pictures, d)."""
@@ -107,30 +111,34 @@ class Part:
         """Made when it is first asked for: 24 bytes a row that most readers never need."""
         return PictureRows(image_ids(self.ids))
 
-    def _among(self, wanted: Ids, category: str | None) -> Rows:
-        numbers = self._picture_rows.find(wanted)
-        numbers = numbers[self.live[numbers]]
-        if category is not None:
-            numbers = numbers[in_category(self._categories, category)[self._codes[numbers]]]
-        return numbers
-
-    def _filter(self, category: str | None) -> tuple[RowFilter, Owners | None]:
-        made = self._filters.get(category)
-        if made is None:
-            while len(self._filters) >= KEPT_FILTERS:  # another thread may take the oldest first
-                self._filters.pop(next(iter(self._filters)), None)
-            made = self._filters[category] = self._make_filter(category)
+    def _filter(self, category: str | None, wanted: Ids | None) -> _Made:
+        if wanted is not None and wanted.flags.writeable:
+            return self._make(category, wanted)
+        key = category, None if wanted is None else id(wanted)
+        with self._lock:
+            made = self._filters.get(key)
+            if made is not None:
+                self._filters.move_to_end(key)
+                return made
+        made = self._make(category, wanted)
+        with self._lock:
+            self._filters[key] = made
+            while len(self._filters) > KEPT_FILTERS:
+                self._filters.popitem(last=False)
         return made
 
-    def _make_filter(self, category: str | None) -> tuple[RowFilter, Owners | None]:
-        allowed = self.live
-        if category is not None and len(self._codes):
-            allowed = allowed & in_category(self._categories, category)[self._codes]
-        return self._filter_of(allowed)
-
-    def _filter_of(self, allowed: Mask) -> tuple[RowFilter, Owners | None]:
+    def _make(self, category: str | None, wanted: Ids | None) -> _Made:
+        if wanted is None:
+            allowed = self.live
+            if category is not None and len(self._codes):
+                allowed = allowed & in_category(self._categories, category)[self._codes]
+            numbers = np.flatnonzero(allowed)
+        else:
+            numbers = np.sort(self._picture_rows.find(wanted))
+            numbers = numbers[self.live[numbers]]
+            if category is not None:
+                numbers = numbers[in_category(self._categories, category)[self._codes[numbers]]]
         if self._vector_rows is None:
-            return RowFilter.of(allowed, self._index.d), None
-        numbers = np.flatnonzero(allowed)
-        owners = Owners(numbers, self._vector_rows[numbers], self._index.ntotal)
-        return RowFilter.of(owners.starts[1:] > owners.starts[:-1], self._index.d), owners
+            return _Made(wanted, RowFilter(self._index.ntotal, numbers), None)
+        owners = Owners(numbers, self._vector_rows[numbers])
+        return _Made(wanted, RowFilter(self._index.ntotal, owners.rows), owners)

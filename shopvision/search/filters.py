@@ -128,4 +128,8 @@ def _allowed(one: ItemFilter, most: int | None) -> Ids | None:
     query = select(ItemImage.image_id).join(Item, Item.item_id == ItemImage.item_id).where(one.condition())
     with connect() as connection:
         ids = connection.scalars(query if most is None else query.limit(most + 1)).all()
-    return None if most is not None and len(ids) > most else np.sort(np.array(ids, np.int64))
+    if most is not None and len(ids) > most:
+        return None
+    found = np.sort(np.array(ids, np.int64))
+    found.flags.writeable = False  # so that the index remembers what it means
+    return found

@@ -259,7 +259,6 @@ def test_one_model_feeds_one_index(store: ObjectStore) -> None:
 def walk_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default a query is compared with each of few rows."""
     monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 0)
-    monkeypatch.setattr(filtered_search, "are_few", lambda *_: False)
 
 
 def test_hnsw_and_ivfpq_generations_answer_like_exact_search(

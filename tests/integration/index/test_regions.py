@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from shopvision.database import connect
-from shopvision.index import drafts, filtered_search, ids, part, source
+from shopvision.index import drafts, filtered_search, ids, source
 from shopvision.index.manifest import Manifest
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
@@ -132,19 +133,21 @@ def test_only_given_pictures_are_answered(
     there = [1, 2, 30, 32, 33, 34, 35, 90]
     tops = [number for number in there if number % 5 in (0, 1)]  # Men/Tops and what lies below it
     assert tops == [1, 30, 35, 90]
-    for one_by_one in (True, False):
-        for module in (filtered_search, part):
-            monkeypatch.setattr(module, "are_few", lambda *_, answer=one_by_one: answer)
+    read_only = wanted.copy()
+    read_only.flags.writeable = False
+    for price, given in itertools.product((0.0, 1e9), (wanted, read_only)):  # the index is asked, or each is compared
+        for name in ("ROWS_PER_STEP", "ROWS_PER_SCANNED"):
+            monkeypatch.setattr(filtered_search, name, price)
         for query in (shop.vector(77, 1), shop.vectors[swapped].astype(np.float32)):
-            assert found(reader, query, 7, pictures=wanted) == shop.nearest(query, 7, there)
-            assert found(reader, query, 100, pictures=wanted) == shop.nearest(query, 100, there)
+            assert found(reader, query, 7, pictures=given) == shop.nearest(query, 7, there)
+            assert found(reader, query, 100, pictures=given) == shop.nearest(query, 100, there)
             inside = shop.nearest(query, 100, tops)
-            hard = found(reader, query, 100, category="Men/Tops", soft=False, pictures=wanted)
+            hard = found(reader, query, 100, category="Men/Tops", soft=False, pictures=given)
             assert hard == inside
             others = [key for key in shop.nearest(query, 100, there) if key not in inside]
-            assert found(reader, query, 100, category="Men/Tops", pictures=wanted) == inside + others
+            assert found(reader, query, 100, category="Men/Tops", pictures=given) == inside + others
             assert found(reader, query, 5, pictures=np.empty(0, np.int64)) == []
-            assert found(reader, query, 5, pictures=wanted[-1:]) == []
+            assert found(reader, query, 5, pictures=given[-1:]) == []
     near = reader.generation().nearest(shop.vectors[:4].astype(np.float32), 3, pictures=wanted)
     assert near.scores.shape == (4, 3)
 
