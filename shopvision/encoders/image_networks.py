@@ -22,14 +22,16 @@ def build_image(architecture: Architecture) -> nn.Module:
     Raises:
         UserError: there is no such architecture, or it refuses the arguments.
     """
-    from shopvision.encoders.projected_network import NAME, ProjectedArguments, build_projected
+    from shopvision.encoders import fixed_padding, projected_network
     from shopvision.encoders.transformers_images import build_transformers_images
 
     match architecture.library:
         case "transformers":
             return build_transformers_images(architecture)
-        case "shopvision" if architecture.name == NAME:
-            return build_projected(ProjectedArguments.of(architecture))
+        case "shopvision" if architecture.name == projected_network.NAME:
+            return projected_network.build_projected(projected_network.ProjectedArguments.of(architecture))
+        case "shopvision" if architecture.name == fixed_padding.NAME:
+            return fixed_padding.build_fixed_padding(fixed_padding.FixedPaddingArguments.of(architecture))
         case _:
             return build_timm(architecture)
 

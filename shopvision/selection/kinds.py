@@ -1,4 +1,4 @@
-"""Rankers of plans' and of items' pictures as kinds of model."""
+"""Rankers of plans' and of items' pictures, and finders of pictures by text, as kinds of model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
     from shopvision.selection.click.predict import ImageRanker
     from shopvision.selection.clik.predict import PlanRanker
+    from shopvision.selection.recall.predict import RecallModel
 
 
 def _from_clik(file: str, folder: Path, *, text: str | None = None, image: str | None = None) -> ModelCard:
@@ -75,4 +76,24 @@ class ImageRankerKind(ModelKind):
         return f"orders two pictures of an item no better than chance (accuracy {found:.3f})"
 
 
-KINDS = (PlanRankerKind(), ImageRankerKind())
+class ImageRecallKind(ModelKind):
+    """Which pictures show what a text says: a tower for pictures and one for texts."""
+
+    name = "image_recall"
+    roles = ("image_recall",)
+
+    def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> RecallModel:
+        """See ``ModelKind``."""
+        from shopvision.selection.recall.predict import RecallModel
+
+        return RecallModel(folder, device=device, precision=precision)
+
+    def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
+        """See ``ModelKind``."""
+        found, chance = card.metrics.get("hit_rate_5"), card.metrics.get("random_hit_rate_5")
+        if found is None or chance is None or found > chance:
+            return None
+        return f"finds pictures no better than chance (hit rate@5 {found:.3f}, chance {chance:.3f})"
+
+
+KINDS = (PlanRankerKind(), ImageRankerKind(), ImageRecallKind())

@@ -69,6 +69,7 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
         "pair_blocker": ("pair_scorer",),
         "plan_ranker": ("plan_ranker",),
         "image_ranker": ("image_ranker",),
+        "image_recall": ("image_recall",),
     }
     assert list(all_schemes()) == [
         "wheel", "timm", "hf-hub", "local-dir", "encoder", "detector", "classifier", "item-encoder", "clik",
