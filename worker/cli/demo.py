@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shopvision.errors import UserError
+from worker.cli.memory import use_workers_malloc
 from worker.cli.output import console, error_console, table
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def demo(
     keep_running: KeepRunning = False,
 ) -> None:
     """Start a stack, import and embed a catalogue, rank pictures for plans, and find products listed twice."""
+    use_workers_malloc()
     from worker.demo.catalogue_folder import import_folder
     from worker.demo.duplicates import list_again, show_duplicates
     from worker.demo.look_alikes import show_look_alikes
@@ -74,6 +76,7 @@ def demo_fashion(
     keep_running: KeepRunning = False,
 ) -> None:
     """Train a detector and an encoder on your photos and catalogue, embed its garments, and search by photo."""
+    use_workers_malloc()
     from shopvision.search.page import SearchPage
     from worker.demo.catalogue_folder import import_folder
     from worker.demo.fashion_folder import look_into

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from shopvision.errors import ItemError, UserError
+from worker.cli.memory import use_workers_malloc
 from worker.cli.output import JsonFlag, emit, error_console, table
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         SearchOptions,
     )
 
+MANY_PHOTOS = 10  # take longer than starting anew
 COLUMNS = ("score", "item", "title", "category", "price", "")
 
 
@@ -110,6 +112,8 @@ def _search_photos(
     *,
     as_json: bool,
 ) -> None:
+    if len(photos) >= MANY_PHOTOS:
+        use_workers_malloc()
     from shopvision.search import PhotoFailure, VisualSearch
     from shopvision.search.page import SearchPage
 

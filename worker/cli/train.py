@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.memory import use_workers_malloc
 from worker.cli.model_folder import model_folder
 from worker.cli.models import AskedConfidence, AskedMissed, AskedPrecision, Force
 from worker.cli.output import JsonFlag, emit_report, error_console
@@ -30,6 +31,7 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU
 @app.callback()
 def train() -> None:
     """Train models on your own data."""
+    use_workers_malloc()
 
 
 @app.command("clik")
