@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     tuning_seconds: float = Field(
         15.0, ge=0, description="that a worker may measure a network that is new to its machine; 0: never"
     )
+    compile_in_background: bool = Field(
+        default=True,
+        description="workers have the networks compiled that they run; false only takes what `models warm` made",
+    )
+    compiled_bytes: int = Field(8 * 2**30, description="compiled networks kept below <home>/compiled")
     loaded_models_bytes: int = Field(4 * 2**30, description="loaded models of one process, by their files' size")
 
     lease_seconds: float = Field(60.0, description="a chunk whose worker was silent for so long is given to another")

@@ -41,7 +41,7 @@ class FittingBatches:
             try:
                 compute(start, start + size)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if size == 1:
                     raise JobError(
@@ -57,7 +57,8 @@ class FittingBatches:
             log.warning("out of memory: smaller batches from now on", batch_size=self.largest, device=str(self._device))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory was short."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return any(sign in str(error) for sign in ("not enough memory", "can't allocate memory", "out of memory"))

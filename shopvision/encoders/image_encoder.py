@@ -1,23 +1,23 @@
 """Pictures to unit vectors with a timm network, as fast as the device allows.
 
 On any device: BatchNorm folded, channels_last, half precision where the hardware computes in it, normalisation on the
-device, inference mode. A process that computes for long compiles the network on the way.
+device, inference mode, and compiled where a package of the network is there (``shopvision.encoders.compiled``).
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import structlog
 import torch
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
+from shopvision.encoders.compiled.inputs import Free, InputSpec
+from shopvision.encoders.compiled.module import CompiledModule, CompileMode
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.encoders.image_networks import KIND, load_network
@@ -27,7 +27,6 @@ from shopvision.images.given import Picture, embed
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.part import part_of
 from shopvision.models.version_folder import read_card
-from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,15 +34,9 @@ if TYPE_CHECKING:
     from shopvision.models.kinds import Precision
     from shopvision.models.part import ModelPart
 
-log = structlog.get_logger(__name__)
-
-CompileMode = Literal["auto", "never", "always"]
-
-# Measured: compiling takes 8 s (EfficientNet-Lite0) to 70 s (Swin-B) on a CPU and saves a fifth of the model's time. A
-# process that has computed for so long will mostly go on for as long again, and then it has paid.
-COMPILE_AFTER_SECONDS = 180.0
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
 PART = "images"
+MOST_COMPILED = 1024
 
 
 class _PixelsToVectors(nn.Module):
@@ -83,6 +76,7 @@ class ImageEncoder:
         dtype: what it computes in.
         batch_size: how many pictures at once are fast on this device, as far as that was measured.
         decoding_threads: how many pictures should be decoded at the same time beside it; None where nobody knows.
+        network: (n, H, W, 3) uint8 on the device to (n, dimension) float32, compiled or not.
     """
 
     def __init__(
@@ -119,18 +113,14 @@ class ImageEncoder:
         self.decoding_threads = chosen.decoding_threads
         if compile_mode == "auto" and chosen.way == "eager":
             compile_mode = "never"
-        self._compile_mode: CompileMode = compile_mode if get_settings().fast_paths else "never"
         accelerate_image_network(network, preprocessing.size)
         network.requires_grad_(requires_grad=False).to(device, dtype)
         _use_channels_last(network)
-        self._module: nn.Module = (
-            _PixelsToVectors(network, preprocessing, dtype, unit_length=unit_length).to(device).eval()
+        module = _PixelsToVectors(network, preprocessing, dtype, unit_length=unit_length).to(device).eval()
+        self.network = CompiledModule(
+            module, _inputs(preprocessing), part="image encoder", device=device, dtype=dtype, mode=compile_mode
         )
-        self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._compiled_batch = 0
-        self._largest_seen = 0
         self._batches = FittingBatches(device)
-        self._seconds_computed = 0.0
         self._turn = threading.Lock()
 
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
@@ -173,72 +163,25 @@ class ImageEncoder:
             return self._encode(batch)
 
     def _encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if self._is_worth_compiling(len(batch)):
-            self._compile(torch.from_numpy(batch))
-        started = time.perf_counter()
         vectors = np.empty((len(batch), self.dimension), np.float32)
 
         def compute(start: int, stop: int) -> None:
             vectors[start:stop] = self._run(torch.from_numpy(batch[start:stop]))
 
         self._batches.run(len(batch), compute)
-        self._seconds_computed += time.perf_counter() - started
         return vectors
 
     @torch.inference_mode()
     def _run(self, pixels: Tensor) -> NDArray[np.float32]:
-        # Only batches of one size run compiled: every other size would compile anew.
-        run: Callable[[Tensor], Tensor] = self._module
-        if self._compiled is not None and len(pixels) == self._compiled_batch:
-            run = self._compiled
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        vectors: NDArray[np.float32] = run(pixels).cpu().numpy()
+        vectors: NDArray[np.float32] = self.network(pixels).cpu().numpy()
         return vectors
 
-    def _is_worth_compiling(self, count: int) -> bool:
-        """Whether this is a full batch, and enough work was seen to expect as much again."""
-        self._largest_seen = max(self._largest_seen, count)
-        if self._compile_mode == "never" or self._batches.largest is not None or count <= self._compiled_batch:
-            return False
-        if self._compile_mode == "always":
-            return True
-        return (
-            not self._compiled_batch and count == self._largest_seen and self._seconds_computed > COMPILE_AFTER_SECONDS
-        )
 
-    def _compile(self, pixels: Tensor) -> None:
-        """Compile for batches as large as ``pixels``; kept where it is faster (``auto``) and works at all."""
-        self._compiled = None
-        eager = self._best_seconds(pixels)
-        started = time.perf_counter()
-        # Constant weights ("freezing") let the CPU compiler lay them out for its kernels once.
-        options: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": self.device.type == "cpu"}
-        self._compiled, self._compiled_batch = torch.compile(self._module, dynamic=False, options=options), len(pixels)
-        try:
-            fast = self._best_seconds(pixels)
-        except Exception as error:  # noqa: BLE001 - whatever the compiler trips over, the eager network is right
-            self._compiled = None
-            log.warning("model not compiled", reason=f"{type(error).__name__}: {str(error).splitlines()[:1]}")
-            return
-        if self._compile_mode == "auto" and fast > eager:
-            self._compiled = None
-        log.info(
-            "model compiled",
-            kept=self._compiled is not None,
-            seconds=round(time.perf_counter() - started, 1),
-            eager_images_per_second=round(len(pixels) / eager, 1),
-            compiled_images_per_second=round(len(pixels) / fast, 1),
-        )
-
-    def _best_seconds(self, pixels: Tensor) -> float:
-        """The best of three runs after one that warms up."""
-        times = []
-        for _ in range(4):
-            started = time.perf_counter()
-            self._run(pixels)
-            times.append(time.perf_counter() - started)
-        return min(times[1:])
+def _inputs(preprocessing: Preprocessing) -> tuple[InputSpec, ...]:
+    """Prepared pictures, as many as there are: a package for every size of batch but one picture alone."""
+    return (InputSpec("uint8", (Free("batch", 2, MOST_COMPILED), *preprocessing.size, 3)),)
 
 
 def _use_channels_last(network: nn.Module) -> None:
@@ -256,8 +199,7 @@ def load_image_encoder(
         folder: from ``shopvision.models.local_copy``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.
         precision: ``auto`` takes the fastest that the device computes in.
-        compile_mode: ``auto`` compiles after ``COMPILE_AFTER_SECONDS`` of computing, and keeps the compiled network
-            where it measures faster; that takes as long as 8 s (EfficientNet-Lite0) to 70 s (Swin-B), once.
+        compile_mode: ``auto`` takes a compiled package where there is one; see ``CompiledModule``.
 
     Raises:
         UserError: the card is of another kind, or the device does not exist.

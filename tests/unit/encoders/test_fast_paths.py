@@ -112,20 +112,6 @@ def test_vectors_agree_with_everything_on_and_off(set_environment: Callable[...,
         assert (one * other).sum(1).min() > 0.999
 
 
-def test_the_switch_also_leaves_networks_uncompiled(
-    set_environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    set_environment(SHOPVISION_FAST_PATHS="false")
-    preprocessing = Preprocessing(size=(96, 96), interpolation="bilinear", resize_mode="squash")
-    network = image_network()
-    encoder = ImageEncoder(
-        network, preprocessing, network.num_features,
-        device=torch.device("cpu"), dtype=torch.float32, compile_mode="always",
-    )  # fmt: skip
-    assert encoder.encode(np.zeros((1, 96, 96, 3), np.uint8)).shape == (1, network.num_features)
-
-
 @pytest.mark.parametrize("library", ["torch", "transformers"])
 def test_other_versions_take_the_plain_path(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {name: f"{tested}.0" for name, tested in _fast.TESTED_WITH.items()} | {library: "99.1"}

@@ -1,4 +1,4 @@
-"""The encoder: unit vectors, the same for every batch size, out-of-memory, compiling."""
+"""The encoder: unit vectors, the same for every batch size, out-of-memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from shopvision.encoders.devices import best_precision
-from shopvision.encoders.image_encoder import COMPILE_AFTER_SECONDS, ImageEncoder, load_image_encoder
+from shopvision.encoders.image_encoder import ImageEncoder, load_image_encoder
 from shopvision.errors import JobError, UserError
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.card import CARD_FILE, Architecture, ModelCard
@@ -96,7 +96,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(pictures: np.ndarray, 
 
 def test_not_even_one_picture_fits(pictures: np.ndarray) -> None:
     encoder = tiny(network=Hungry(1, MemoryError()))
-    encoder._module.network.most = 0
+    encoder.network.module.network.most = 0
     with pytest.raises(JobError, match="Not enough memory on cpu for one picture"):
         encoder.encode(pictures)
 
@@ -111,68 +111,6 @@ def test_other_errors_are_not_taken_for_memory(pictures: np.ndarray) -> None:
 def test_unprepared_pictures_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(JobError, match=r"wants uint8 pictures of \(64, 48\)"):
         tiny().encode(wrong)
-
-
-@pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """Takes the place of the real one; notes what it was given and returns it with the sign of each vector turned."""
-    calls = []
-
-    class Compiled:
-        def __init__(self, module: nn.Module, **_: object) -> None:
-            self.module = module
-            calls.append(module)
-
-        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-            return -self.module(pixels)
-
-        def __len__(self) -> int:  # the real one cannot be asked for its truth either
-            raise TypeError
-
-    monkeypatch.setattr(torch, "compile", Compiled)
-    return calls
-
-
-def test_compiling_waits_for_enough_work(
-    pictures: np.ndarray, compiler: list[nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ImageEncoder, "_best_seconds", lambda self, _: 1.0)
-    encoder, never = tiny(), tiny(compile_mode="never")
-    expected = encoder.encode(pictures)
-    encoder._seconds_computed = never._seconds_computed = COMPILE_AFTER_SECONDS - 1
-    encoder.encode(pictures)
-    assert compiler == []
-    encoder._seconds_computed = never._seconds_computed = COMPILE_AFTER_SECONDS + 1
-    never.encode(pictures)
-    np.testing.assert_allclose(encoder.encode(pictures[:4]), expected[:4], atol=1e-5)
-    assert compiler == []  # not for a batch that is not full
-    np.testing.assert_allclose(encoder.encode(pictures), -expected, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode(pictures[:4]), expected[:4], atol=1e-5)
-    encoder.encode(pictures)
-    assert len(compiler) == 1
-
-
-@pytest.mark.parametrize(("mode", "sign"), [("auto", 1), ("always", -1)])
-def test_a_slower_compiled_network_is_dropped(
-    pictures: np.ndarray, compiler: list[nn.Module], monkeypatch: pytest.MonkeyPatch, mode: str, sign: int
-) -> None:
-    encoder = tiny(compile_mode=mode)
-    expected = tiny().encode(pictures)
-    encoder._seconds_computed = COMPILE_AFTER_SECONDS + 1
-    monkeypatch.setattr(ImageEncoder, "_best_seconds", lambda self, _: 1.0 if self._compiled is None else 2.0)
-    for _ in range(2):
-        np.testing.assert_allclose(encoder.encode(pictures), sign * expected, atol=1e-5)
-    assert len(compiler) == 1
-
-
-def test_a_compiler_that_fails_leaves_the_eager_network(pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no C++ compiler\nlong story")
-
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
-    encoder = tiny(compile_mode="always")
-    for _ in range(2):
-        np.testing.assert_allclose(encoder.encode(pictures), tiny().encode(pictures), atol=1e-5)
 
 
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
