@@ -83,7 +83,7 @@ def isolated_settings(
     for name in list(os.environ):
         if name.startswith(("SHOPVISION_", "AWS_")) and name != "SHOPVISION_TEST_DATA":
             monkeypatch.delenv(name)
-    set_environment(SHOPVISION_HOME=str(tmp_path / "home"))
+    set_environment(SHOPVISION_HOME=str(tmp_path / "home"), SHOPVISION_COMPILE_IN_BACKGROUND="false")
     yield
     dispose_engine()
     if opening := sys.modules.get("shopvision.index.opening"):

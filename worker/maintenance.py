@@ -12,6 +12,7 @@ from celery.app.task import Task
 from celery.signals import celeryd_init, task_failure, worker_process_init, worker_shutting_down
 
 from shopvision.database import dispose_engine, explain, fault_of
+from shopvision.encoders.compiled.background import make_packages_here
 from shopvision.storage import close_stores
 from worker.app import app
 from worker.dispatcher import DispatcherStep
@@ -53,6 +54,7 @@ def _remember_name(sender: str, **_: object) -> None:
 def _start_clean(**_: object) -> None:
     dispose_engine()
     close_stores()
+    make_packages_here()
 
 
 @worker_shutting_down.connect

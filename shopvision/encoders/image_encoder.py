@@ -123,6 +123,11 @@ class ImageEncoder:
         self._batches = FittingBatches(device)
         self._turn = threading.Lock()
 
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return (self.network,)
+
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Vectors of pictures, read, decoded and prepared as the model wants them.
 

@@ -80,6 +80,8 @@ class ModelKind(ABC):
     def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> Any:
         """The model, ready to run.
 
+        One whose networks run compiled has them as ``compiled_modules``, for ``models warm``.
+
         Args:
             folder: of a model version of this kind.
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default the GPU where there is one.

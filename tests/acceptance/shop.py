@@ -75,6 +75,7 @@ class Shop:
             "AWS_DEFAULT_REGION": "us-east-1",
             "SHOPVISION_IMAGE_ROOTS": str(folder / "catalogue"),
             "SHOPVISION_KIND_MODULES": "tasks,tests.acceptance.kinds",
+            "SHOPVISION_COMPILE_IN_BACKGROUND": "false",
             "SHOPVISION_SCHEDULES": json.dumps(SCHEDULES),
             "SHOPVISION_LEASE_SECONDS": "5",
             "SHOPVISION_DEATHS_BEFORE_SPLIT": "2",

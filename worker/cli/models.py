@@ -9,12 +9,14 @@ import typer
 from shopvision.errors import UserError
 from worker.cli.compose import compose_
 from worker.cli.output import JsonFlag, emit, table
+from worker.cli.warm import warm_
 
 if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
 
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
 app.command("compose")(compose_)
+app.command("warm")(warm_)
 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
 Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]

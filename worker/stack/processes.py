@@ -74,6 +74,13 @@ def cpu_replicas(cores: int) -> tuple[int, int]:
     return replicas, cores // replicas
 
 
+def model_threads() -> int:
+    """How many threads a process has that runs models in a worker of this machine."""
+    gpus, cores = visible_gpus(), available_cores()
+    threads = max(1, cores // len(gpus)) if gpus else cpu_replicas(cores)[1]
+    return int(_threads(threads)["OMP_NUM_THREADS"])
+
+
 def _threads(count: int) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     return {name: os.environ.get(name, str(count)) for name in names}

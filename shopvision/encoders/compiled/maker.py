@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FOLDER = "compiled"
-LAST_WORDS = 2000
 
 
 class CompiledPackages:
@@ -64,22 +63,29 @@ class CompiledPackages:
         except OSError as error:
             log.warning("compiled models cannot be kept", folder=str(self._folder.folder), reason=error.strerror)
 
-    def make(self, key: PackageKey, module: nn.Module, device: torch.device) -> CompiledLibrary | None:
-        """``load``, after waiting until it is made; an earlier refusal does not count.
+    def place(self, key: PackageKey) -> Path:
+        """Where the package of ``key`` lies, if it does."""
+        return self._folder.library(key.name)
+
+    def make(self, key: PackageKey, module: nn.Module, device: torch.device) -> str | None:
+        """Make the package where it is not there, and wait for that; an earlier refusal does not count.
 
         Args:
             key: of the package.
             module: what ``key`` is of: in evaluation mode, on ``device``.
             device: where it runs.
 
+        Returns:
+            Why there is none; None where there is.
+
         Raises:
-            OSError: ``SHOPVISION_HOME`` cannot be written to, or is full.
+            OSError: the folder cannot be written to.
         """
-        if self._folder.refusal(key.name, key.as_dict()):
-            self._folder.remove(key.name)
-        if self._folder.find(key.name, key.as_dict()) is None:
-            self._wait(self._start(key, module, device), key)
-        return self.load(key, device)
+        if self._folder.find(key.name, key.as_dict()) is not None:
+            return None
+        self._folder.prepare()
+        self._folder.remove(key.name)
+        return self._wait(self._start(key, module, device), key)
 
     def request(self, key: PackageKey, module: nn.Module, device: torch.device) -> None:
         """Let it be made while this process goes on; nothing happens where that is under way, or cannot be."""
@@ -102,16 +108,20 @@ class CompiledPackages:
             request.seek(0)
             return _start_process(self._folder, key, request)
 
-    def _wait(self, process: subprocess.Popen[bytes], key: PackageKey) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], key: PackageKey) -> str | None:
+        """Why the process has made nothing; None where it has."""
         _, said = process.communicate()
         note = self._folder.note(key.name, key.as_dict())
-        if process.returncode == 0 and note is not None and note.sha256 is not None:
-            log.info("model compiled", part=key.part, seconds=note.seconds)
-        elif process.returncode == 0:
-            log.warning("model not compiled", part=key.part, reason="nothing was made" if note is None else note.reason)
-        else:
+        if process.returncode != 0 or note is None:
             last = said.decode(errors="replace").strip().splitlines()[-1:]
-            self.refuse(key, ": ".join([f"the compiler ended with status {process.returncode}", *last]))
+            reason = ": ".join([f"the compiler ended with status {process.returncode}", *last])
+            self.refuse(key, reason)
+            return reason
+        if note.reason is not None:
+            log.warning("model not compiled", part=key.part, reason=note.reason)
+            return note.reason
+        log.info("model compiled", part=key.part, seconds=note.seconds)
+        return None
 
 
 def _start_process(folder: PackageFolder, key: PackageKey, request: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from shopvision.encoders.compiled.agreement import disagreement
 from shopvision.encoders.compiled.background import makes_packages
-from shopvision.encoders.compiled.inputs import InputSpec, fit
+from shopvision.encoders.compiled.inputs import InputSpec, example, fit
 from shopvision.encoders.compiled.key import PackageKey, key_of
-from shopvision.encoders.compiled.library import BrokenLibraryError, CompiledLibrary
+from shopvision.encoders.compiled.library import BrokenLibraryError
 from shopvision.encoders.compiled.maker import CompiledPackages
 from shopvision.encoders.fitting_batches import is_out_of_memory
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shopvision.encoders.compiled.library import CompiledLibrary
 
 log = structlog.get_logger(__name__)
@@ -106,20 +108,31 @@ class CompiledModule:
             self._look(tensors, result)
         return result
 
-    def make(self) -> bool:
-        """Have the package made, if it is not there, and wait; whether it will run compiled.
+    def make(self) -> str | None:
+        """Have the package made, if it is not there, and wait; the next call that fits takes it up.
+
+        Returns:
+            Why there is none; None where there is.
 
         Raises:
-            OSError: ``SHOPVISION_HOME`` cannot be written to, or is full.
+            OSError: the folder of packages cannot be written to.
         """
-        library = self._packages.make(self.key, self.module, self._device)
-        self._looks = library is not None
-        self._next_look = 0.0
-        return library is not None
+        reason = self._packages.make(self.key, self.module, self._device)
+        self._looks, self._next_look = reason is None, 0.0
+        return reason
 
-    def refusal(self) -> str | None:
-        """Why there is no package, where that is known."""
-        return self._packages.refusal(self.key)
+    def package(self) -> CompiledLibrary | None:
+        """The package alone, to be called with tensors that fit; None where there is none."""
+        return self._packages.load(self.key, self._device)
+
+    @property
+    def place(self) -> Path:
+        """Where the package lies, if there is one."""
+        return self._packages.place(self.key)
+
+    def examples(self) -> list[Tensor]:
+        """Tensors that fit, on the module's device."""
+        return [tensor.to(self._device) for tensor in example(self._inputs)]
 
     def _look(self, tensors: Sequence[Tensor], result: Any) -> None:
         now = time.monotonic()
@@ -131,7 +144,7 @@ class CompiledModule:
             return  # a process that only takes what is there need not read every weight to learn that nothing is
         library = self._packages.load(self.key, self._device)
         if library is None:
-            if reason := self.refusal():
+            if reason := self._packages.refusal(self.key):
                 self._looks = False
                 log.info("model stays as it is, not compiled", part=self._part, reason=reason)
             elif self._mode == "always":
@@ -142,13 +155,13 @@ class CompiledModule:
         self._take_up(library, tensors, result)
 
     def _make_now(self, tensors: Sequence[Tensor], result: Any) -> None:
-        self._looks = False
         try:
-            library = self._packages.make(self.key, self.module, self._device)
+            reason = self.make()
         except OSError as error:
             log.warning("compiled models cannot be kept", reason=str(error))
+            self._looks = False
             return
-        if library is not None:
+        if reason is None and (library := self.package()):
             self._take_up(library, tensors, result)
 
     def _take_up(self, library: CompiledLibrary, tensors: Sequence[Tensor], result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.image_encoder import ImageEncoder, load_image_encoder
 from shopvision.errors import UserError
 from shopvision.fashion.composition.arguments import DETECTOR_FOLDER, CompositionArguments
@@ -65,6 +66,11 @@ class ComposedEncoder:
         self._encoders = (encoder, *(by_class[label] for label in self.routes.labels))
         self.preprocessing, self.batch_size, self.device = encoder.preprocessing, encoder.batch_size, encoder.device
         self.dimension = encoder.dimension + self.routes.coordinates
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of its encoders may run compiled."""
+        return tuple(module for encoder in self._encoders for module in encoder.compiled_modules)
 
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Vectors of whole pictures; see ``ImageEncoder``."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.encoders.image_networks import image_dimension
@@ -48,6 +49,11 @@ class ThumbnailClassifier:
             unit_length=arguments.unit_features,
         )
         self.batch_size = self._features.batch_size
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return self._features.compiled_modules
 
     def probabilities(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated probabilities of prepared pictures.

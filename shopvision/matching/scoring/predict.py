@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.encoders.image_networks import image_dimension
@@ -227,6 +228,11 @@ class PairScorer(BaseScorer):
             self._runner = OneTowerRunner(network, reader, **options)
         elif isinstance(network, ItemNetwork) and isinstance(reader, ItemReader):
             self._runner = TwoTowerRunner(network, reader, **options)
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return () if self._features is None else self._features.compiled_modules
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.errors import UserError
@@ -79,6 +80,11 @@ class PlanRanker:
             device=self.device,
             dtype=choose_dtype(self._precision, self.device),
         )
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return self.image_encoder.compiled_modules
 
     @torch.inference_mode()
     def query_vectors(self, topics: Sequence[Topic]) -> NDArray[np.float32]:
