@@ -17,7 +17,12 @@ MAX_COVERAGE_LOSS = 0.02  # share of the served pictures that may be missing whe
 
 
 def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
-    """Publish a generation with what changed, unless search would lose pictures by moving to this model."""
+    """Publish a generation with what changed, unless search would lose pictures by moving to this model.
+
+    Where vectors of several precisions come together for the first time, it is measured here how far they agree.
+    """
+    from shopvision.embeddings.precision import measure_agreement
+    from shopvision.index.precisions import AgreementUnknownError
     from shopvision.index.publish import publish
 
     if not _has_vectors(ref):
@@ -29,7 +34,12 @@ def publish_index(name: str, ref: ModelVersionRef) -> dict[str, Any]:
             "reason": f"{ref.spec} has seen {loss:.1%} fewer pictures than the model that search uses now: "
             "search stays with that one until a refresh of the whole catalogue has finished.",
         }
-    report = publish(name, ref)
+    try:
+        report = publish(name, ref)
+    except AgreementUnknownError as mixture:
+        for precision in mixture.precisions:
+            measure_agreement(ref, precision)
+        report = publish(name, ref)
     return {"published": report.path is not None, **asdict(report)}
 
 

@@ -122,6 +122,7 @@ class _Way:
 
 def _whole_pictures(ref: ModelVersionRef, door: PictureDoor, image_ids: Sequence[int], *, everything: bool) -> _Way:
     from shopvision import models
+    from shopvision.embeddings.precision import precision_of
     from shopvision.embeddings.store import select_tasks, vectors_of_bytes, write_outcomes
     from shopvision.images.outcome import ImageTask
     from shopvision.images.pipeline import EmbeddingPipeline
@@ -136,12 +137,14 @@ def _whole_pictures(ref: ModelVersionRef, door: PictureDoor, image_ids: Sequence
         if everything:
             return {}
         with connect() as connection:
-            return vectors_of_bytes(connection, version, sha256s)
+            return vectors_of_bytes(connection, version, sha256s, precision)
 
     def write(connection: Connection, outcomes: Sequence[Any]) -> int:
-        return write_outcomes(connection, version, outcomes)
+        return write_outcomes(connection, version, outcomes, precision)
 
-    return _Way(tasks, EmbeddingPipeline(models.load(ref.spec), door, known_vectors=known_vectors), write)
+    encoder = models.load(ref.spec)
+    precision = precision_of(encoder)
+    return _Way(tasks, EmbeddingPipeline(encoder, door, known_vectors=known_vectors), write)
 
 
 def _garments(
@@ -149,6 +152,7 @@ def _garments(
 ) -> _Way:
     from shopvision import models
     from shopvision.embeddings import region_store
+    from shopvision.embeddings.precision import precision_of
     from shopvision.embeddings.region_pipeline import RegionPipeline
     from shopvision.embeddings.region_tasks import EmbeddedRegions
 
@@ -163,10 +167,10 @@ def _garments(
         if everything:
             return {}
         with connect() as connection:
-            return region_store.vectors_of_regions(connection, composition, sha256s)
+            return region_store.vectors_of_regions(connection, composition, sha256s, precision)
 
     def write(connection: Connection, outcomes: Sequence[RegionOutcome]) -> int:
-        return region_store.write_region_outcomes(connection, composition, outcomes)
+        return region_store.write_region_outcomes(connection, composition, outcomes, precision)
 
     def count(outcomes: Sequence[RegionOutcome]) -> dict[str, int]:
         return {
@@ -175,5 +179,7 @@ def _garments(
             "detector_seconds": round(pipeline.detector_seconds),
         }
 
-    pipeline = RegionPipeline(models.load(ref.spec), door, known_regions=known_regions, known_vectors=known_vectors)
+    encoder = models.load(ref.spec)
+    precision = precision_of(encoder)
+    pipeline = RegionPipeline(encoder, door, known_regions=known_regions, known_vectors=known_vectors)
     return _Way(tasks, pipeline, write, count)

@@ -148,9 +148,9 @@ def regions_of_bytes(
 
 
 def vectors_of_regions(
-    connection: Connection, composition: Composition, sha256s: Sequence[bytes]
+    connection: Connection, composition: Composition, sha256s: Sequence[bytes], precision: str | None = None
 ) -> dict[VectorKey, bytes]:
-    """Vectors that the encoder made of regions of pictures with these bytes, wherever they stand."""
+    """Vectors that the encoder made in ``precision`` of regions of pictures with these bytes, wherever they stand."""
     same_region = and_(
         PictureRegion.detector_version_id == composition.detector_version_id,
         PictureRegion.image_id == Embedding.image_id,
@@ -160,15 +160,30 @@ def vectors_of_regions(
     rows = connection.execute(
         select(Embedding.image_sha256, Embedding.vector, *_REGION)
         .join(PictureRegion, same_region)
-        .where(Embedding.model_version_id == composition.model_version_id, among(Embedding.image_sha256, sha256s))
+        .where(
+            Embedding.model_version_id == composition.model_version_id,
+            among(Embedding.image_sha256, sha256s),
+            Embedding.precision.is_not_distinct_from(precision),
+        )
     )
     return {key_of(row[0], _region(*row[2:])): row[1] for row in rows}
 
 
-def write_region_outcomes(connection: Connection, composition: Composition, outcomes: Iterable[RegionOutcome]) -> int:
+def write_region_outcomes(
+    connection: Connection,
+    composition: Composition,
+    outcomes: Iterable[RegionOutcome],
+    precision: str | None = None,
+) -> int:
     """Write what was found and its vectors, and take out what is out of date, in the caller's transaction.
 
     Pictures that left the catalogue meanwhile are skipped. An image_id must not occur twice.
+
+    Args:
+        connection: to the database.
+        composition: of the encoder whose vectors they are.
+        outcomes: of the pipeline.
+        precision: that the vectors were computed in; None where nobody knows.
 
     Returns:
         How many vectors were written.
@@ -186,7 +201,7 @@ def write_region_outcomes(connection: Connection, composition: Composition, outc
     now = datetime.now(UTC)
     existing = [embedded[image_id] for image_id in lock_pictures(connection, list(embedded))]
     _write_found(connection, composition, [one for one in existing if one.found is not None], now)
-    return _write_vectors(connection, composition, existing, now)
+    return _write_vectors(connection, composition, existing, now, precision)
 
 
 def _write_found(
@@ -212,7 +227,11 @@ def _write_found(
 
 
 def _write_vectors(
-    connection: Connection, composition: Composition, news: Sequence[EmbeddedRegions], now: datetime
+    connection: Connection,
+    composition: Composition,
+    news: Sequence[EmbeddedRegions],
+    now: datetime,
+    precision: str | None,
 ) -> int:
     kept = _table("kept", [(one.image_id, number) for one in news for number in one.vectors])
     connection.execute(
@@ -225,7 +244,7 @@ def _write_vectors(
     return upsert_vectors(
         connection,
         (
-            (composition.model_version_id, one.image_id, number, one.sha256, one.fingerprint, vector, now)
+            (composition.model_version_id, one.image_id, number, one.sha256, one.fingerprint, vector, now, precision)
             for one in news
             for number, vector in sorted(one.vectors.items())
         ),

@@ -15,7 +15,7 @@ from shopvision.index.tables import Embedding
 
 _COLUMNS = (
     ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
-    ("source_fingerprint", "text"), ("vector", "bytea"), ("embedded_at", "timestamptz"),
+    ("source_fingerprint", "text"), ("vector", "bytea"), ("embedded_at", "timestamptz"), ("precision", "text"),
 )  # fmt: skip
 _KEY = ("model_version_id", "image_id", "region")
 WHOLE = 0  # the region that is the whole picture
@@ -34,13 +34,16 @@ def select_tasks(connection: Connection, model_version_id: int, image_ids: Seque
     return [ImageTask(*row) for row in rows]
 
 
-def vectors_of_bytes(connection: Connection, model_version_id: int, sha256s: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Vectors that this model version made of pictures with these bytes, wherever they stand."""
+def vectors_of_bytes(
+    connection: Connection, model_version_id: int, sha256s: Sequence[bytes], precision: str | None = None
+) -> dict[bytes, bytes]:
+    """Vectors that this model version made in ``precision`` of pictures with these bytes, wherever they stand."""
     rows = connection.execute(
         select(Embedding.image_sha256, Embedding.vector)
         .where(
             Embedding.model_version_id == model_version_id,
             Embedding.image_sha256 == func.any(bindparam("sha256s", list(sha256s), ARRAY(LargeBinary))),
+            Embedding.precision.is_not_distinct_from(precision),
         )
         .ext(distinct_on(Embedding.image_sha256))
         .order_by(Embedding.image_sha256, Embedding.region)
@@ -48,10 +51,18 @@ def vectors_of_bytes(connection: Connection, model_version_id: int, sha256s: Seq
     return {sha256: vector for sha256, vector in rows}  # noqa: C416 - rows are no pairs to the type checker
 
 
-def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iterable[Outcome]) -> int:
+def write_outcomes(
+    connection: Connection, model_version_id: int, outcomes: Iterable[Outcome], precision: str | None = None
+) -> int:
     """Upsert new vectors and refresh the fingerprints of touched pictures, in the caller's transaction.
 
     Pictures that left the catalogue meanwhile are skipped. An image_id must not occur twice.
+
+    Args:
+        connection: to the database.
+        model_version_id: whose vectors they are.
+        outcomes: of the pipeline.
+        precision: that the vectors were computed in; None where nobody knows.
 
     Returns:
         How many vectors were written.
@@ -68,7 +79,7 @@ def write_outcomes(connection: Connection, model_version_id: int, outcomes: Iter
         return 0
     now = datetime.now(UTC)
     rows = (
-        (model_version_id, one.image_id, WHOLE, one.sha256, one.fingerprint, one.vector, now)
+        (model_version_id, one.image_id, WHOLE, one.sha256, one.fingerprint, one.vector, now, precision)
         for one in (embedded[image_id] for image_id in lock_pictures(connection, list(embedded)))
     )
     return upsert_vectors(connection, rows)
@@ -87,7 +98,9 @@ def lock_pictures(connection: Connection, image_ids: Sequence[int]) -> Sequence[
     ).all()
 
 
-def upsert_vectors(connection: Connection, rows: Iterable[tuple[int, int, int, bytes, str, bytes, datetime]]) -> int:
+def upsert_vectors(
+    connection: Connection, rows: Iterable[tuple[int, int, int, bytes, str, bytes, datetime, str | None]]
+) -> int:
     """Write rows of ``embeddings``, in the order of its columns; returns how many there were."""
     return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=_KEY)  # type: ignore[arg-type] # declared as FromClause
 

@@ -22,19 +22,25 @@ from shopvision.encoders.devices import choose_device, choose_dtype
 from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.encoders.image_networks import KIND, load_network
 from shopvision.encoders.tuning import tuning_of
+from shopvision.encoders.tuning.picture_trial import made_pictures, picture_trial
 from shopvision.errors import JobError, UserError
 from shopvision.images.given import Picture, embed
 from shopvision.images.preprocessing import Preprocessing
 from shopvision.models.part import part_of
 from shopvision.models.version_folder import read_card
+from shopvision.settings import TuningChoice, Way
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shopvision.encoders.tuning.part import TunablePart
+    from shopvision.encoders.tuning.record import Setting
     from shopvision.models.kinds import Precision
     from shopvision.models.part import ModelPart
 
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
+# What is measured beside: as a multiple of that.
+_OTHER_SIZES = (0.5, 0.25, 2)
 PART = "images"
 MOST_COMPILED = 1024
 
@@ -70,6 +76,8 @@ class ImageEncoder:
     ``encoder(["a.jpg", "https://shop.example/b.jpg"])`` gives a vector for each picture.
 
     Attributes:
+        part: which network of which model version it is; None of one that is of none.
+        unit: what ``batch_size`` counts.
         dimension: length of the vectors.
         preprocessing: how pictures must be prepared before ``encode``.
         device: where the network runs.
@@ -78,6 +86,8 @@ class ImageEncoder:
         decoding_threads: how many pictures should be decoded at the same time beside it; None where nobody knows.
         network: (n, H, W, 3) uint8 on the device to (n, dimension) float32, compiled or not.
     """
+
+    unit = "pictures"
 
     def __init__(
         self,
@@ -109,8 +119,7 @@ class ImageEncoder:
         self.dtype = dtype
         self.part = part
         chosen = tuning_of(part, threads=torch.get_num_threads(), device=str(device))
-        self.batch_size = chosen.batch_size or BATCH_SIZE.get(device.type, 32)
-        self.decoding_threads = chosen.decoding_threads
+        self.use(chosen)
         if compile_mode == "auto" and chosen.way == "eager":
             compile_mode = "never"
         accelerate_image_network(network, preprocessing.size)
@@ -127,6 +136,40 @@ class ImageEncoder:
     def compiled_modules(self) -> tuple[CompiledModule, ...]:
         """What of it may run compiled."""
         return (self.network,)
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in: ``float32``, ``bfloat16``, ``float16``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """See ``TunablePart``."""
+        usual = BATCH_SIZE.get(self.device.type, 32)
+        return (usual, *(int(usual * factor) for factor in _OTHER_SIZES))
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """See ``TunablePart``."""
+        return ("eager",)
+
+    @property
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
+        """See ``Tunable``."""
+        return (self,)
+
+    def trial(self, setting: Setting, work: int) -> Callable[[], None]:
+        """See ``TunablePart``."""
+        return picture_trial(self.encode, self.preprocessing, setting, work)
+
+    def vectors(self, count: int) -> NDArray[np.float32]:
+        """See ``TunablePart``."""
+        return self.encode(made_pictures(count, self.preprocessing))
+
+    def use(self, chosen: TuningChoice) -> None:
+        """See ``TunablePart``."""
+        self.batch_size = chosen.batch_size or self.batch_sizes[0]
+        self.decoding_threads = chosen.decoding_threads
 
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Vectors of pictures, read, decoded and prepared as the model wants them.

@@ -14,9 +14,10 @@ from shopvision.index.cache import FileCache
 from shopvision.index.changes import Changes, read_changes
 from shopvision.index.distinct import distinct_vectors
 from shopvision.index.faiss_library import faiss
-from shopvision.index.gate import require_count, require_recall, require_sound_vectors
+from shopvision.index.gate import GenerationRefused, require_count, require_recall, require_sound_vectors
 from shopvision.index.ids import Ids, image_ids, live_masks, read_ids
 from shopvision.index.manifest import WRITTEN_FORMAT, Counts, Manifest, Segment, StoredFile
+from shopvision.index.precisions import require_agreement
 from shopvision.index.source import count_vectors, spool
 from shopvision.storage import sha256_of
 
@@ -71,7 +72,9 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
     with snapshot() as connection:
         changes = read_changes(connection, target.model_version_id)
         in_postgres = count_vectors(connection, target.model_version_id)
-        vectors = spool(connection, target.model_version_id, folder, dimension)
+        spooled = spool(connection, target.model_version_id, folder, dimension)
+    require_agreement(target.model, target.model_version_id, spooled.precisions)
+    vectors = spooled.vectors
     rows, dimension = vectors.shape
     require_count(rows, in_postgres)
     require_sound_vectors(vectors)
@@ -83,7 +86,9 @@ def full_draft(target: Target, dimension: int | None, parent: str | None, folder
     faiss.write_index(index, str(folder / "base.faiss"))
     if vector_rows is not None:
         np.save(folder / "vector_rows.npy", vector_rows)
-    segment, files = _segment(target.path, rows, folder, vectors="base.faiss", vector_rows="vector_rows.npy")
+    segment, files = _segment(
+        target.path, rows, spooled.precisions, folder, vectors="base.faiss", vector_rows="vector_rows.npy"
+    )
     manifest = Manifest(
         name=target.name,
         path=target.path,
@@ -120,7 +125,8 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
         kept, wanted = _below(current, changes.image_ids, cache)
         if kept != current.segments:
             before = _live_ids(kept, cache)
-        vectors = spool(connection, target.model_version_id, folder, current.dimension, wanted)
+        spooled = spool(connection, target.model_version_id, folder, current.dimension, wanted)
+    vectors = spooled.vectors
     hidden = before[np.isin(before, wanted)]
     tombstones = np.unique(hidden)
     _require_explained(len(before) - len(hidden) + len(vectors), in_postgres)
@@ -132,7 +138,9 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
     require_recall(index, "exact", vectors)
     faiss.write_index(index, str(folder / "delta.faiss"))
     np.save(folder / "tombstones.npy", tombstones)
-    segment, files = _segment(target.path, len(vectors), folder, vectors="delta.faiss", tombstones="tombstones.npy")
+    segment, files = _segment(
+        target.path, len(vectors), spooled.precisions, folder, vectors="delta.faiss", tombstones="tombstones.npy"
+    )
     deltas = (*kept[1:], segment)
     rows = sum(delta.rows for delta in deltas)
     counts = Counts(
@@ -149,6 +157,11 @@ def delta_draft(target: Target, current: Manifest, cache: FileCache, folder: Pat
             "created_at": datetime.now(UTC),
         }
     )
+    try:
+        require_agreement(target.model, target.model_version_id, manifest.precisions)
+    except GenerationRefused as reason:
+        # Hidden rows are counted here; a full build asks only of those that it holds.
+        raise FullBuildNeededError(str(reason)) from None
     return Draft(manifest, files, changes)
 
 
@@ -195,7 +208,9 @@ def _live_ids(segments: tuple[Segment, ...], cache: FileCache) -> Ids:
     return np.concatenate([one[mask] for one, mask in zip(ids, masks, strict=True)])
 
 
-def _segment(path: str, rows: int, folder: Path, **names: str) -> tuple[Segment, dict[StoredFile, Path]]:
+def _segment(
+    path: str, rows: int, precisions: dict[str, int], folder: Path, **names: str
+) -> tuple[Segment, dict[StoredFile, Path]]:
     """The files of ``folder`` as a segment, by the name of its field; those that were not written are left out."""
     written = {field: name for field, name in {"ids": "ids.arrow", **names}.items() if (folder / name).exists()}
     stored = {
@@ -203,4 +218,4 @@ def _segment(path: str, rows: int, folder: Path, **names: str) -> tuple[Segment,
         for field, name in written.items()
     }
     files = {stored[field]: folder / name for field, name in written.items()}
-    return Segment.model_validate({"path": path, "rows": rows, **stored}), files
+    return Segment.model_validate({"path": path, "rows": rows, "precisions": precisions, **stored}), files

@@ -15,6 +15,7 @@ uploaded follows what changed.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
@@ -22,10 +23,11 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 IndexType = Literal["exact", "hnsw", "ivfpq"]
-FormatVersion = Literal[1, 2]
+FormatVersion = Literal[1, 2, 3]
 
-# 1: an ids file without the column region, every row a whole picture. It is read, and no longer written.
-WRITTEN_FORMAT: FormatVersion = 2
+# 1: an ids file without the column region, every row a whole picture. 2: nothing is said of precisions. Both are read,
+# and no longer written.
+WRITTEN_FORMAT: FormatVersion = 3
 
 
 class _Record(BaseModel):
@@ -53,6 +55,8 @@ class Segment(_Record):
             belongs to row ``i``.
         tombstones: int64 ids of pictures of which earlier segments must no longer answer anything (replaced or gone);
             none in a base.
+        precisions: rows by what their vectors were computed in; ``unknown`` of those that were made before it was
+            noted, and nothing at all in segments of former formats.
     """
 
     path: str
@@ -61,6 +65,7 @@ class Segment(_Record):
     ids: StoredFile
     vector_rows: StoredFile | None = None
     tombstones: StoredFile | None = None
+    precisions: dict[str, int] = {}
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -108,6 +113,14 @@ class Manifest(_Record):
     def segments(self) -> tuple[Segment, ...]:
         """Oldest first."""
         return (self.base, *self.deltas)
+
+    @property
+    def precisions(self) -> dict[str, int]:
+        """Rows of all segments, hidden ones too, by what their vectors were computed in."""
+        total: Counter[str] = Counter()
+        for segment in self.segments:
+            total.update(segment.precisions)
+        return dict(total)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:

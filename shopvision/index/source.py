@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,23 @@ from shopvision.index.ids import IdRow, Ids, IdsWriter
 from shopvision.index.tables import Embedding
 
 BATCH_ROWS = 5_000
-_Row = Row[int, int, str, str | None, str, bytes]
+_Row = Row[int, int, str, str | None, str, bytes, str | None]
 _Batches = Generator[Sequence[_Row], None, None]
 LOOKUP_IDS = 20_000  # picture ids asked for in one query
+UNKNOWN = "unknown"  # the precision of vectors that were made before it was noted
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Vectors on disk.
+
+    Attributes:
+        vectors: fp16 of shape (rows, dimension).
+        precisions: rows by what their vectors were computed in.
+    """
+
+    vectors: Spool
+    precisions: dict[str, int] = field(default_factory=dict)
 
 
 def count_vectors(connection: Connection, model_version_id: int) -> int:
@@ -28,9 +44,17 @@ def count_vectors(connection: Connection, model_version_id: int) -> int:
     return connection.scalar(query) or 0
 
 
-def _rows(model_version_id: int) -> Select[int, int, str, str | None, str, bytes]:
+def _rows(model_version_id: int) -> Select[int, int, str, str | None, str, bytes, str | None]:
     return (
-        select(Embedding.image_id, Embedding.region, ItemImage.item_id, Item.category, ItemImage.uri, Embedding.vector)
+        select(
+            Embedding.image_id,
+            Embedding.region,
+            ItemImage.item_id,
+            Item.category,
+            ItemImage.uri,
+            Embedding.vector,
+            Embedding.precision,
+        )
         .join(ItemImage, ItemImage.image_id == Embedding.image_id)
         .join(Item, Item.item_id == ItemImage.item_id)
         .where(Embedding.model_version_id == model_version_id)
@@ -53,7 +77,7 @@ def _batches(connection: Connection, model_version_id: int, wanted: Ids | None) 
 
 def spool(
     connection: Connection, model_version_id: int, folder: Path, dimension: int | None, wanted: Ids | None = None
-) -> Spool:
+) -> Spooled:
     """Write ids to ``folder/ids.arrow`` and vectors to a spool file, and map the latter.
 
     The database is done with as soon as this returns; building may take minutes, and memory stays bounded.
@@ -64,12 +88,12 @@ def spool(
             the others every vector is taken.
 
     Returns:
-        fp16 array of shape (rows, dimension), mapped from ``folder/vectors.f16``.
+        The vectors, mapped from ``folder/vectors.f16``.
 
     Raises:
         JobError: vectors differ in length, or there is none and the dimension is unknown.
     """
-    rows = 0
+    rows, precisions = 0, Counter[str]()
     path = folder / "vectors.f16"
     batches = closing(_batches(connection, model_version_id, wanted))
     with path.open("wb") as file, IdsWriter(folder / "ids.arrow") as ids, batches as found:
@@ -83,9 +107,10 @@ def spool(
                     )
                 file.write(row.vector)
             ids.write(IdRow(row.image_id, row.region, row.item_id, row.category, row.uri) for row in batch)
+            precisions.update(row.precision or UNKNOWN for row in batch)
             rows += len(batch)
     if dimension is None:
         raise JobError("There are no vectors of this model to index: run `refresh_embeddings` first.")
     if rows == 0:
-        return np.empty((0, dimension), np.float16)
-    return np.memmap(path, dtype="<f2", mode="r", shape=(rows, dimension))
+        return Spooled(np.empty((0, dimension), np.float16))
+    return Spooled(np.memmap(path, dtype="<f2", mode="r", shape=(rows, dimension)), dict(precisions))

@@ -8,7 +8,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Index, LargeBinary, Sequence, SmallInteger, UniqueConstraint, func, text
+from sqlalchemy import (
+    REAL,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    Sequence,
+    SmallInteger,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.catalogue.tables import ItemImage
@@ -45,6 +56,19 @@ class Embedding(Base):
     )
     vector: Mapped[bytes] = mapped_column(LargeBinary, comment="little-endian float16, unit length")
     embedded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    precision: Mapped[str | None] = mapped_column(comment="that the network computed in: float32, bfloat16, float16")
+
+
+class PrecisionAgreement(Base):
+    """How far vectors of one model version agree that were computed in different precisions, as it was measured."""
+
+    __tablename__ = "precision_agreements"
+
+    model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
+    precision: Mapped[str] = mapped_column(primary_key=True)
+    cosine: Mapped[float] = mapped_column(REAL, comment="smallest between vectors in this precision and in float32")
+    pictures: Mapped[int] = mapped_column(comment="that were compared")
+    measured_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 index_change_revision = Sequence("index_change_revision", metadata=Base.metadata)

@@ -52,10 +52,11 @@ class CandidateVectors:
         return [pair for pair in stale.items() if pair[0] not in self._looked_at]
 
     def _embed(self, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> bool:
+        from shopvision.embeddings.precision import precision_of
         from shopvision.embeddings.store import select_tasks, write_outcomes
         from shopvision.images.outcome import Embedded, Failed
 
-        scope = self._report.scope
+        scope, precision = self._report.scope, precision_of(self.pipeline.encoder)
         self._looked_at.update(image_ids)
         # Other processes rank plans with the same pictures at the same time. Each begins at another one, and leaves out
         # what has been done meanwhile.
@@ -69,7 +70,7 @@ class CandidateVectors:
             for batch in self.pipeline.stream(tasks):
                 if batch:
                     with connect() as connection:
-                        write_outcomes(connection, scope.model_version_id, batch)
+                        write_outcomes(connection, scope.model_version_id, batch, precision)
                 self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
                 self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
                 if should_stop():

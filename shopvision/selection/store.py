@@ -71,18 +71,18 @@ _STILL_STALE = f"""
 
 # The lock keeps the pictures in place until the commit.
 _SHARE_VECTORS = f"""
-    INSERT INTO embeddings (model_version_id, image_id, image_sha256, source_fingerprint, vector)
-    SELECT :version, seen.image_id, seen.image_sha256, seen.source_fingerprint, same.vector
+    INSERT INTO embeddings (model_version_id, image_id, image_sha256, source_fingerprint, vector, precision)
+    SELECT :version, seen.image_id, seen.image_sha256, seen.source_fingerprint, same.vector, same.precision
     FROM (SELECT image_id FROM item_images WHERE image_id = ANY(:image_ids) ORDER BY image_id FOR KEY SHARE) AS image
     {_SEEN}
     CROSS JOIN LATERAL (
-        SELECT vector FROM embeddings AS own
+        SELECT vector, precision FROM embeddings AS own
         WHERE own.model_version_id = :version AND own.image_sha256 = seen.image_sha256 AND own.region = 0
         LIMIT 1) AS same
     ORDER BY image.image_id
     ON CONFLICT (model_version_id, image_id, region) DO UPDATE SET
         image_sha256 = excluded.image_sha256, source_fingerprint = excluded.source_fingerprint,
-        vector = excluded.vector, embedded_at = now()
+        vector = excluded.vector, precision = excluded.precision, embedded_at = now()
     """  # noqa: S608 - our own fragments
 
 # One statement, so that plan, candidates, vectors and the hash of them all are of one moment.

@@ -23,12 +23,15 @@ def tuning_of(part: ModelPart | None, *, threads: int, device: str = "cpu") -> T
         device: see ``this_machine``.
     """
     settings = get_settings()
-    chosen = TuningChoice()
     if part is None:
-        return chosen
-    if settings.fast_paths:
-        found = TuningStore(settings.home).load(part, this_machine(threads, device))
-        chosen = TuningChoice() if found is None else found.chosen
+        return TuningChoice()
+    found = TuningStore(settings.home).load(part, this_machine(threads, device)) if settings.fast_paths else None
+    return with_settings(part, TuningChoice() if found is None else found.chosen)
+
+
+def with_settings(part: ModelPart, chosen: TuningChoice) -> TuningChoice:
+    """``chosen``, with what ``SHOPVISION_TUNING`` says of ``part`` in its place."""
+    settings = get_settings()
     for name in ("*", part.spec.partition(":")[0], part.spec, f"{part.spec}/{part.name}"):
         if name in settings.tuning:
             chosen = chosen.model_copy(update=settings.tuning[name].model_dump(exclude_none=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -41,15 +42,16 @@ class Machine(BaseModel):
         return f"{self.processor}, {self.cores} cores, {self.threads} threads a process"
 
 
-def this_machine(threads: int, device: str = "cpu") -> Machine:
+def this_machine(threads: int, device: str = "cpu", environment: Mapping[str, str] = os.environ) -> Machine:
     """The machine that this process runs on.
 
     Args:
         threads: that a process computes with.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        environment: of the process that computes, where that is another one.
     """
     processor, features = _gpu(device) if device.startswith("cuda") else _cpu()
-    told = tuple(f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name))
+    told = tuple(f"{name}={environment[name]}" for name in _VARIABLES if environment.get(name))
     return Machine(
         processor=processor, features=(*features, *told), cores=_cores(), torch=version("torch"), threads=threads
     )

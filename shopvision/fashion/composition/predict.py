@@ -77,6 +77,11 @@ class ComposedEncoder:
         return embed(pictures, self, self.dimension)
 
     @property
+    def precision(self) -> str:
+        """What the encoders compute in."""
+        return self._encoders[0].precision
+
+    @property
     def target(self) -> tuple[int, int]:
         """(height, width) to decode pictures for, so that the detector and crops of garments have enough pixels."""
         height, width = self.preprocessing.resized

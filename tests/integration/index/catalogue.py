@@ -55,18 +55,28 @@ def add_items(first: int, count: int) -> None:
         )
 
 
-def embed(model: Any, numbers: Iterable[int], vectors: NDArray[np.float16], region: int = 0) -> None:
+def embed(
+    model: Any, numbers: Iterable[int], vectors: NDArray[np.float16], region: int = 0, *, precision: str | None = None
+) -> None:
     """Upsert vectors of pictures, or of one region of each, as the refresh does."""
     from shopvision.database import copy_upsert
     from shopvision.index.tables import Embedding
 
     rows = [
-        (model.model_version_id, int(number), region, b"sha of %d" % number, "mark", vector.astype("<f2").tobytes())
+        (
+            model.model_version_id,
+            int(number),
+            region,
+            b"sha of %d" % number,
+            "mark",
+            vector.astype("<f2").tobytes(),
+            precision,
+        )
         for number, vector in zip(numbers, vectors, strict=True)
     ]
     columns = [
         ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
-        ("source_fingerprint", "text"), ("vector", "bytea"),
+        ("source_fingerprint", "text"), ("vector", "bytea"), ("precision", "text"),
     ]  # fmt: skip
     with connect() as connection:
         copy_upsert(connection, Embedding.__table__, columns, rows, key=("model_version_id", "image_id", "region"))

@@ -193,6 +193,6 @@ def test_a_generation_of_the_former_format_is_searched_and_built_upon(
     report = publish("shop", shop.model, store)
     assert (report.kind, report.counts["live"]) == ("delta", 61)
     assert sorted(found(reader, query, 2)) == [(7, 0), (7, 2)]
-    assert reader.generation().manifest.format_version == 2
+    assert reader.generation().manifest.format_version == 3
     assert sorted(found(reader, query, 61))[:3] == [(0, 0), (1, 0), (2, 0)]
     assert verify("shop", store).problems == []
