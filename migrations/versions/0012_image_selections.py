@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 
 MOMENT = postgresql.TIMESTAMP(timezone=True)
 FUNCTIONS = ("note_index_changes", "note_vector_updates", "note_category_updates")
