@@ -1,6 +1,7 @@
 """Measure everything, or the benchmarks that are named: ``python -m benchmarks [NAME ...] [--quick]``.
 
-Each runs in a process of its own. Results go to ``results.md`` and one JSON file per benchmark.
+Each runs in a process of its own. Results go to ``results.md`` and one JSON file per benchmark, where those of other
+kinds of machines stay.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.common import REPOSITORY, Table, machine, progress
+from benchmarks import page
+from benchmarks.common import REPOSITORY, progress
+from benchmarks.machine import ONEDNN_SETS, commit, kind, only, software
 
 NAMES = (
     "pair_scoring",
@@ -25,10 +28,14 @@ NAMES = (
     "grouping",
     "ranking",
     "embedding_refresh",
+    "embedding_refresh_large_pictures",
     "embedding_refresh_large_model",
+    "embedding_refresh_fresh_worker",
+    "worker_memory",
     "fashion",
     "engine_overhead",
     "index",
+    "index_latency",
     "visual_search",
     "catalogue_import",
 )
@@ -42,11 +49,18 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, help="folder of the results; docs/benchmarks, with --quick a temporary one"
     )
+    parser.add_argument(
+        "--instructions", choices=ONEDNN_SETS,
+        help="let oneDNN and ATen use no more than these, as on another machine; kept as a kind of machine of its own",
+    )  # fmt: skip
+    parser.add_argument("--remark", help="measure nothing; say this below what was measured on this kind of machine")
     parser.add_argument("--tables", type=Path, help=argparse.SUPPRESS)  # the process that measures
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(NAMES)
     if unknown:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+    if arguments.instructions:
+        os.environ |= only(arguments.instructions)
     if arguments.tables:
         tables = importlib.import_module(f"benchmarks.{arguments.names[0]}").run(quick=arguments.quick)
         arguments.tables.write_text(json.dumps([asdict(table) for table in tables]), encoding="utf-8")
@@ -56,14 +70,16 @@ def main() -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or NAMES:
-        measure(name, output, quick=arguments.quick)
-    page = render(output)
-    (output / "results.md").write_text(page, encoding="utf-8")
-    print(page)
+        if arguments.remark is None:
+            page.keep(output, name, measure(name, quick=arguments.quick))
+        elif not page.remark(output, name, kind(), arguments.remark):
+            parser.error(f"{name} was not measured on this kind of machine: {page.title(kind())}")
+        (output / "results.md").write_text(page.render(output, NAMES), encoding="utf-8")
+    print(page.render(output, NAMES))
     progress(f"written to {output}")
 
 
-def measure(name: str, output: Path, *, quick: bool) -> None:
+def measure(name: str, *, quick: bool) -> page.Block:
     """One benchmark in its own process, so that none inherits another's settings and memory."""
     progress(f"{name} ...")
     started, load = time.time(), os.getloadavg()[0]
@@ -72,39 +88,16 @@ def measure(name: str, output: Path, *, quick: bool) -> None:
         command = [sys.executable, "-m", "benchmarks", name, "--tables", str(result), *(["--quick"] if quick else [])]
         subprocess.run(command, check=True, cwd=REPOSITORY)
         tables = json.loads(result.read_text(encoding="utf-8"))
-    document = {
+    return {
+        "kind": kind(),
+        "software": software(),
+        "commit": commit(),
         "command": f"python -m benchmarks {name}{' --quick' if quick else ''}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.time() - started),
         "load_before": round(load, 2),
-        "machine": machine(),
         "tables": tables,
     }
-    (output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def render(output: Path) -> str:
-    """One page from the JSON files of ``output``."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "`make bench` writes this page. Rates vary between machines; ratios of one run carry over.",
-        "",
-    ]
-    told = None
-    for name in NAMES:
-        path = output / f"{name}.json"
-        if not path.exists():
-            continue
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["machine"] != told:
-            told = document["machine"]
-            lines += [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items()) + ".", ""]
-        for table in document["tables"]:
-            lines.append(Table(**table).markdown())
-        when = f"{document['date']}, {document['seconds']:,} s, load average before it {document['load_before']}"
-        lines += [f"`{document['command']}`: {when}.", ""]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Other ways from pictures to vectors: the model alone, a Hugging Face pipeline, a timm DataLoader loop.
+"""Other ways from pictures to vectors: a Hugging Face pipeline, a timm DataLoader loop.
 
 Each way runs in processes of its own: ``python -m benchmarks.baselines WAY MODEL_FOLDER LIST_OF_FILES``.
 """
@@ -30,24 +30,6 @@ def card_and_network(folder: Path):
 
     card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), str(folder))
     return card, load_network(folder, card)
-
-
-def model_only(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterator[int]:
-    """Ready tensors, bfloat16, channels_last, BatchNorm folded, compiled with constant weights: the limit."""
-    import torch
-
-    from shopvision.encoders._fast.folding import fold_batch_norm
-
-    card, network = card_and_network(folder)
-    height, width = card.preprocessing.size
-    fold_batch_norm(network, torch.rand(1, 3, height, width))
-    network = network.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    batch = torch.rand(batch_size, 3, height, width).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    compiled = torch.compile(network, dynamic=False, options={"freezing": True})
-    with torch.inference_mode():
-        for _ in range(0, len(paths), batch_size):
-            compiled(batch)
-            yield batch_size
 
 
 def hugging_face(paths: Sequence[Path], folder: Path, _batch_size: int) -> Iterator[int]:
@@ -90,12 +72,11 @@ def data_loader(paths: Sequence[Path], folder: Path, batch_size: int) -> Iterato
             yield len(batch)
 
 
-# way -> (function, processes, malloc settings of our workers, batch size, share of the pictures)
-WAYS: dict[str, tuple[Way, int, bool, int, float]] = {
-    "model only, compiled": (model_only, 1, True, 32, 1),
-    "model only, compiled, one process per core": (model_only, CORES, True, 32, 1),
-    "Hugging Face pipeline as documented": (hugging_face, 1, False, 1, 0.25),
-    "timm + DataLoader, float32": (data_loader, 1, False, 32, 0.25),
+BATCH_SIZE = 32
+SHARE = 0.25  # of the pictures: these ways are slow
+WAYS: dict[str, Way] = {
+    "Hugging Face pipeline as documented": hugging_face,
+    "timm + DataLoader, float32": data_loader,
 }
 
 
@@ -108,10 +89,9 @@ class Rate:
 
 
 def measure(way: str, paths: Sequence[Path], folder: Path) -> Rate:
-    """Run one way; slow ways take the first few pictures only."""
-    _, processes, tuned, _, share = WAYS[way]
-    some = paths[: max(64, round(len(paths) * share))]
-    return rate_of("benchmarks.baselines", way, str(folder), some, processes=processes, tuned=tuned)
+    """Run one way on the first few pictures, without our memory settings."""
+    some = paths[: max(64, round(len(paths) * SHARE))]
+    return rate_of("benchmarks.baselines", way, str(folder), some, processes=1, tuned=False)
 
 
 def rate_of(module: str, way: str, models: str, paths: Sequence[Path], *, processes: int, tuned: bool) -> Rate:
@@ -179,9 +159,8 @@ def paths_in(listing: str) -> list[Path]:
 def _child(way: str, folder: str, listing: str) -> None:
     import torch
 
-    function, processes, _, batch_size, _ = WAYS[way]
-    torch.set_num_threads(max(1, CORES // processes))
-    print_marks(function(paths_in(listing), Path(folder), batch_size))
+    torch.set_num_threads(CORES)
+    print_marks(WAYS[way](paths_in(listing), Path(folder), BATCH_SIZE))
 
 
 if __name__ == "__main__":

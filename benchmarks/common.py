@@ -1,10 +1,9 @@
-"""What every benchmark needs: the machine's description, tables, real photos, and a deployment of its own."""
+"""What every benchmark needs: tables, real photos, and a deployment of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +19,6 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
-LIBRARIES = (
-    "torch",
-    "timm",
-    "transformers",
-    "pillow",
-    "numpy",
-    "faiss-cpu",
-    "celery",
-    "redis",
-    "sqlalchemy",
-    "psycopg",
-)
 
 
 @dataclass
@@ -45,7 +31,7 @@ class Table:
 
     def markdown(self) -> str:
         """Title, note and table."""
-        lines = [f"## {self.title}", "", self.note, ""]
+        lines = [f"### {self.title}", "", self.note, ""]
         if self.rows:
             lines += ["| " + " | ".join(self.rows[0]) + " |", "|" + "---|" * len(self.rows[0])]
             lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in self.rows]
@@ -60,20 +46,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
     return str(value)
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what a result was measured."""
-    information = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": CORES,
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
-    }
 
 
 def photos() -> list[Path]:

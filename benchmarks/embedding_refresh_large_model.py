@@ -1,12 +1,19 @@
-"""``embedding_refresh`` with Swin-B, where the model is nearly everything and compiling pays: ours and the limits."""
+"""``embedding_refresh`` with Swin-B, where the model is nearly everything: ours and the limit."""
 
 from __future__ import annotations
 
+from benchmarks import limits
 from benchmarks.common import Table
-from benchmarks.embedding_refresh import LARGE_MODEL_CASE, Case, rates_of
+from benchmarks.embedding_refresh import LIMIT, SWIN, Case, tables_of
+
+GOALS = {LIMIT: 0.9}
+PICTURES, QUICK_PICTURES = 256, 32
 
 
 def run(*, quick: bool) -> list[Table]:
-    """One case; quickly, a few pictures and no waiting for the compiler."""
-    case = Case(LARGE_MODEL_CASE.model, LARGE_MODEL_CASE.form, 64, long=False) if quick else LARGE_MODEL_CASE
-    return [rates_of([case], repetitions=1)]
+    """One case."""
+    pictures, settings = (QUICK_PICTURES, limits.settings(quick=True, ways=(limits.EAGER,))) if quick else (
+        PICTURES, limits.settings(quick=False)
+    )  # fmt: skip
+    case = Case(SWIN, pictures, large=False, goals=GOALS, settings=settings, ways=())
+    return tables_of(case, 1, quick=quick)

@@ -1,5 +1,4 @@
-"""The search index: build time, recall and speed by size; a query's latency with and without filters; and what a
-publication costs after how much change.
+"""The search index: build time, recall and speed by size; and what a publication costs after how much change.
 
 The last part runs on an embedded Postgres in a temporary folder.
 """
@@ -9,33 +8,59 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.common import Deployment, Table, progress
-from benchmarks.index_latency import HITS, latencies
+from benchmarks.machine import kept
+
+if TYPE_CHECKING:
+    from shopvision.index.manifest import IndexType
 
 DIMENSION = 128
 QUERIES = 1000
-LATENCY_QUERIES = 300
 SHARES = (0.0, 0.001, 0.01, 0.1)
 VECTORS, QUICK_VECTORS = 100_000, 5_000
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000,)
 
 
-def by_size(rows: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Build, measure recall@10 against exact search with unseen queries, and count queries per second.
-
-    Returns:
-        these, and the latencies of the same index by filter.
-    """
-    from shopvision.index.build import build, choose_type, exact_index, memory_needed, search_parameters
-    from shopvision.index.gate import require_recall
+def catalogue_vectors(rows: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """So many unit vectors like those of a catalogue, and unseen queries of the same kind."""
     from tests.integration.index.catalogue import clustered
 
     everything = clustered(rows + QUERIES, DIMENSION, clusters=max(1, rows // 20))
-    vectors, queries = everything[:rows], everything[rows:].astype(np.float32)
+    return everything[:rows], everything[rows:].astype(np.float32)
+
+
+def built(rows: int, vectors: NDArray[np.float16]) -> tuple[IndexType, int, Path]:
+    """The kind of the index of ``catalogue_vectors``, its effort, and its file: built once for a machine."""
+    from shopvision.index.build import build, choose_type
+    from shopvision.index.faiss_library import faiss
+    from shopvision.index.gate import require_recall
+
+    kind = choose_type(rows)
+    file = kept() / f"{kind}-{rows}.faiss"
+    effort = file.with_suffix(".effort")
+    if not file.exists():
+        progress(f"building an index of {rows:,} vectors ...")
+        index = build(kind, vectors)
+        part = file.with_suffix(".part")
+        faiss.write_index(index, str(part))
+        part.rename(file)
+    if not effort.exists():
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+        effort.write_text(str(require_recall(index, kind, vectors)[0]), encoding="utf-8")
+    return kind, int(effort.read_text(encoding="utf-8")), file
+
+
+def by_size(rows: int) -> dict[str, Any]:
+    """Build, measure recall@10 against exact search with unseen queries, and count queries per second."""
+    from shopvision.index.build import build, choose_type, exact_index, memory_needed, search_parameters
+    from shopvision.index.gate import require_recall
+
+    vectors, queries = catalogue_vectors(rows)
     kind = choose_type(rows)
     started = time.perf_counter()
     index = build(kind, vectors)
@@ -55,13 +80,12 @@ def by_size(rows: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for query in queries:
         index.search(query[None], 10, params=parameters)
     single = QUERIES / (time.perf_counter() - started)
-    result = {
+    return {
         "vectors": rows, "type": kind, "effort": effort, "build_seconds": round(seconds, 2),
         "recall_at_10": round(float(recall), 4),
         "queries_per_second_batched": round(batched), "queries_per_second_single": round(single),
         "memory_estimate_mb": round(memory_needed(kind, rows, DIMENSION) / 1e6),
     }  # fmt: skip
-    return result, latencies(index, kind, effort, queries[:LATENCY_QUERIES])
 
 
 def by_change(count: int) -> list[dict[str, Any]]:
@@ -99,21 +123,14 @@ def _row(name: str, report: Any) -> dict[str, Any]:
 
 def run(*, quick: bool) -> list[Table]:
     """All parts; the largest size takes minutes and 2 GB of memory."""
-    sizes, waits = [], []
+    sizes = []
     for rows in QUICK_SIZES if quick else SIZES:
-        size, of_size = by_size(rows)
-        sizes.append(size)
-        waits += of_size
-        progress(f"index: {size}; {of_size}")
+        sizes.append(by_size(rows))
+        progress(f"index: {sizes[-1]}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers():
         changes = by_change(QUICK_VECTORS if quick else VECTORS)
     return [
         Table("Search index by size", f"{DIMENSION} dimensions; recall of unseen queries against exact search.", sizes),
-        Table(
-            "Latency of a query, by filter",
-            f"Milliseconds from one vector to {HITS} hits, query after query on one core; two vectors a picture.",
-            waits,
-        ),
         Table(
             "Cost of publishing a change",
             "Each publication starts from a full generation and follows a change of so many vectors.",

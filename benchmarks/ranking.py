@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import CORES, Deployment, Table, import_catalogue, progress, write_catalogue
-from benchmarks.embedding_refresh import make_pictures
 from benchmarks.ranking_baselines import measure
 from benchmarks.ranking_training import clik_config, measure_training, topics_of
+from benchmarks.refresh_pictures import make_pictures
 
 if TYPE_CHECKING:
     from shopvision.models import ModelVersionRef

@@ -1,27 +1,35 @@
 """Searching by photo: from a photo's bytes to the items of its three garments, by the size of the index.
 
-One thread, on an embedded Postgres in a temporary folder. The networks have random weights; what they give is replaced,
-after they ran, by three boxes and by vectors like those of the index, so that each search is an ordinary one.
+One thread, on an embedded Postgres, which is filled once for a machine and kept in ``.benchmarks``. The networks have
+random weights; what they give is replaced, after they ran, by three boxes and by vectors like those of the index, so
+that each search is an ordinary one.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Deployment, Table, progress
+from benchmarks.goals import NO_GOAL, at_most
+from benchmarks.index import DIMENSION, built, catalogue_vectors
+from benchmarks.machine import kept
 
-DIMENSION = 128
 SIZES, QUICK_SIZES = (100_000, 1_000_000), (5_000,)
-PHOTOS, QUICK_PHOTOS = 200, 8
+PHOTOS, QUICK_PHOTOS = 100, 8
+SHARE_DIFFERENT = 4  # of the photos one in so many; each costs a tenth of a second to make
+GOAL_VECTORS, GOAL_INDEX_MS, GOAL_VECTORS_ASKED = 1_000_000, 5.0, 3
 WARM_UP = 3
 PHOTO_PIXELS = (1536, 2048)
 GARMENTS = {
@@ -86,13 +94,15 @@ class TimedModels:
         return self._queries[places]
 
 
-def fill(count: int, vectors: NDArray[np.float16]) -> Any:
-    """Items with brands and prices, their vectors, and a published index; gives the model's row."""
+def fill(count: int, vectors: NDArray[np.float16]) -> None:
+    """Items with brands and prices, their vectors, and a published index."""
     from sqlalchemy import text
 
     from shopvision.database import connect
+    from shopvision.index.faiss_library import faiss
     from shopvision.index.publish import publish
     from tests.integration.index.catalogue import add_items, embed, make_model
+    from tests.integration.search.world import let_serve
 
     model = make_model("bench", str(count))
     add_items(0, count)
@@ -107,8 +117,10 @@ def fill(count: int, vectors: NDArray[np.float16]) -> Any:
         embed(model, range(start, min(start + BATCH, count)), vectors[start : start + BATCH])
     with connect() as connection:
         connection.execute(text("ANALYZE"))
-    publish("catalogue", model)
-    return model
+    _, _, file = built(count, vectors)
+    with patch("shopvision.index.drafts.build", lambda _kind, _vectors: faiss.read_index(str(file))):
+        publish("catalogue", model)
+    let_serve("fashion_detector", "finder")
 
 
 def photo(seed: int) -> bytes:
@@ -141,55 +153,70 @@ def measure(search: Any, models: TimedModels, photos: Sequence[bytes], rows: int
         return round(float(np.percentile([one.get(step, 0.0) for one in steps], percent)), 2)
 
     median = float(np.percentile(whole, 50))
+    goal = at_most(GOAL_INDEX_MS * GOAL_VECTORS_ASKED, of("index", 95)) if rows == GOAL_VECTORS else NO_GOAL
     return {
         "vectors": rows,
         "filter": name,
-        "p50_ms": round(median, 1),
-        "p95_ms": round(float(np.percentile(whole, 95)), 1),
-        "networks_ms": round(networks, 1),
-        "p50_by_networks": round(median / networks, 2),
-        "read_p50_ms": of("read", 50),
-        "index_p50_ms": of("index", 50),
-        "index_p95_ms": of("index", 95),
-        "facts_p50_ms": of("facts", 50),
-        "filter_first_ms": round(1000 * first, 1),
+        "p50 ms": round(median, 1),
+        "p95 ms": round(float(np.percentile(whole, 95)), 1),
+        "networks ms": round(networks, 1),
+        "p50 by networks": round(median / networks, 2),
+        "read p50 ms": of("read", 50),
+        "index p50 ms": of("index", 50),
+        "index p95 ms": of("index", 95),
+        "facts p50 ms": of("facts", 50),
+        "filter, first ms": round(1000 * first, 1),
+        **goal,
     }
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Each size in a fresh deployment; the largest takes minutes and 4 GB of memory."""
+    """Each size in a deployment of its own; filling the largest takes minutes and 4 GB of memory and of disk."""
     results = []
-    photos = [photo(seed) for seed in range(QUICK_PHOTOS if quick else PHOTOS // 4)]
-    photos = photos if quick else photos * 4
+    photos = [photo(seed) for seed in range(QUICK_PHOTOS if quick else PHOTOS // SHARE_DIFFERENT)]
+    photos = photos if quick else photos * SHARE_DIFFERENT
     for rows in QUICK_SIZES if quick else SIZES:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers():
-            results += _by_filter(rows, photos)
+        with filled(rows, keep=not quick) as queries:
+            results += _by_filter(rows, queries, photos)
     note = (
         f"One thread; {DIMENSION} dimensions; photos of {PHOTO_PIXELS[0]} x {PHOTO_PIXELS[1]} pixels with three "
         "garments, ten items for each, from the photo's bytes on. *networks*: a detector and an encoder on "
         "EfficientNet-Lite0 alone. *index*: all three vectors; with a filter, what fits and what fills up. *facts*: "
-        "one query to Postgres. *filter, first*: which pictures fit, asked once a minute."
+        "one query to Postgres. *filter, first*: which pictures fit, asked once a minute. The goal is about the 95th "
+        f"percentile of *index*: {GOAL_INDEX_MS:g} ms for each vector."
     )
     return [Table("Search by photo", note, results)]
 
 
-def _by_filter(rows: int, photos: Sequence[bytes]) -> list[dict[str, Any]]:
+@contextmanager
+def filled(rows: int, *, keep: bool) -> Iterator[NDArray[np.float32]]:
+    """A deployment with so many pictures; gives unseen queries."""
+    vectors, queries = catalogue_vectors(rows)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        folder = kept() / f"visual-search-{rows}" if keep else Path(scratch)
+        marker = folder / "filled"
+        if keep and not marker.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        with Deployment(folder).servers():
+            if not marker.exists():
+                progress(f"filling a catalogue of {rows:,} pictures ...")
+                fill(rows, vectors)
+                marker.touch()
+            yield queries
+
+
+def _by_filter(rows: int, queries: NDArray[np.float32], photos: Sequence[bytes]) -> list[dict[str, Any]]:
     from shopvision.index.faiss_library import faiss
     from shopvision.index.reader import IndexReader
     from shopvision.search import VisualSearch
     from shopvision.settings import get_settings
     from shopvision.storage import open_store
-    from tests.integration.index.catalogue import clustered
-    from tests.integration.search.world import let_serve
 
-    queries = 3 * len(photos)
-    everything = clustered(rows + queries, DIMENSION, clusters=max(1, rows // 20))
-    model = fill(rows, everything[:rows])
-    let_serve("fashion_detector", "finder")
-    models = TimedModels(everything[rows:].astype(np.float32))
+    models = TimedModels(queries)
     faiss.omp_set_num_threads(1)
     reader = IndexReader(open_store(), "catalogue", get_settings().cache_dir / "index")
-    search = VisualSearch(reader, {model.spec: models, "finder:1": models}.__getitem__)
+    search = VisualSearch(reader, {f"bench:{rows}": models, "finder:1": models}.__getitem__)
     results = []
     for name in FILTERS:
         results.append(measure(search, models, photos, rows, name))

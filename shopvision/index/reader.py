@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import structlog
 from numpy import float32
@@ -27,16 +27,18 @@ class IndexReader:
     """Searches the current generation of an index; safe to use from many threads.
 
     ``refresh()`` swaps in a newer generation. Queries that began before keep the old one until they end, because they
-    hold the ``Generation`` object; a failed refresh leaves the old one serving.
+    hold the ``Generation`` object; a failed refresh leaves the old one serving. No query waits for a download but those
+    that come before there is any generation: later ones are fetched and opened by a thread of their own.
     """
 
     def __init__(self, store: ObjectStore, name: str, cache_dir: Path, *, follow_seconds: float | None = None) -> None:
-        """``follow_seconds``: ``generation()`` refreshes when the last look is older; by default it never does."""
+        """``follow_seconds``: ``generation()`` has it look again when the last look is older; by default never."""
         self._store = store
         self._name = name
         self._cache = FileCache(cache_dir / name, store)
         self._refreshing = Lock()
         self._noting = Lock()
+        self._following = False
         self._generation: Generation | None = None
         self._follow_seconds = follow_seconds
         self._look_again = 0.0
@@ -74,33 +76,41 @@ class IndexReader:
     def generation(self) -> Generation:
         """The generation that serves now, opened on first use. Hold it to ask it several questions.
 
-        Where a later look fails, the generation that served before goes on serving.
+        Where it is time to look for another one, that begins and this one is returned: a newer one is fetched meanwhile
+        and serves once it is open. Where a look fails, the generation that served before goes on serving.
         """
-        if self._generation is not None and self._is_due():
-            try:
-                self.refresh()
-            except ShopvisionError as error:
-                self._look_again = time.monotonic() + RETRY_SECONDS
-                log.warning("serving the former generation", index=self._name, reason=str(error))
-        generation = self._generation
-        if generation is None:
+        if self._generation is None:
+            self._look_again = time.monotonic() + (self._follow_seconds or 0.0)
             self.refresh()
-            self._is_due()
-            generation = self._generation
-        if generation is None:
+        elif self._is_due():
+            Thread(target=self._follow, name=f"follow index {self._name}", daemon=True).start()
+        if self._generation is None:
             raise AssertionError("refresh() sets the generation or raises")
-        return generation
+        return self._generation
 
     def _is_due(self) -> bool:
-        """Whether this thread is the one to look again; the others go on with what is there."""
+        """Whether this thread is the one to have a look begin; the others go on with what is there."""
         if self._follow_seconds is None:
             return False
         with self._noting:
-            now = time.monotonic()
-            due = now >= self._look_again
-            if due:
-                self._look_again = now + self._follow_seconds
+            due = not self._following and time.monotonic() >= self._look_again
+            self._following |= due
             return due
+
+    def _follow(self) -> None:
+        pause = self._follow_seconds or 0.0
+        try:
+            self.refresh()
+        except ShopvisionError as error:
+            pause = RETRY_SECONDS
+            log.warning("serving the former generation", index=self._name, reason=str(error))
+        except Exception:
+            pause = RETRY_SECONDS
+            log.exception("serving the former generation", index=self._name)
+        finally:
+            with self._noting:
+                self._look_again = time.monotonic() + pause
+                self._following = False
 
     def search(
         self,

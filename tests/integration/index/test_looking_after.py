@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from shopvision.database import connect
@@ -20,10 +25,17 @@ from shopvision.index.reader import IndexReader
 from shopvision.index.repairing import repair
 from shopvision.index.verifying import verify
 from shopvision.storage import ObjectStore
-from tests.integration.index.catalogue import clustered, embed, notes, remove_items, toy
+from tests.integration.index.catalogue import WrappedStore, clustered, embed, notes, remove_items, toy
 from worker.cli.index import app
 
 NOW = timedelta(0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def folders(store: ObjectStore) -> set[str]:
@@ -189,8 +201,36 @@ def test_a_reader_of_the_process_follows_current(store: ObjectStore, monkeypatch
     assert held.path == first.path
     second = publish("catalogue", shop.model, store, force_full=True)
     assert opening.open_index() is opening.open_index()
-    assert opening.open_index().generation().path == second.path
+    until(lambda: opening.open_index().generation().path == second.path)
     assert opening.open_index().generation() is opening.open_index().generation()
     assert held.search(shop.vectors[:1].astype(np.float32), 1)[0][0].image_id == 0
     store.put("indexes/catalogue/current", b"{")
+    with capture_logs() as said:
+        until(lambda: bool(opening.open_index().generation()) and bool(said))
+    assert said[0]["event"] == "serving the former generation"
     assert opening.open_index().generation().path == second.path
+
+
+def test_no_query_waits_for_a_newer_generation(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = toy(60)
+    first = publish("catalogue", shop.model, store)
+    arrived, may_go = threading.Event(), threading.Event()
+
+    def hold(operation: str, key: str) -> None:
+        if operation == "download" and not key.startswith(f"{first.path}/"):
+            arrived.set()
+            assert may_go.wait(60)
+
+    reader = IndexReader(WrappedStore(store, hold), "catalogue", tmp_path / "reader", follow_seconds=0.0)
+    assert reader.generation().path == first.path
+    second = publish("catalogue", shop.model, store, force_full=True)
+    assert reader.generation().path == first.path
+    assert arrived.wait(60)
+    threads = threading.active_count()
+    for _ in range(5):  # it is on its way: nobody looks a second time
+        assert reader.generation().path == first.path
+    assert threading.active_count() == threads
+    may_go.set()
+    until(lambda: reader.generation().path == second.path)
