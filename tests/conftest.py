@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -33,10 +34,11 @@ def shares_fixtures(module: str) -> bool:
 
 
 class ShopScheduling(LoadScopeScheduling):
-    """The tests of a running shop in two halves, each in one process and first; all others go to whoever is free.
+    """The tests of a running shop in two halves, each in one process; all others go to whoever is free.
 
-    Starting a shop is dear, and its tests mostly wait. A module whose tests share something that is made once stays in
-    one process. (The plugin's own groups are lost with this version of pytest.)
+    Starting a shop is dear, and its tests mostly wait: they are collected first, and with ``--no-loadscope-reorder``
+    begin first. A module whose tests share something that is made once stays in one process. (The plugin's own groups
+    are lost with this version of pytest.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -52,6 +54,17 @@ class ShopScheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ShopScheduling:
     """How tests are shared out among processes."""
     return ShopScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay to the end: looking among them for garbage, again and again, costs seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
