@@ -19,19 +19,24 @@ class RefreshParams(JobParams):
         item_ids: only the pictures of these items.
         verify: with ``changed``, also look at the source of every known picture; without, only at pictures that this
             model has never seen (cheap, for hourly runs).
-        model: ``name:tag``; by default the version that is active for the role ``catalogue_encoder`` at the start.
-        publish: move the index to the new vectors at the end; by default only where ``model`` is the active version, so
-            that trying a model out never moves search.
+        role: whose active version embeds: ``catalogue_encoder`` (what looks alike), the default, or ``image_recall``
+            (what a text says). Each has an index of its own.
+        model: ``name:tag`` of any image tower that can serve one of these roles, instead.
+        publish: move the role's index to the new vectors at the end; by default only where ``model`` is the active
+            version, so that trying a model out never moves search.
     """
 
     scope: Literal["changed", "all"] = "changed"
     item_ids: list[CatalogueId] | None = None
     verify: bool = True
+    role: Literal["catalogue_encoder", "image_recall"] | None = None
     model: str | None = None
     publish: bool | None = None
 
     @model_validator(mode="after")
     def _some_items(self) -> RefreshParams:
+        if self.role is not None and self.model is not None:
+            raise ValueError("give role or model: a model's kind says whose index its vectors are for")
         if self.item_ids is not None and not self.item_ids:
             raise ValueError("item_ids is empty: leave it out to refresh the whole catalogue")
         return self

@@ -38,11 +38,12 @@ def plan_due_jobs() -> None:
 def prune() -> None:
     """Delete what is older than the configured ages, index generations included."""
     from shopvision.index.collecting import collect_garbage
-    from shopvision.settings import get_settings
+    from shopvision.index.names import index_names
     from worker import retention
 
     retention.prune()
-    collect_garbage(get_settings().index_name)
+    for name in index_names().values():
+        collect_garbage(name)
 
 
 @celeryd_init.connect

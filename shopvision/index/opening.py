@@ -15,19 +15,21 @@ _open: dict[tuple[str, str, Path], IndexReader] = {}
 _opening = Lock()
 
 
-def open_index() -> IndexReader:
-    """The reader of the settings' index, one for the whole process; it follows ``current`` within a second.
+def open_index(name: str | None = None) -> IndexReader:
+    """The reader of an index, one for the whole process; it follows ``current`` within a second.
+
+    Args:
+        name: by default the settings'.
 
     Raises:
         UserError: no object store is configured, or its address cannot be read.
     """
     settings, store = get_settings(), open_store()
-    known = store.url, settings.index_name, settings.cache_dir
+    name = name or settings.index_name
+    known = store.url, name, settings.cache_dir
     with _opening:
         if known not in _open:
-            _open[known] = IndexReader(
-                store, settings.index_name, settings.cache_dir / "index", follow_seconds=FOLLOW_SECONDS
-            )
+            _open[known] = IndexReader(store, name, settings.cache_dir / "index", follow_seconds=FOLLOW_SECONDS)
         return _open[known]
 
 

@@ -12,9 +12,14 @@ from shopvision.errors import JobError
 from shopvision.settings import get_settings
 from worker.cli.output import JsonFlag, emit, table
 
-app = typer.Typer(no_args_is_help=True, help="The search index: generations, checks and rollback.")
+app = typer.Typer(no_args_is_help=True, help="The search indexes: generations, checks and rollback.")
 
-NameOption = Annotated[str | None, typer.Option("--name", help="Index name; by default SHOPVISION_INDEX_NAME.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name", help="Index name. [default: SHOPVISION_INDEX_NAME; with -text behind it: the one for texts]"
+    ),
+]
 
 
 def _name(name: str | None) -> str:
