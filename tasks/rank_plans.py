@@ -24,7 +24,13 @@ class RankParams(JobParams):
         bottom_k: worst pictures kept, for the report.
         min_candidates: a plan with fewer readable pictures fails.
         pictures: ``leading`` ranks one picture of each member item, ``all`` every one.
-        model: ``name:tag``; by default the version that is active for the role ``plan_ranker`` at the start.
+        recall: look for pictures in the whole library too, by the plan's name and keywords. A plan whose members have
+            no picture does so anyway, where a model serves the role ``image_recall`` and its index is published.
+        recall_model: ``name:tag``; by default the version that is active for ``image_recall`` at the start.
+        most_found: so many pictures of the library at most for one plan.
+        least_score: cosine from which on a picture of the library is taken; by default the recall model's own.
+        model: ``name:tag``; by default the version that is active for the role ``plan_ranker`` at the start. An
+            ``image_recall`` ranks by how well a picture shows the plan's words, an ``image_ranker`` by expected clicks.
         urgent: go before other jobs; by default where ``plan_ids`` names at most 20 plans.
     """
 
@@ -34,6 +40,10 @@ class RankParams(JobParams):
     bottom_k: int = Field(5, ge=0, le=10_000)
     min_candidates: int = Field(1, ge=1)
     pictures: Literal["leading", "all"] = "leading"
+    recall: bool = False
+    recall_model: str | None = None
+    most_found: int = Field(200, ge=1, le=10_000)
+    least_score: float | None = Field(None, ge=-1, le=1)
     model: str | None = None
     urgent: bool | None = None
 
@@ -93,7 +103,8 @@ class RankPlans(JobKind[RankParams]):
         if params.model is None:
             return dict(job.WITHOUT_MODEL)
         progress = job_progress(context.job_id)
-        return {"model": params.model, "plans": progress.done, "failed": progress.failed, **progress.counters}
+        result = {"model": params.model, "method": job.method_of(params), "plans": progress.done}
+        return {**result, "failed": progress.failed, **progress.counters}
 
 
 rank_plans = register(RankPlans())

@@ -1,4 +1,4 @@
-"""Vectors of plans' candidates under a ranker: embedded where new or changed, shared where pictures have equal bytes.
+"""Vectors of candidates under a model: embedded where new or changed, shared where pictures have equal bytes.
 
 They are committed batch by batch, so what was done stays done whatever becomes of the chunk.
 """
@@ -10,29 +10,40 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shopvision.database import connect
-from shopvision.selection import store
+from shopvision.selection.picture_vectors import share_vectors, stale_pictures
 
 if TYPE_CHECKING:
     from shopvision.images.outcome import Failed
     from shopvision.images.pipeline import EmbeddingPipeline
-    from shopvision.selection.job import RankReport
 
 BATCHES_AHEAD = 4  # between looks at what others have done
 
 
 class CandidateVectors:
-    """Sees to it that every candidate has a vector of what it looks like now."""
+    """Sees to it that every candidate has a vector of what it looks like now.
 
-    def __init__(self, pipeline: EmbeddingPipeline, report: RankReport) -> None:
+    Attributes:
+        failed: pictures that cannot be read now.
+    """
+
+    def __init__(self, pipeline: EmbeddingPipeline, version: int, counters: dict[str, int]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            pipeline: embeds.
+            version: of the model that it embeds with.
+            counters: ``embedded`` and ``shared`` are counted up.
+        """
         self.pipeline = pipeline
         self.failed: dict[int, Failed] = {}
-        self._report = report
+        self._version = version
+        self._counters = counters
         self._looked_at: set[int] = set()
 
-    def bring_up_to_date(self, plan_ids: Sequence[str], should_stop: Callable[[], bool]) -> bool:
-        """Embed what is new or changed among the plans' candidates; False where it was asked to stop before the end."""
+    def bring_up_to_date(self, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> bool:
+        """Embed what is new or changed among some pictures; False where it was asked to stop before the end."""
         for only_one_of_equal in (True, False):
-            stale = self._stale(plan_ids)
+            stale = self._stale(image_ids)
             # Of pictures with the same bytes one is embedded, and the next round shares its vector.
             chosen = {(sha256 if only_one_of_equal and sha256 else image_id): image_id for image_id, sha256 in stale}
             if not chosen:
@@ -41,14 +52,13 @@ class CandidateVectors:
                 return False
         return True
 
-    def _stale(self, plan_ids: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    def _stale(self, image_ids: Sequence[int]) -> list[tuple[int, bytes | None]]:
         """Candidates to embed, after those were served for whose bytes there is a vector."""
-        scope = self._report.scope
-        stale = store.stale_pictures(scope, plan_ids)
+        stale = stale_pictures(self._version, image_ids)
         known = [image_id for image_id, sha256 in stale.items() if sha256 is not None]
-        if known and (shared := store.share_vectors(scope, known)):
-            self._report.counters["shared"] += shared
-            stale = store.stale_pictures(scope, plan_ids)
+        if known and (shared := share_vectors(self._version, known)):
+            self._counters["shared"] += shared
+            stale = stale_pictures(self._version, image_ids)
         return [pair for pair in stale.items() if pair[0] not in self._looked_at]
 
     def _embed(self, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> bool:
@@ -56,22 +66,22 @@ class CandidateVectors:
         from shopvision.embeddings.store import select_tasks, write_outcomes
         from shopvision.images.outcome import Embedded, Failed
 
-        scope, precision = self._report.scope, precision_of(self.pipeline.encoder)
+        precision = precision_of(self.pipeline.encoder)
         self._looked_at.update(image_ids)
-        # Other processes rank plans with the same pictures at the same time. Each begins at another one, and leaves out
-        # what has been done meanwhile.
+        # Other processes look at the same pictures at the same time. Each begins at another one, and leaves out what
+        # has been done meanwhile.
         start = random.randrange(len(image_ids))  # noqa: S311 - no secret
         turned = [*image_ids[start:], *image_ids[:start]]
         step = BATCHES_AHEAD * self.pipeline.batch_size
         for first in range(0, len(turned), step):
-            open_ids = store.still_stale(scope, turned[first : first + step])
+            open_ids = list(stale_pictures(self._version, turned[first : first + step]))
             with connect() as connection:
-                tasks = select_tasks(connection, scope.model_version_id, open_ids)
+                tasks = select_tasks(connection, self._version, open_ids)
             for batch in self.pipeline.stream(tasks):
                 if batch:
                     with connect() as connection:
-                        write_outcomes(connection, scope.model_version_id, batch, precision)
-                self._report.counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
+                        write_outcomes(connection, self._version, batch, precision)
+                self._counters["embedded"] += sum(isinstance(outcome, Embedded) for outcome in batch)
                 self.failed |= {outcome.image_id: outcome for outcome in batch if isinstance(outcome, Failed)}
                 if should_stop():
                     return False

@@ -1,7 +1,8 @@
-"""Plans ranked by a CLIK model: what ``tasks.rank_plans`` asks for.
+"""Plans' pictures ranked by a model: what ``tasks.rank_plans`` asks for.
 
-Pictures that the model has not seen yet are embedded first and their vectors committed batch by batch, so what was
-done stays done whatever becomes of the chunk. Where no picture is new, only the plans' texts go through the model.
+A plan chooses among its members' pictures, and among those that the library is found to hold for its words. Pictures
+that the model has not seen yet are embedded first and their vectors committed batch by batch, so what was done stays
+done whatever becomes of the chunk. Where no picture is new, only the plans' texts go through the model.
 """
 
 from __future__ import annotations
@@ -12,27 +13,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
 from shopvision.catalogue.known_ids import require_plans
 from shopvision.errors import UserError
-from shopvision.selection import store
+from shopvision.selection import plan_library, store
 from shopvision.selection.candidate_vectors import CandidateVectors
+from shopvision.selection.outcomes import plan_failure, plan_outcome
+from shopvision.selection.plan_methods import KINDS, PlanMethod, plan_method, vectors_of
 from shopvision.selection.results import PlanOutcome, write_outcomes
 from shopvision.selection.store import PlanInput, Scope
 from shopvision.selection.topic import Topic
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from shopvision.images.outcome import Failed
     from shopvision.models import ModelVersionRef
-    from shopvision.selection.clik.predict import PlanRanker
+    from shopvision.selection.library import FoundPicture, Library
 
 ROLE = "plan_ranker"
-PASSING = ("unavailable", "timeout")  # failures that may be over tomorrow although nothing changes here
-
+COUNTERS = ("candidates", "found", "unreadable", "embedded", "shared", "top_changed")
 
 WITHOUT_MODEL = {
     "plans": 0,
@@ -50,6 +49,10 @@ class RankingParams(Protocol):
     bottom_k: int
     min_candidates: int
     pictures: Literal["leading", "all"]
+    recall: bool
+    recall_model: str | None
+    most_found: int
+    least_score: float | None
     model: str | None
 
 
@@ -59,8 +62,9 @@ class RankReport:
 
     Attributes:
         remaining: plans not ranked because the chunk was asked to stop.
-        counters: candidates, unreadable ones among them, embedded (pictures that went through the model), shared (that
-            got the vector of another picture with the same bytes), and, once written, top_changed.
+        counters: candidates, among them those found in the library and unreadable ones, embedded (pictures that went
+            through the model), shared (that got the vector of another picture with the same bytes), and, once written,
+            top_changed.
         model_seconds: time that pictures and texts spent in the model.
         model_items: how many of both there were.
     """
@@ -69,9 +73,7 @@ class RankReport:
     job_id: uuid.UUID
     outcomes: list[PlanOutcome] = field(default_factory=list)
     remaining: list[str] = field(default_factory=list)
-    counters: dict[str, int] = field(
-        default_factory=lambda: {"candidates": 0, "unreadable": 0, "embedded": 0, "shared": 0, "top_changed": 0}
-    )
+    counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     model_seconds: float = 0.0
     model_items: int = 0
 
@@ -91,10 +93,28 @@ class RankReport:
 
 
 def resolve_ranker(spec: str | None) -> ModelVersionRef:
-    """The ranker called ``spec`` (``name:tag``), or the one active for the role; see ``models.resolve``."""
+    """The model called ``spec`` (``name:tag``) that ranks plans' pictures, or the one active for the role.
+
+    Raises:
+        UserError: there is no such version, or it is of another kind.
+        JobError: no model serves the role.
+    """
     from shopvision import models
 
-    return models.resolve(spec, ROLE)
+    if spec is None:
+        return models.active(ROLE)
+    ref = models.find(spec)
+    if ref.card.kind not in KINDS:
+        raise UserError(
+            f"{spec} is of the kind {ref.card.kind}, not {', '.join(KINDS[:-1])} or {KINDS[-1]}: `shopvision models "
+            "list` shows what there is."
+        )
+    return ref
+
+
+def method_of(params: RankingParams) -> str:
+    """The kind of the pinned model: how pictures were ranked."""
+    return resolve_ranker(params.model).card.kind
 
 
 def pin(params: RankingParams) -> dict[str, Any]:
@@ -107,7 +127,8 @@ def pin(params: RankingParams) -> dict[str, Any]:
     routine = params.model is None and params.plan_ids is None and params.scope == "changed"
     if routine and models.serves(ROLE) is None:
         return {}
-    return {"model": resolve_ranker(params.model).spec}
+    recall = plan_library.recall_of(params.recall_model, params.least_score, insists=params.recall)
+    return {"model": resolve_ranker(params.model).spec, "recall_model": recall}
 
 
 def plans_in_scope(params: RankingParams) -> Iterable[str]:
@@ -120,24 +141,39 @@ def plans_in_scope(params: RankingParams) -> Iterable[str]:
         return ()
     if params.plan_ids is not None:
         return require_plans(params.plan_ids)
-    return store.plans_to_rank(_scope(params, resolve_ranker(params.model)), only_changed=params.scope == "changed")
+    scope = _scope(params, resolve_ranker(params.model), _library(params))
+    return store.plans_to_rank(scope, only_changed=params.scope == "changed")
 
 
 def work(
     params: RankingParams, plan_ids: Sequence[str], *, job_id: uuid.UUID, should_stop: Callable[[], bool]
 ) -> RankReport:
     """Rank one chunk's plans, by pinned parameters; see ``rank_plans``."""
-    ref = resolve_ranker(params.model)
-    return rank_plans(ref, plan_ids, _scope(params, ref), job_id=job_id, should_stop=should_stop)
+    ref, library = resolve_ranker(params.model), _library(params)
+    scope = _scope(params, ref, library)
+    return rank_plans(ref, plan_ids, scope, library, job_id=job_id, should_stop=should_stop)
 
 
-def _scope(params: RankingParams, ref: ModelVersionRef) -> Scope:
-    everything = params.pictures == "all"
-    return Scope(ref.model_version_id, everything, params.top_k, params.bottom_k, params.min_candidates)
+def _library(params: RankingParams) -> Library | None:
+    return plan_library.open_library(params.recall_model, params.least_score, params.most_found, insists=params.recall)
+
+
+def _scope(params: RankingParams, ref: ModelVersionRef, library: Library | None) -> Scope:
+    return Scope(
+        ref.model_version_id, params.pictures == "all", params.top_k, params.bottom_k, params.min_candidates,
+        vectors_version_id=vectors_of(ref).model_version_id, library="" if library is None else f" {library.mark}",
+        every_plan=params.recall,
+    )  # fmt: skip
 
 
 def rank_plans(
-    ref: ModelVersionRef, plan_ids: Sequence[str], scope: Scope, *, job_id: uuid.UUID, should_stop: Callable[[], bool]
+    ref: ModelVersionRef,
+    plan_ids: Sequence[str],
+    scope: Scope,
+    library: Library | None = None,
+    *,
+    job_id: uuid.UUID,
+    should_stop: Callable[[], bool],
 ) -> RankReport:
     """Rank some plans. No database connection is held while a model computes.
 
@@ -145,24 +181,28 @@ def rank_plans(
         ref: the model version.
         plan_ids: those that left the catalogue since are dropped without a word.
         scope: what is ranked, and how much of it is kept.
+        library: where pictures are looked for; None where a plan has its members' alone.
         job_id: noted with each ranking.
         should_stop: asked after every batch of pictures, and after every group of plans.
     """
-    from shopvision import models
     from shopvision.images import PictureDoor
     from shopvision.images.pipeline import EmbeddingPipeline
     from shopvision.settings import get_settings
 
     report = RankReport(scope, job_id)
     groups = store.in_groups(scope, plan_ids)
-    ranker: PlanRanker = models.load(ref.spec)
+    method = plan_method(ref)
     with PictureDoor(get_settings()) as door:
-        vectors = CandidateVectors(EmbeddingPipeline(ranker.image_encoder, door), report)
+        vectors = CandidateVectors(EmbeddingPipeline(method.encoder, door), scope.vectors, report.counters)
         for done, group in enumerate(groups):
-            if not vectors.bring_up_to_date(group, should_stop):
+            members = store.member_pictures(scope, group)
+            found = plan_library.find_pictures(library, group, members, every_plan=scope.every_plan)
+            candidates = {one for ids in members.values() for one in ids}
+            candidates |= {one.image_id for pictures in found.values() for one in pictures}
+            if not vectors.bring_up_to_date(sorted(candidates), should_stop):
                 report.remaining += [plan_id for later in groups[done:] for plan_id in later]
                 break
-            _rank_group(ranker, group, vectors.failed, report)
+            _rank_group(method, group, found, vectors.failed, report)
             if done + 1 < len(groups) and should_stop():
                 report.remaining += [plan_id for later in groups[done + 1 :] for plan_id in later]
                 break
@@ -171,94 +211,31 @@ def rank_plans(
     return report
 
 
-def _rank_group(ranker: PlanRanker, plan_ids: Sequence[str], failed: dict[int, Failed], report: RankReport) -> None:
+def _rank_group(
+    method: PlanMethod,
+    plan_ids: Sequence[str],
+    found: dict[str, list[FoundPicture]],
+    failed: dict[int, Failed],
+    report: RankReport,
+) -> None:
     ready: list[tuple[PlanInput, Topic]] = []
-    for plan in store.read_inputs(report.scope, plan_ids):
+    for plan in store.read_inputs(report.scope, plan_ids, found):
         if any(image_id not in failed for image_id in plan.without_vector):
             report.remaining.append(plan.plan_id)  # a picture was added this moment
             continue
         try:
             ready.append((plan, Topic.from_mapping(plan.topic)))
         except UserError as error:
-            report.outcomes.append(_failure(plan, "bad_topic", str(error)))
+            report.outcomes.append(plan_failure(plan, "bad_topic", str(error)))
     started = time.perf_counter()
-    queries = _queries(ranker, [topic for _, topic in ready])
+    scorers = method.scorers([topic for _, topic in ready])
     report.model_seconds += time.perf_counter() - started
     report.model_items += len(ready)
-    for (plan, _), query in zip(ready, queries, strict=True):
-        if isinstance(query, UserError):
-            report.outcomes.append(_failure(plan, "bad_topic", str(query)))
+    for (plan, _), scorer in zip(ready, scorers, strict=True):
+        if isinstance(scorer, UserError):
+            report.outcomes.append(plan_failure(plan, "bad_topic", str(scorer)))
             continue
-        report.outcomes.append(_outcome(plan, query, failed, report.scope))
+        report.outcomes.append(plan_outcome(plan, scorer, failed, report.scope))
         report.counters["candidates"] += plan.candidates
+        report.counters["found"] += len(plan.found)
         report.counters["unreadable"] += len(report.outcomes[-1].unreadable)
-
-
-def _queries(ranker: PlanRanker, topics: Sequence[Topic]) -> Sequence[NDArray[np.float32] | UserError]:
-    """The query vector of each topic, or why the model takes no such topic; one by one only where one is refused."""
-    if not topics:
-        return []
-    try:
-        return list(ranker.query_vectors(topics))
-    except UserError as error:
-        return [error] if len(topics) == 1 else [query for topic in topics for query in _queries(ranker, [topic])]
-
-
-def _outcome(plan: PlanInput, query: NDArray[np.float32], failed: dict[int, Failed], scope: Scope) -> PlanOutcome:
-    """One plan's ranking, or why it has none.
-
-    Args:
-        plan: as it was read.
-        query: (h,) float32 of unit length.
-        failed: pictures that cannot be read now; what an old vector says of them does not count.
-        scope: how many places are kept, and how many candidates it takes.
-    """
-    readable = ~np.isin(plan.image_ids, list(failed))
-    image_ids = plan.image_ids[readable]
-    unreadable = sorted([*plan.image_ids[~readable].tolist(), *plan.without_vector])
-    reasons = [failed[image_id] for image_id in unreadable]
-    if plan.candidates == 0:
-        return _failure(plan, "no_candidates", "None of its items has a picture in the catalogue: import them.")
-    if len(image_ids) == 0:
-        first = f"{len(reasons)} in all, the first: {reasons[0].code}: {reasons[0].message}"
-        return _failure(plan, "no_readable_candidates", f"None of its pictures can be read ({first})", reasons)
-    if len(image_ids) < scope.min_candidates:
-        return _failure(
-            plan,
-            "too_few_candidates",
-            f"It has {len(image_ids)} readable pictures, fewer than min_candidates={scope.min_candidates}.",
-            reasons,
-        )
-    scores = plan.vectors[readable].astype(np.float32) @ query
-    ranking = ranking_of(image_ids, scores, scope.top_k, scope.bottom_k)
-    return PlanOutcome(
-        plan.plan_id, plan.read_at, _kept_hash(plan, reasons), plan.candidates, ranking, _as_json(reasons)
-    )
-
-
-def _failure(plan: PlanInput, code: str, message: str, unreadable: Sequence[Failed] = ()) -> PlanOutcome:
-    return PlanOutcome(
-        plan.plan_id,
-        plan.read_at,
-        _kept_hash(plan, unreadable),
-        plan.candidates,
-        unreadable=_as_json(unreadable),
-        failure=(code, message),
-    )
-
-
-def _kept_hash(plan: PlanInput, unreadable: Sequence[Failed]) -> bytes | None:
-    return None if any(one.code in PASSING for one in unreadable) else plan.input_hash
-
-
-def _as_json(unreadable: Sequence[Failed]) -> list[dict[str, object]]:
-    return [{"image_id": one.image_id, "code": one.code, "message": one.message} for one in unreadable]
-
-
-def ranking_of(
-    image_ids: NDArray[np.int64], scores: NDArray[np.float32], top_k: int, bottom_k: int
-) -> list[tuple[int, int, float]]:
-    """(image_id, rank from 1, score) of the ``top_k`` best and the ``bottom_k`` worst; equal scores by id."""
-    order = np.lexsort((image_ids, -scores))
-    places = [*range(min(top_k, len(order))), *range(max(top_k, len(order) - bottom_k), len(order))]
-    return [(int(image_ids[order[place]]), place + 1, float(scores[order[place]])) for place in places]

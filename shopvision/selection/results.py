@@ -16,7 +16,29 @@ from shopvision.database import among, copy_rows
 from shopvision.selection.store import Scope
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 
+MEMBER, LIBRARY = "member", "library"
 UNREADABLE_KEPT = 20  # named in the plan's state; a plan of 10,000 may have very many
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPlace:
+    """A picture's place in a ranking.
+
+    Attributes:
+        rank: from 1.
+        score: of the model.
+        recall_score: cosine with the plan's text, where the library was asked for it; else it is a member's.
+    """
+
+    image_id: int
+    rank: int
+    score: float
+    recall_score: float | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+        return MEMBER if self.recall_score is None else LIBRARY
 
 
 @dataclass(frozen=True)
@@ -25,7 +47,8 @@ class PlanOutcome:
 
     Attributes:
         input_hash: None where the plan is to be tried again although nothing changes.
-        ranking: (image_id, rank from 1, score), the best ones and the worst ones.
+        found: of ``candidates``, those of the library.
+        ranking: the best ones and the worst ones.
         unreadable: candidates that could not be embedded: {image_id, code, message}.
         failure: (code, message) where ``ranking`` is empty.
     """
@@ -34,7 +57,8 @@ class PlanOutcome:
     read_at: datetime
     input_hash: bytes | None
     candidates: int
-    ranking: list[tuple[int, int, float]] = field(default_factory=list)
+    found: int = 0
+    ranking: list[RankedPlace] = field(default_factory=list)
     unreadable: list[dict[str, Any]] = field(default_factory=list)
     failure: tuple[str, str] | None = None
 
@@ -56,15 +80,18 @@ def write_outcomes(connection: Connection, scope: Scope, job_id: uuid.UUID, outc
         )
     )
     rows = (
-        (one.plan_id, scope.model_version_id, image_id, rank, score, job_id)
+        (
+            one.plan_id, scope.model_version_id, place.image_id, place.rank, place.score, place.recall_score,
+            place.source, job_id,
+        )
         for one in live
         if one.plan_id in written
-        for image_id, rank, score in one.ranking
-        if image_id in image_ids
-    )
+        for place in one.ranking
+        if place.image_id in image_ids
+    )  # fmt: skip
     columns = [
         ("plan_id", "text"), ("model_version_id", "int8"), ("image_id", "int8"), ("rank", "int4"), ("score", "float4"),
-        ("job_id", "uuid"),
+        ("recall_score", "float4"), ("source", "text"), ("job_id", "uuid"),
     ]  # fmt: skip
     copy_rows(connection, PlanRanking.__tablename__, columns, rows)
     return sum(written.values())
@@ -73,7 +100,7 @@ def write_outcomes(connection: Connection, scope: Scope, job_id: uuid.UUID, outc
 def _lock(connection: Connection, outcomes: Sequence[PlanOutcome]) -> tuple[set[str], set[int]]:
     """The plans and pictures of ``outcomes`` that exist, and will until the commit; in order, against deadlocks."""
     plan_ids = [one.plan_id for one in outcomes]
-    image_ids = {image_id for one in outcomes for image_id, _, _ in one.ranking}
+    image_ids = {place.image_id for one in outcomes for place in one.ranking}
     plans = select(Plan.plan_id).where(among(Plan.plan_id, plan_ids)).order_by(Plan.plan_id)
     images = select(ItemImage.image_id).where(among(ItemImage.image_id, image_ids)).order_by(ItemImage.image_id)
     return (
@@ -95,9 +122,10 @@ def _write_states(
                 "job_id": job_id,
                 "ranked_at": one.read_at,
                 "candidates": one.candidates,
+                "found": one.found,
                 "unreadable": len(one.unreadable),
                 "unreadable_pictures": one.unreadable[:UNREADABLE_KEPT],
-                "top_image_id": one.ranking[0][0] if one.ranking else None,
+                "top_image_id": one.ranking[0].image_id if one.ranking else None,
             }
             for one in sorted(outcomes, key=lambda one: one.plan_id)
         ]
@@ -108,7 +136,7 @@ def _write_states(
     changed = former != new.top_image_id
     replaced = {
         name: new[name]
-        for name in ("input_hash", "job_id", "ranked_at", "candidates", "unreadable", "unreadable_pictures")
+        for name in ("input_hash", "job_id", "ranked_at", "candidates", "found", "unreadable", "unreadable_pictures")
     }
     rows = connection.execute(
         statement.on_conflict_do_update(

@@ -1,14 +1,13 @@
-"""What the ranking job reads in Postgres, and the vectors it shares among pictures.
+"""What the ranking job reads in Postgres.
 
-The pictures of a plan (its candidates) are those of its member items that are in the catalogue. Their vectors stand in
-``embeddings`` under the ranker's model version, so a picture is embedded once, in however many plans it is. What the
-catalogue's encoder last saw of a picture (its sha256) tells whether the ranker's vector is still that of the picture.
+The pictures of a plan (its candidates) are those of its member items that are in the catalogue, and those that the
+library was found to hold for its text. Their vectors are read as ``picture_vectors`` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +15,24 @@ import numpy as np
 from sqlalchemy import text
 
 from shopvision.database import connect
+from shopvision.selection.picture_vectors import MARK, OWN, SEEN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shopvision.selection.library import FoundPicture
+
 LARGEST_GROUP = 20_000  # candidates whose vectors are read at once: 5 MB at 128 dimensions
 
-# Joined to each picture: the vector of the ranker itself, and what the catalogue's encoder has seen. That may have
-# vectors of several regions, all from the same bytes: the first row of a picture tells. (Planned as an anti join.)
-_OWN = """
-    LEFT JOIN embeddings AS own
-        ON own.image_id = image.image_id AND own.model_version_id = :version AND own.region = 0
-    """
-_SEEN = """
-    JOIN embeddings AS seen ON seen.image_id = image.image_id
-        AND seen.model_version_id = (SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
-        AND NOT EXISTS (
-            SELECT FROM embeddings AS earlier
-            WHERE earlier.model_version_id = seen.model_version_id AND earlier.image_id = seen.image_id
-                AND earlier.region < seen.region)
-    """
-_CANDIDATES = f"""
+_MEMBERS = """
     FROM plan_items AS member
     JOIN item_images AS image ON image.item_id = member.item_id AND (:all_pictures OR image.position = 0)
-    {_OWN} LEFT {_SEEN}
     """
-_PICTURES = """string_agg(int8send(image.image_id) || coalesce(seen.image_sha256, own.image_sha256, '\\x00'::bytea),
-                          ''::bytea ORDER BY image.image_id)"""
-_INPUT_HASH = "sha256(plan.content_hash || convert_to(:options, 'UTF8') || coalesce(candidates.pictures, ''::bytea))"
+_CANDIDATES = f"{_MEMBERS} {OWN} LEFT {SEEN}"
+_PICTURES = f"string_agg({MARK}, ''::bytea ORDER BY image.image_id)"
+# Of a plan that looks at the library, what that holds counts too.
+_OPTIONS = ":options || CASE WHEN :every_plan OR candidates.pictures IS NULL THEN :library ELSE '' END"
+_INPUT_HASH = f"sha256(plan.content_hash || convert_to({_OPTIONS}, 'UTF8') || coalesce(candidates.pictures, ''::bytea))"
 
 _DUE_PLANS = f"""
     SELECT plan.plan_id FROM plans AS plan
@@ -55,35 +44,18 @@ _DUE_PLANS = f"""
     """  # noqa: S608 - our own fragments
 
 _COUNTS = f"""
-    SELECT member.plan_id, count(*) {_CANDIDATES} WHERE member.plan_id = ANY(:plan_ids) GROUP BY member.plan_id
+    SELECT member.plan_id, count(*) {_MEMBERS} WHERE member.plan_id = ANY(:plan_ids) GROUP BY member.plan_id
     """
 
-_STALE_PICTURES = f"""
-    SELECT DISTINCT image.image_id, seen.image_sha256 {_CANDIDATES}
-    WHERE member.plan_id = ANY(:plan_ids) AND (own.image_id IS NULL OR own.image_sha256 <> seen.image_sha256)
-    ORDER BY image.image_id
+_MEMBER_PICTURES = f"""
+    SELECT member.plan_id, array_agg(image.image_id) {_MEMBERS}
+    WHERE member.plan_id = ANY(:plan_ids) GROUP BY member.plan_id
     """
 
-_STILL_STALE = f"""
-    SELECT image.image_id FROM item_images AS image {_OWN} LEFT {_SEEN}
-    WHERE image.image_id = ANY(:image_ids) AND (own.image_id IS NULL OR own.image_sha256 <> seen.image_sha256)
-    """  # noqa: S608 - our own fragments
-
-# The lock keeps the pictures in place until the commit.
-_SHARE_VECTORS = f"""
-    INSERT INTO embeddings (model_version_id, image_id, image_sha256, source_fingerprint, vector, precision)
-    SELECT :version, seen.image_id, seen.image_sha256, seen.source_fingerprint, same.vector, same.precision
-    FROM (SELECT image_id FROM item_images WHERE image_id = ANY(:image_ids) ORDER BY image_id FOR KEY SHARE) AS image
-    {_SEEN}
-    CROSS JOIN LATERAL (
-        SELECT vector, precision FROM embeddings AS own
-        WHERE own.model_version_id = :version AND own.image_sha256 = seen.image_sha256 AND own.region = 0
-        LIMIT 1) AS same
-    ORDER BY image.image_id
-    ON CONFLICT (model_version_id, image_id, region) DO UPDATE SET
-        image_sha256 = excluded.image_sha256, source_fingerprint = excluded.source_fingerprint,
-        vector = excluded.vector, precision = excluded.precision, embedded_at = now()
-    """  # noqa: S608 - our own fragments
+_TOPICS = """
+    SELECT plan_id, name, description, date, cat1, cat2, cat3, cat4, keywords FROM plans
+    WHERE plan_id = ANY(:plan_ids) ORDER BY plan_id
+    """
 
 # One statement, so that plan, candidates, vectors and the hash of them all are of one moment.
 _INPUTS = f"""
@@ -92,12 +64,19 @@ _INPUTS = f"""
            candidates.ids, candidates.vectors, candidates.without_vector
     FROM plans AS plan
     LEFT JOIN (
-        SELECT member.plan_id, {_PICTURES} AS pictures,
+        SELECT member.plan_id, {_PICTURES} FILTER (WHERE member.is_member) AS pictures,
                string_agg(int8send(image.image_id), ''::bytea ORDER BY image.image_id)
                    FILTER (WHERE own.image_id IS NOT NULL) AS ids,
                string_agg(own.vector, ''::bytea ORDER BY image.image_id) AS vectors,
                array_agg(image.image_id) FILTER (WHERE own.image_id IS NULL) AS without_vector
-        {_CANDIDATES} WHERE member.plan_id = ANY(:plan_ids) GROUP BY member.plan_id) AS candidates
+        FROM (
+            SELECT member.plan_id, image.image_id, true AS is_member {_MEMBERS}
+            WHERE member.plan_id = ANY(:plan_ids)
+            UNION ALL
+            SELECT *, false FROM unnest(CAST(:found_plans AS text[]), CAST(:found_images AS int8[]))
+        ) AS member
+        JOIN item_images AS image ON image.image_id = member.image_id
+        {OWN} LEFT {SEEN} GROUP BY member.plan_id) AS candidates
         ON candidates.plan_id = plan.plan_id
     WHERE plan.plan_id = ANY(:plan_ids)
     ORDER BY plan.plan_id
@@ -106,21 +85,38 @@ _INPUTS = f"""
 
 @dataclass(frozen=True)
 class Scope:
-    """What a ranking depends on beside the plan: the model version, and the job's parameters."""
+    """What a ranking depends on beside the plan: the model version, and the job's parameters.
+
+    Attributes:
+        vectors_version_id: the model version whose vectors of pictures the model reads; by default its own.
+        library: what the pictures found in the library depend on beside a plan; empty where none are looked for.
+        every_plan: look for them also where a plan's members have pictures.
+    """
 
     model_version_id: int
     all_pictures: bool = False
     top_k: int = 50
     bottom_k: int = 5
     min_candidates: int = 1
+    vectors_version_id: int | None = None
+    library: str = ""
+    every_plan: bool = False
+
+    @property
+    def vectors(self) -> int:
+        """The model version whose vectors are read."""
+        return self.vectors_version_id or self.model_version_id
 
     def sql(self, **values: Any) -> dict[str, Any]:
         """Parameters of the statements of this module."""
         options = f"{self.all_pictures} {self.top_k} {self.bottom_k} {self.min_candidates}"
         return {
             "version": self.model_version_id,
+            "vectors": self.vectors,
             "all_pictures": self.all_pictures,
             "options": options,
+            "library": self.library,
+            "every_plan": self.every_plan,
             **values,
         }
 
@@ -135,6 +131,7 @@ class PlanInput:
         image_ids: (n,) int64, ascending: candidates that have a vector.
         vectors: (n, h) float16 of unit length.
         without_vector: the other candidates.
+        found: those of the candidates that are no member's, by id.
     """
 
     plan_id: str
@@ -144,10 +141,11 @@ class PlanInput:
     image_ids: NDArray[np.int64]
     vectors: NDArray[np.float16]
     without_vector: list[int]
+    found: Mapping[int, FoundPicture] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
-        """How many pictures the plan's items have."""
+        """How many pictures it may choose from."""
         return len(self.image_ids) + len(self.without_vector)
 
 
@@ -177,37 +175,44 @@ def in_groups(scope: Scope, plan_ids: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def stale_pictures(scope: Scope, plan_ids: Sequence[str]) -> dict[int, bytes | None]:
-    """Candidates without a vector of what they look like now: image_id -> sha256, None where nobody knows it."""
+def member_pictures(scope: Scope, plan_ids: Sequence[str]) -> dict[str, list[int]]:
+    """The pictures of some plans' members; plans whose members have none are missing."""
     with connect() as connection:
-        rows = connection.execute(text(_STALE_PICTURES), scope.sql(plan_ids=list(plan_ids)))
-        return {image_id: None if sha256 is None else bytes(sha256) for image_id, sha256 in rows}
+        return dict(connection.execute(text(_MEMBER_PICTURES), scope.sql(plan_ids=list(plan_ids))).all())
 
 
-def still_stale(scope: Scope, image_ids: Sequence[int]) -> list[int]:
-    """Those of some pictures that nobody else has embedded meanwhile."""
+def read_topics(plan_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The words of the plans that still exist, by slot of ``shopvision.selection.topic.Topic``."""
     with connect() as connection:
-        return list(connection.scalars(text(_STILL_STALE), scope.sql(image_ids=list(image_ids))))
+        return {row.plan_id: _topic(row) for row in connection.execute(text(_TOPICS), {"plan_ids": list(plan_ids)})}
 
 
-def share_vectors(scope: Scope, image_ids: Sequence[int]) -> int:
-    """Give pictures the vector of others with the same bytes, where there is one. Returns how many got one."""
+def read_inputs(
+    scope: Scope, plan_ids: Sequence[str], found: Mapping[str, Sequence[FoundPicture]] | None = None
+) -> list[PlanInput]:
+    """The plans that still exist, by id.
+
+    Args:
+        scope: which candidates.
+        plan_ids: their ids.
+        found: of each plan the pictures that were found in the library, none of which is a member's.
+    """
+    pairs = [(plan_id, one.image_id) for plan_id, pictures in (found or {}).items() for one in pictures]
+    values = {"found_plans": [plan_id for plan_id, _ in pairs], "found_images": [image_id for _, image_id in pairs]}
     with connect() as connection:
-        return connection.execute(text(_SHARE_VECTORS), scope.sql(image_ids=sorted(image_ids))).rowcount
+        rows = connection.execute(text(_INPUTS), scope.sql(plan_ids=list(plan_ids), **values)).all()
+    return [_plan_input(row, (found or {}).get(row.plan_id, ())) for row in rows]
 
 
-def read_inputs(scope: Scope, plan_ids: Sequence[str]) -> list[PlanInput]:
-    """The plans that still exist, by id."""
-    with connect() as connection:
-        rows = connection.execute(text(_INPUTS), scope.sql(plan_ids=list(plan_ids))).all()
-    return [_plan_input(row) for row in rows]
-
-
-def _plan_input(row: Any) -> PlanInput:
+def _plan_input(row: Any, found: Sequence[FoundPicture]) -> PlanInput:
     image_ids = np.frombuffer(row.ids or b"", ">i8").astype(np.int64)
     vectors = np.frombuffer(row.vectors or b"", "<f2").reshape(len(image_ids), -1 if len(image_ids) else 0)
+    by_id = {one.image_id: one for one in found}
+    # One that left the catalogue since it was found is none.
+    without = row.without_vector or []
+    return PlanInput(row.plan_id, _topic(row), row.read_at, bytes(row.input_hash), image_ids, vectors, without, by_id)
+
+
+def _topic(row: Any) -> dict[str, Any]:
     topic = {slot: getattr(row, slot) for slot in ("name", "date", "cat1", "cat2", "cat3", "cat4")}
-    topic |= {"desc": row.description, "kwds": row.keywords}
-    return PlanInput(
-        row.plan_id, topic, row.read_at, bytes(row.input_hash), image_ids, vectors, row.without_vector or []
-    )
+    return topic | {"desc": row.description, "kwds": row.keywords}

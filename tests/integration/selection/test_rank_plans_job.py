@@ -19,6 +19,8 @@ from shopvision.models import activate
 from shopvision.models.tables import ModelRole
 from shopvision.selection import candidate_vectors, results, store
 from shopvision.selection import job as rank
+from shopvision.selection.outcomes import plan_outcome
+from shopvision.selection.picture_vectors import stale_pictures
 from shopvision.selection.store import Scope
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 from tests.integration.selection.conftest import RankingShop, add_model, unit
@@ -56,8 +58,8 @@ def test_pictures_are_ranked_by_their_compatibility(palette: RankingShop) -> Non
     ]  # fmt: skip
     np.testing.assert_allclose([score for _, _, score in ranking], expected[[0, 1, 2, 4, 5]], atol=1e-3)
     assert job.result == {
-        "model": "ranker:1", "plans": 1, "failed": 0,
-        "candidates": 6, "unreadable": 0, "embedded": 6, "shared": 0, "top_changed": 0,
+        "model": "ranker:1", "method": "plan_ranker", "plans": 1, "failed": 0,
+        "candidates": 6, "found": 0, "unreadable": 0, "embedded": 6, "shared": 0, "top_changed": 0,
     }  # fmt: skip
     state = palette.state("p")
     assert (state.job_id, state.candidates, state.top_image_id) == (job.job_id, 6, palette.image("red"))
@@ -158,11 +160,11 @@ def test_a_picture_of_which_several_regions_were_embedded_is_one_candidate(shop:
     assert (job.result["candidates"], job.counters["embedded"], job.counters["shared"]) == (3, 1, 2)
     assert [item for _, item, _ in shop.ranking("p")] == ["a", "b", "c"]
     assert shop.run().total == 0
-    scope = Scope(rank.resolve_ranker(None).model_version_id)
-    assert store.still_stale(scope, [shop.image("b")]) == []
+    version = rank.resolve_ranker(None).model_version_id
+    everything = [shop.image(name) for name in "abc"]
+    assert stale_pictures(version, everything) == {}
     shop.refreshed("b", b"another", regions=(2, 3))
-    assert store.still_stale(scope, [shop.image("b")]) == [shop.image("b")]
-    assert store.stale_pictures(scope, ["p"]) == {shop.image("b"): b"another"}
+    assert stale_pictures(version, everything) == {shop.image("b"): b"another"}
 
 
 def test_where_one_of_equal_pictures_cannot_be_read_the_other_is_embedded(shop: RankingShop) -> None:
@@ -494,9 +496,9 @@ def test_groups_hold_few_candidates_or_one_plan(palette: RankingShop, monkeypatc
 def test_only_the_first_unreadable_pictures_are_named() -> None:
     plan = SimpleNamespace(
         plan_id="p", read_at=None, input_hash=b"h", image_ids=np.array([1]), vectors=unit([[1, 0]]).astype("<f2"),
-        without_vector=[*range(2, 100)], candidates=99,
+        without_vector=[*range(2, 100)], candidates=99, found={},
     )  # fmt: skip
     failed = {number: Failed(number, "not_found", "gone") for number in range(2, 100)}
-    outcome = rank._outcome(plan, np.array([1, 0], np.float32), failed, Scope(1))  # type: ignore[arg-type]
-    assert (len(outcome.unreadable), outcome.candidates, outcome.ranking[0][:2]) == (98, 99, (1, 1))
+    outcome = plan_outcome(plan, lambda vectors: vectors[:, 0], failed, Scope(1))  # type: ignore[arg-type]
+    assert (len(outcome.unreadable), outcome.candidates, outcome.ranking[0].image_id) == (98, 99, 1)
     assert results.UNREADABLE_KEPT < 98

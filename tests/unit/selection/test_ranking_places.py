@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import UserError
-from shopvision.selection.job import ranking_of
+from shopvision.selection.outcomes import ranking_of
 from tasks.rank_plans import RankPlans
 from worker.kinds import parse_params
 
