@@ -7,7 +7,7 @@ device, inference mode, and compiled where a package of the network is there (``
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
