@@ -50,7 +50,7 @@ def smallest_cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> f
     """Of two networks' outputs for the same inputs, (n, d) each; a row that is not finite counts -1."""
     first, second = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines = np.einsum("nd,nd->n", first, second) / np.maximum(lengths, 1e-12)
+    cosines = np.einsum("ij,ij->i", first, second) / np.maximum(lengths, 1e-12)
     return float(np.nan_to_num(cosines, nan=-1.0).min())
 
 

@@ -95,7 +95,8 @@ class EntityAttention(nn.Module):
         if self._normalised:  # not by infinity, whose softmax has no gradient where nothing is there
             scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min).softmax(dim=1)
         weights = scores * there
-        return (weights.unsqueeze(2) * keys).sum(dim=1)
+        pooled: Tensor = (weights.unsqueeze(2) * keys).sum(dim=1)
+        return pooled
 
 
 class ClickNetwork(nn.Module):
