@@ -15,6 +15,8 @@ COPY worker worker
 RUN uv pip install --no-deps .
 
 FROM python:3.11-slim-bookworm
+# Models are compiled for the machine that they run on.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home shopvision \
     && install --directory --owner=shopvision --group=shopvision --mode=0700 /var/lib/shopvision
 COPY --from=build /opt/shopvision /opt/shopvision

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from pickle import PicklingError
 from typing import IO, TYPE_CHECKING
 
 import structlog
@@ -85,7 +86,8 @@ class CompiledPackages:
             return None
         self._folder.prepare()
         self._folder.remove(key.name)
-        return self._wait(self._start(key, module, device), key)
+        process = self._start(key, module, device)
+        return self.refusal(key) if process is None else self._wait(process, key)
 
     def request(self, key: PackageKey, module: nn.Module, device: torch.device) -> None:
         """Let it be made while this process goes on; nothing happens where that is under way, or cannot be."""
@@ -97,14 +99,21 @@ class CompiledPackages:
         except OSError as error:
             log.warning("compiled models cannot be kept", folder=str(self._folder.folder), reason=error.strerror)
             return
+        if process is None:
+            return
         log.info("model is being compiled", part=key.part)
         threading.Thread(target=self._wait, args=[process, key], name="compiling", daemon=True).start()
 
-    def _start(self, key: PackageKey, module: nn.Module, device: torch.device) -> subprocess.Popen[bytes]:
+    def _start(self, key: PackageKey, module: nn.Module, device: torch.device) -> subprocess.Popen[bytes] | None:
+        """The process that makes the package; None where the network cannot be handed over, which is noted."""
         self._folder.prepare()
         # Without a name, so that nobody can put another network in its place.
         with tempfile.TemporaryFile(dir=self._folder.folder) as request:
-            torch.save((key, module, device, torch.get_num_threads()), request)
+            try:
+                torch.save((key, module, device, torch.get_num_threads()), request)
+            except (PicklingError, AttributeError, TypeError) as error:
+                self.refuse(key, f"it cannot be handed over to another process: {error}")
+                return None
             request.seek(0)
             return _start_process(self._folder, key, request)
 
