@@ -16,8 +16,6 @@ from benchmarks.baselines import Rate, card_and_network, paths_in, print_marks, 
 from benchmarks.common import CORES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from PIL import Image
     from torch import Tensor, nn
 
@@ -56,20 +54,22 @@ def bare_models(paths: Sequence[Path], work: Work) -> Iterator[int]:
     detector = load_detector(Path(work.detector), device="cpu")
     photo = prepared(detector, paths[0]).inputs
     at_once = detector.batch_size
-    inputs = {name: torch.cat([values] * at_once) for name, values in photo.items()}
-    find = _compiled(_bare_detector(detector_network(work)), inputs)
-    card, network = card_and_network(Path(work.encoder))
+    network = detector_network(work)
+    network.accelerate()
+    inputs = network.core_inputs({name: torch.cat([values] * at_once) for name, values in photo.items()})
+    find = _compiled(network.core(), inputs)
+    card, encoder = card_and_network(Path(work.encoder))
     height, width = card.preprocessing.size
     dtype = best_precision(torch.device("cpu"))
-    fold_batch_norm(network, torch.rand(1, 3, height, width))
+    fold_batch_norm(encoder, torch.rand(1, 3, height, width))
     crops = torch.rand(ENCODED_AT_ONCE, 3, height, width).to(dtype).to(memory_format=torch.channels_last)
-    encode = _compiled(network.to(dtype).to(memory_format=torch.channels_last), crops)
+    encode = _compiled(encoder.to(dtype).to(memory_format=torch.channels_last), [crops])
     waiting = 0.0
     for _ in range(0, len(paths), at_once):
         find(inputs)
         waiting += at_once * work.crops
         while waiting >= ENCODED_AT_ONCE:
-            encode(crops)
+            encode([crops])
             waiting -= ENCODED_AT_ONCE
         yield at_once
 
@@ -81,38 +81,18 @@ def detector_network(work: Work) -> Any:
     return load_network(Path(work.detector))[0]
 
 
-def _compiled(network: nn.Module, example: Any) -> Callable[[Any], Any]:
+def _compiled(network: nn.Module, example: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], Any]:
     import torch
 
     compiled = torch.compile(network, dynamic=False, options={"freezing": True})
 
-    def run(inputs: Any) -> Any:
+    def run(inputs: Sequence[Tensor]) -> Any:
         with torch.inference_mode():
-            return compiled(inputs)
+            return compiled(*inputs)
 
     for _ in range(2):  # compiles, and warms up
         run(example)
     return run
-
-
-def _bare_detector(network: Any) -> nn.Module:
-    """A detection network without preparing and without what makes boxes of its numbers."""
-    import torch
-
-    from shopvision.fashion.detection.pyramid_network import PyramidNetwork
-
-    class Bare(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, inputs: Mapping[str, Tensor]) -> Any:
-            if isinstance(network, PyramidNetwork):
-                return network.fcos.head(list(network.fcos.backbone(inputs["pixels"].float()).values()))
-            outputs = network.network(**inputs)
-            return outputs.logits, outputs.pred_boxes
-
-    return Bare().eval()
 
 
 def picture_by_picture(paths: Sequence[Path], work: Work) -> Iterator[int]:

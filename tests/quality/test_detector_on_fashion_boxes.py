@@ -30,7 +30,7 @@ from shopvision.fashion.detection.coco import read_boxes
 from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.fashion.detection.learner import DetectorLearner
 from shopvision.fashion.detection.metrics import intervals, measure_detections, overall
-from shopvision.fashion.detection.network import DetectionNetwork
+from shopvision.fashion.detection.network import DetectionNetwork, Inputs
 from shopvision.fashion.detection.predict import Detector, load_detector
 from shopvision.fashion.detection.pyramid_network import PyramidNetwork
 from shopvision.fashion.detection.regions import Boxes
@@ -131,8 +131,18 @@ class SsdLite(SSD):
             targets = [target | {"labels": target["labels"] + 1} for target in targets]
         result = super().forward(images, targets)
         if not self.training:
-            result = [one | {"labels": one["labels"] - 1, "finite": True} for one in result]
+            result = [one | {"labels": one["labels"] - 1} for one in result]
         return result
+
+
+@torch.inference_mode()
+def find_with_ssdlite(network: PyramidNetwork, inputs: Inputs, **_options: Any) -> list[Boxes | None]:
+    """In place of ``DetectionNetwork.find``."""
+    results: list[Boxes | None] = []
+    for found, size in zip(network.fcos(network._pictures(inputs)), inputs["size"].tolist(), strict=True):
+        scale = torch.tensor([size[1], size[0], size[1], size[0]])
+        results.append(Boxes(found["boxes"] / scale, found["labels"], found["scores"]))
+    return results
 
 
 class SsdMaps(nn.Module):
@@ -169,6 +179,7 @@ def ssdlite(network: PyramidNetwork) -> None:
         detections_per_img=300, topk_candidates=300, image_mean=list(network.arguments.mean),
         image_std=list(network.arguments.std),
     )  # fmt: skip
+    network.find = partial(find_with_ssdlite, network)  # type: ignore[method-assign]
 
 
 class SsdLiteLearner(DetectorLearner):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -44,11 +45,33 @@ class DetectionNetwork(nn.Module, ABC):
         """Inputs of one RGB picture, on the CPU."""
 
     @abstractmethod
-    def find(self, inputs: Inputs) -> list[Boxes | None]:
+    def core(self) -> nn.Module:
+        """What most of the time is spent in, as it is now: tensors of ``core_inputs`` -> tensors for ``boxes``.
+
+        A module of its own that shares the weights, so that it can be compiled.
+        """
+
+    @abstractmethod
+    def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """What the core reads of pictures of one shape."""
+
+    @abstractmethod
+    def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:
+        """Boxes of pictures by what the core made of them; see ``find``."""
+
+    @torch.inference_mode()
+    def find(self, inputs: Inputs, *, least: float = 0.0, core: Callable[..., Any] | None = None) -> list[Boxes | None]:
         """Boxes of pictures of one shape, in shares of their width and height; None where they are not finite.
 
         Doubles may be in it, and whatever has a low score.
+
+        Args:
+            inputs: from ``prepare``, put together.
+            least: boxes with this score or less may be left out.
+            core: what runs in the place of ``core()``, compiled or not.
         """
+        run = self.core() if core is None else core
+        return self.boxes(run(*self.core_inputs(inputs)), inputs, least)
 
     @abstractmethod
     def loss(self, inputs: Inputs, truths: Sequence[Boxes]) -> Tensor:

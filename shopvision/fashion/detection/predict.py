@@ -106,19 +106,26 @@ class Detector:
             pictures: from ``prepare``.
             rules: which boxes become regions; by default the detector's own.
         """
-        chosen = zip(pictures, self.boxes(pictures), strict=True)
-        return [self._regions(picture, found, rules or self.rules) for picture, found in chosen]
+        rules = rules or self.rules
+        chosen = zip(pictures, self.boxes(pictures, least=rules.score), strict=True)
+        return [self._regions(picture, found, rules) for picture, found in chosen]
 
-    def boxes(self, pictures: Sequence[PreparedPicture]) -> list[Boxes | None]:
-        """Everything that the network gives for each picture, in its pixels; None where that is not finite.
+    def boxes(self, pictures: Sequence[PreparedPicture], *, least: float = 0.0) -> list[Boxes | None]:
+        """What the network gives for each picture, in its pixels; None where that is not finite.
 
         A batch that does not fit into memory is halved, and so are all later ones.
+
+        Args:
+            pictures: from ``prepare``.
+            least: boxes with this score or less may be left out.
 
         Raises:
             JobError: not even one picture fits into memory.
         """
         with self._turn:
-            return find_boxes(self._network, pictures, device=self._device, dtype=self._dtype, batches=self._batches)
+            return find_boxes(
+                self._network, pictures, device=self._device, dtype=self._dtype, batches=self._batches, least=least
+            )
 
     def _regions(
         self, picture: PreparedPicture, found: Boxes | None, rules: RegionRules
@@ -142,6 +149,7 @@ def find_boxes(
     device: torch.device,
     dtype: torch.dtype,
     batches: FittingBatches,
+    least: float = 0.0,
 ) -> list[Boxes | None]:
     """What ``network`` gives for each picture: in pixels at full scale, on the CPU; None where that is not finite.
 
@@ -151,6 +159,7 @@ def find_boxes(
         device: see above.
         dtype: that the network computes in.
         batches: how many pictures at once.
+        least: boxes with this score or less may be left out.
     """
     results: list[Boxes | None] = [None] * len(pictures)
 
@@ -160,9 +169,8 @@ def find_boxes(
             name: torch.cat([pictures[place].inputs[name] for place in places]).to(device)
             for name in pictures[places[0]].inputs
         }
-        found = network.find(
-            {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
-        )
+        typed = {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
+        found = network.find(typed, least=least)
         for place, one in zip(places, found, strict=True):
             results[place] = None if one is None else pictures[place].at_full_scale(one.to("cpu"))
 

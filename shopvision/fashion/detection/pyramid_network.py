@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
@@ -17,14 +17,13 @@ from shopvision.encoders._fast import accelerate_image_network
 from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
+from shopvision.fashion.detection.pyramid_fcos import STRIDES, PyramidCore, PyramidFcos
 from shopvision.fashion.detection.regions import Boxes
 from shopvision.models.card import Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# Pixels of the picture by one of each feature map that the pyramid is built on; two coarser ones are added on top.
-STRIDES = (8, 16, 32)
 # Lower scores are not worth the time to sort them.
 LEAST_SCORE = 0.01
 RGB = tuple[float, float, float]
@@ -69,7 +68,7 @@ class PyramidNetwork(DetectionNetwork):
         self._arguments, self.labels = arguments, arguments.labels
         backbone = _Pyramid(encoder, arguments)
         head = FCOSHead(arguments.channels, 1, len(arguments.labels), arguments.head_convs)
-        self.fcos = _Fcos(backbone, len(arguments.labels), head=head, score_thresh=LEAST_SCORE)
+        self.fcos = PyramidFcos(backbone, len(arguments.labels), head=head, score_thresh=LEAST_SCORE)
         self.fcos.transform = _AsItIs(arguments.mean, arguments.std)
 
     @property
@@ -83,24 +82,28 @@ class PyramidNetwork(DetectionNetwork):
         return self._arguments.longest_side, self._arguments.longest_side
 
     def prepare(self, image: Image.Image) -> Inputs:
-        """See ``DetectionNetwork``: pixels (1, 3, H, W) uint8, filled up, and the size (1, 2) of what is picture."""
+        """See ``DetectionNetwork``: pixels (1, H, W, 3) uint8, filled up, and the size (1, 2) of what is picture."""
         scale = self._arguments.longest_side / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
         stride = STRIDES[-1]
-        pixels = torch.zeros(1, 3, -(-height // stride) * stride, -(-width // stride) * stride, dtype=torch.uint8)
-        pixels[0, :, :height, :width] = torch.from_numpy(resized).permute(2, 0, 1)
+        pixels = torch.zeros(1, -(-height // stride) * stride, -(-width // stride) * stride, 3, dtype=torch.uint8)
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        pixels[0, :height, :width] = torch.from_numpy(resized)
         return {"pixels": pixels, "size": torch.tensor([[height, width]])}
 
-    @torch.inference_mode()
-    def find(self, inputs: Inputs) -> list[Boxes | None]:
+    def core(self) -> nn.Module:
         """See ``DetectionNetwork``."""
-        results: list[Boxes | None] = []
-        for found, (height, width) in zip(self.fcos(self._pictures(inputs)), inputs["size"].tolist(), strict=True):
-            scale = torch.tensor([width, height, width, height], device=found["boxes"].device)
-            boxes = Boxes(found["boxes"].float() / scale, found["labels"], found["scores"].float())
-            results.append(boxes if found["finite"] else None)
-        return results
+        return PyramidCore(self.fcos.backbone, self.fcos.head, self._arguments.mean, self._arguments.std).eval()
+
+    def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """See ``DetectionNetwork``."""
+        return inputs["pixels"], inputs["size"]
+
+    def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:
+        """See ``DetectionNetwork``."""
+        height, width = inputs["pixels"].shape[1:3]
+        sizes = [(size[0], size[1]) for size in inputs["size"].tolist()]
+        return self.fcos.found(numbers, (height, width), sizes, max(least, LEAST_SCORE))
 
     def loss(self, inputs: Inputs, truths: Sequence[Boxes]) -> Tensor:
         """See ``DetectionNetwork``."""
@@ -138,7 +141,7 @@ class PyramidNetwork(DetectionNetwork):
     def _pictures(self, inputs: Inputs) -> list[Tensor]:
         """(3, h, w) of each picture without what it was filled up with, in 0..1."""
         dtype = next(self.parameters()).dtype
-        pixels = inputs["pixels"].to(dtype) / 255
+        pixels = inputs["pixels"].permute(0, 3, 1, 2).to(dtype) / 255
         return [one[:, :height, :width] for one, (height, width) in zip(pixels, inputs["size"].tolist(), strict=True)]
 
 
@@ -192,20 +195,6 @@ def _maps(encoder: Any) -> tuple[list[int], list[int]]:
     last = {info["reduction"]: place for place, info in enumerate(encoder.feature_info)}
     places = [last[stride] for stride in STRIDES]
     return places, [encoder.feature_info[place]["num_chs"] for place in places]
-
-
-class _Fcos(FCOS):  # type: ignore[misc] # torchvision is untyped
-    """Says also of each picture whether all that came out for it is finite: what is not is above no limit of scores."""
-
-    def postprocess_detections(
-        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
-    ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = super().postprocess_detections(head_outputs, anchors, image_shapes)
-        for number, one in enumerate(found):
-            one["finite"] = all(
-                bool(level[number].isfinite().all()) for levels in head_outputs.values() for level in levels
-            )
-        return found
 
 
 class _AsItIs(GeneralizedRCNNTransform):  # type: ignore[misc] # torchvision is untyped

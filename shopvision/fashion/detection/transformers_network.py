@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,8 @@ from shopvision.fashion.detection.regions import Boxes
 if TYPE_CHECKING:
     from PIL import Image
 
+# What image processors make of a picture, in the order in which the core takes it.
+CORE_INPUTS = ("pixel_values", "pixel_mask")
 # Where the weights lay and who wrote them says nothing about the network.
 _NOT_THE_NETWORK = {"_name_or_path", "architectures", "dtype", "transformers_version"}
 
@@ -71,13 +74,20 @@ class TransformersNetwork(DetectionNetwork):
         """See ``DetectionNetwork``: pixels, and the mask of what is no padding where the model reads one."""
         return dict(self.processor(images=image, return_tensors="pt"))
 
-    @torch.inference_mode()
-    def find(self, inputs: Inputs) -> list[Boxes | None]:
+    def core(self) -> nn.Module:
         """See ``DetectionNetwork``."""
-        outputs = self.network(**inputs)
-        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
-        finite = outputs.logits.isfinite().all(-1).all(-1) & outputs.pred_boxes.isfinite().all(-1).all(-1)
-        found = self.processor.post_process_object_detection(outputs, threshold=0.0)
+        return TransformersCore(self.network)
+
+    def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """See ``DetectionNetwork``."""
+        return tuple(inputs[name] for name in CORE_INPUTS if name in inputs)
+
+    def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:  # noqa: ARG002 - shares need no size
+        """See ``DetectionNetwork``."""
+        logits, boxes = (values.float() for values in numbers)
+        finite = logits.isfinite().all(-1).all(-1) & boxes.isfinite().all(-1).all(-1)
+        outputs = SimpleNamespace(logits=logits, pred_boxes=boxes)
+        found = self.processor.post_process_object_detection(outputs, threshold=least)
         return [
             Boxes(one["boxes"], one["labels"], one["scores"]) if fine else None
             for one, fine in zip(found, finite.tolist(), strict=True)
@@ -95,6 +105,19 @@ class TransformersNetwork(DetectionNetwork):
         """See ``DetectionNetwork``; none where the network is of one piece, such as YOLOS."""
         backbone = getattr(self.network.base_model, "backbone", None)
         return () if backbone is None else backbone.parameters()
+
+
+class TransformersCore(nn.Module):
+    """Pixels (n, 3, H, W) and, where the model reads one, their mask (n, H, W) -> logits and boxes of each query."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        outputs = self.network(**dict(zip(CORE_INPUTS, inputs, strict=False)))
+        return outputs.logits, outputs.pred_boxes
 
 
 def build_transformers(arguments: TransformersArguments) -> TransformersNetwork:

@@ -50,7 +50,13 @@ class ColourNetwork(DetectionNetwork):
             raise ValueError(image.size)
         return {"pixels": torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()}
 
-    def find(self, inputs: Inputs) -> list[Boxes | None]:
+    def core(self) -> nn.Module:
+        return nn.Identity()
+
+    def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        return (inputs["pixels"],)
+
+    def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:
         self.shown += len(inputs["pixels"])
         return [None if not picture[:, 0, 0].any() else self._boxes(picture) for picture in inputs["pixels"]]
 

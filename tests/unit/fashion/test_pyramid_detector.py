@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,11 @@ def test_a_version_gives_the_regions_of_the_network_it_was_made_of(tmp_path: Pat
     assert all(isinstance(regions, tuple) and len(regions) > 3 for regions in found)
 
 
-def test_regions_are_those_of_torchvision() -> None:
+@pytest.mark.parametrize("candidates", [1000, 20])  # the best of each level that count: here all, or not all
+def test_regions_are_those_of_torchvision(candidates: int) -> None:
     """The reference side calls FCOS on the picture as it is: its longest side is what the network wants."""
     network = tiny()
+    network.fcos.topk_candidates = candidates
     detector = Detector(network, device=torch.device("cpu"))
     image = picture(96, 60)
     (regions,) = detector.detect([detector.prepare(decoded(image))], EVERYTHING)
@@ -74,6 +77,9 @@ def test_regions_are_those_of_torchvision() -> None:
     assert isinstance(regions, tuple)
     np.testing.assert_allclose([region.score for region in regions], expected["scores"].numpy(), atol=1e-6)
     np.testing.assert_allclose([region.box for region in regions], expected["boxes"].numpy(), atol=1e-3)
+    score = regions[len(regions) // 2].score
+    (best,) = detector.detect([detector.prepare(decoded(image))], replace(EVERYTHING, score=score))
+    assert best == regions[: len(regions) // 2]
 
 
 def test_the_fast_path_finds_the_same(set_environment: Callable[..., None]) -> None:
@@ -168,11 +174,11 @@ def test_out_of_memory_halves_the_batches_of_each_shape_and_is_remembered(monkey
     seen: list[int] = []
     find, most = network.find, 2
 
-    def hungry(inputs: Any) -> Any:
+    def hungry(inputs: Any, **options: Any) -> Any:
         seen.append(len(inputs["pixels"]))
         if seen[-1] > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return find(inputs)
+        return find(inputs, **options)
 
     monkeypatch.setattr(network, "find", hungry)
     np.testing.assert_allclose(best_scores(detector, prepared), expected, atol=1e-5)

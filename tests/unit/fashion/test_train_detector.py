@@ -150,7 +150,7 @@ def test_micro_batches_change_no_gradient(backbone: str, tmp_path: Path) -> None
         train, valid = read_splits(config)
         network = _start(config, train.classes).network
         network.loss = lambda inputs, _, network=network: network.fcos.backbone(  # type: ignore[method-assign]
-            inputs["pixels"].float()
+            inputs["pixels"].permute(0, 3, 1, 2).float()
         )["0"].mean()
         with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
             reader = SampleReader(door, network.target)
