@@ -81,6 +81,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
             write=report.write,
             model_seconds=report.model_seconds,
             model_items=report.embedded,
+            reading_seconds=report.reading_seconds,
         )
 
     def finish(self, params: RefreshParams, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - nothing to stop here

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
@@ -91,6 +91,8 @@ class ChunkResult:
         counters: numbers the kind wants summed over the job; read after ``write``, which may set some.
         write: stores the results; may be called again with a new connection if the commit was in doubt.
         model_seconds: time that ``model_items`` items spent in models, for the metrics.
+        reading_seconds: likewise of pictures: what was waited for them (``wait``), and what threads took to ``fetch``
+            and, of a processor, to ``decode`` them.
     """
 
     done: int = 0
@@ -101,6 +103,7 @@ class ChunkResult:
     write: Callable[[Connection], None] | None = None
     model_seconds: float = 0.0
     model_items: int = 0
+    reading_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class JobKind(ABC, Generic[P]):

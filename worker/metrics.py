@@ -8,7 +8,7 @@ the place of another goes on counting there, and the number of files stays bound
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from billiard.process import current_process
@@ -51,6 +51,13 @@ _items = Counter(
 )
 _model_seconds = Counter("shopvision_model_seconds", "Time that items spent in a model", ("kind",), registry=_registry)
 _model_items = Counter("shopvision_model_items", "Items that went through a model", ("kind",), registry=_registry)
+_reading_seconds = Counter(
+    "shopvision_reading_seconds",
+    "Time for pictures: the model's thread waited for them (wait), threads fetched them (fetch), processors decoded "
+    "and prepared them (decode)",
+    ("kind", "part"),
+    registry=_registry,
+)
 
 
 def observe_chunk(kind: str, phase: str, seconds: float, *, done: int, failed: int, skipped: int) -> None:
@@ -63,6 +70,12 @@ def observe_chunk(kind: str, phase: str, seconds: float, *, done: int, failed: i
     for outcome, count in (("done", done - skipped), ("skipped", skipped), ("failed", failed)):
         if count:
             _items.labels(kind, outcome).inc(count)
+
+
+def observe_reading_seconds(kind: str, seconds: Mapping[str, float]) -> None:
+    """Add what pictures of one chunk took, by part: see ``ChunkResult.reading_seconds``."""
+    for part, value in seconds.items():
+        _reading_seconds.labels(kind, part).inc(value)
 
 
 def observe_model_seconds(kind: str, seconds: float, items: int) -> None:

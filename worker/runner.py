@@ -51,6 +51,7 @@ def run_step(chunk_id: int, hostname: str) -> None:
                 lease.kind, lease.phase, seconds, done=result.done, failed=len(result.failures), skipped=result.skipped
             )
             metrics.observe_model_seconds(lease.kind, result.model_seconds, result.model_items)
+            metrics.observe_reading_seconds(lease.kind, result.reading_seconds)
             log.info(
                 "step_done",
                 seconds=round(seconds, 3),
@@ -58,6 +59,8 @@ def run_step(chunk_id: int, hostname: str) -> None:
                 failed=len(result.failures),
                 skipped=result.skipped,
                 remaining=len(result.remaining),
+                model_seconds=round(result.model_seconds, 3),
+                **{f"{part}_seconds": round(value, 3) for part, value in result.reading_seconds.items()},
             )
 
 

@@ -96,7 +96,8 @@ class CropBatches:
     def _outcome(self, picture: WaitingPicture, task: RegionTask, numbers: Sequence[int]) -> RegionOutcome:
         vectors = {number: self._vectors[key_of(picture.sha256, picture.found[number])] for number in numbers}
         good = {number: vector for number, vector in vectors.items() if vector is not None}
-        if len(good) < len(vectors):
+        # Garments that the model cannot place are looked at again with the next look at the picture.
+        if not good:
             return without_vector(task)
         # Numbers of regions are those of what is stored: where the same bytes were looked at twice, by two workers at
         # once, the last bits and so the order may differ.

@@ -31,6 +31,7 @@ class RefreshReport:
         embedded: pictures with new vectors.
         unchanged: pictures that were left as they are.
         model_seconds: that networks took.
+        reading_seconds: what pictures took, by what it was: ``wait``, ``fetch``, ``decode``.
         counters: numbers that are summed over a job.
         failed: pictures without a vector, and why.
         remaining: pictures that were not looked at, because somebody asked to stop.
@@ -41,6 +42,7 @@ class RefreshReport:
     embedded: int = 0
     unchanged: int = 0
     model_seconds: float = 0.0
+    reading_seconds: dict[str, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
     remaining: list[int] = field(default_factory=list)
@@ -98,6 +100,7 @@ def embed_images(
             if should_stop():
                 break
     report.model_seconds = way.pipeline.model_seconds
+    report.reading_seconds = way.pipeline.reading_seconds
     report.counters = way.count(report.outcomes)
     report.remaining = sorted(waiting)
     return report

@@ -51,6 +51,7 @@ class RegionPipeline:
 
     Attributes:
         model_seconds: that networks took, all of them.
+        reading_seconds: what pictures took in the last ``stream``; see ``TaskReading.seconds``.
         detector_seconds: that the detector took.
         detected: pictures that it looked at.
     """
@@ -75,6 +76,7 @@ class RegionPipeline:
         """
         self.encoder = encoder
         self.model_seconds = self.detector_seconds = 0.0
+        self.reading_seconds: dict[str, float] = {}
         self.detected = 0
         self._door, self._threads = door, threads
         self._at_once = DETECTED_AT_ONCE * encoder.detector.batch_size
@@ -98,8 +100,14 @@ class RegionPipeline:
         with TaskReading(reader, groups) as reading, ThreadPoolExecutor(self._threads, "crops") as pool:
             while reading.missing or batches.are_awaited:
                 settled, pictures = reading.gather(self._at_once)
+                self.reading_seconds = reading.seconds
                 outcomes: list[RegionOutcome] = [*settled, *self._prepare(pictures, batches, pool)]
-                self._encode(batches, least=self.encoder.batch_size if len(pictures) == self._at_once else 1)
+                least = self.encoder.batch_size if len(pictures) == self._at_once else 1
+                while batches.crops >= least:
+                    self._encode(batches)
+                    # After each batch, so that somebody who asks to stop waits for one batch at most.
+                    yield outcomes + batches.finished()
+                    outcomes = []
                 yield outcomes + batches.finished()
 
     def _prepare(
@@ -109,17 +117,19 @@ class RegionPipeline:
         outcomes: list[RegionOutcome] = []
         new: list[_Read] = []
         for picture, tasks in pictures:
-            outcomes += [known(task, picture.fingerprint) for task in tasks if is_known(task, picture.sha256)]
-            if others := [task for task in tasks if not is_known(task, picture.sha256)]:
-                new.append((picture, others))
+            settled = [known(task, picture.fingerprint) for task in tasks if is_known(task, picture.sha256)]
+            outcomes += settled
+            if len(settled) < len(tasks):
+                new.append((picture, tasks))
         found, fresh = self._find(new)
         waiting: list[tuple[ReadPicture[Looked], WaitingPicture]] = []
         for picture, tasks in new:
+            others = [task for task in tasks if not is_known(task, picture.sha256)]
             regions = found[picture.sha256]
             if isinstance(regions, ItemError):
-                outcomes += [failed(task, regions) for task in tasks]
+                outcomes += [failed(task, regions) for task in others]
             else:
-                wanted = [(task, self._wanted(regions, task.category)) for task in tasks]
+                wanted = [(task, self._wanted(regions, task.category)) for task in others]
                 waiting.append((picture, WaitingPicture(picture.sha256, picture.fingerprint, regions, wanted)))
         self._cut([(looked_at(picture), one) for picture, one in waiting], fresh, batches, pool)
         return outcomes
@@ -198,16 +208,15 @@ class RegionPipeline:
             return job.picture, crops
         return replace(job.picture, found=coloured(job.looked, job.picture.found)), crops
 
-    def _encode(self, batches: CropBatches, *, least: int) -> None:
-        """Run the encoder on full batches, and on what is left where that is at least so many crops."""
-        while batches.crops >= least:
-            crops = batches.take(self.encoder.batch_size)
-            started = time.perf_counter()
-            vectors = self.encoder.encode(np.stack(list(crops.values())), [label for _, _, label in crops])
-            self.model_seconds += time.perf_counter() - started
-            made = dict(zip(crops, as_stored(vectors), strict=True))
-            self._vectors.note(made)
-            batches.note(made)
+    def _encode(self, batches: CropBatches) -> None:
+        """Run the encoder on one batch."""
+        crops = batches.take(self.encoder.batch_size)
+        started = time.perf_counter()
+        vectors = self.encoder.encode(np.stack(list(crops.values())), [label for _, _, label in crops])
+        self.model_seconds += time.perf_counter() - started
+        made = dict(zip(crops, as_stored(vectors), strict=True))
+        self._vectors.note(made)
+        batches.note(made)
 
 
 @dataclass(frozen=True, slots=True)

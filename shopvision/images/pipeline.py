@@ -36,7 +36,12 @@ class Encoder(Protocol):
 
 
 class EmbeddingPipeline:
-    """Pictures to vectors. One instance serves one process; ``stream`` may be called again and again."""
+    """Pictures to vectors. One instance serves one process; ``stream`` may be called again and again.
+
+    Attributes:
+        model_seconds: that the model took.
+        reading_seconds: what pictures took in the last ``stream``; see ``TaskReading.seconds``.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class EmbeddingPipeline:
         self.encoder = encoder
         self.batch_size = batch_size or encoder.batch_size
         self.model_seconds = 0.0
+        self.reading_seconds: dict[str, float] = {}
         self._known_vectors = known_vectors
         preprocessing = encoder.preprocessing
         self._reader: PictureReader[_Pixels] = PictureReader(
@@ -80,6 +86,7 @@ class EmbeddingPipeline:
         with TaskReading(self._reader, by_address(tasks)) as reading:
             while reading.missing:
                 outcomes, pictures = reading.gather(self.batch_size)
+                self.reading_seconds = reading.seconds
                 yield outcomes + self._embed(pictures)
 
     def _embed(self, pictures: Sequence[tuple[_Read, Sequence[ImageTask]]]) -> list[Outcome]:

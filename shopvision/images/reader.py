@@ -17,7 +17,7 @@ from shopvision.errors import ItemError, ShopvisionError
 from shopvision.images.decoding import Box, Decoded, decoding
 
 if TYPE_CHECKING:
-    from shopvision.images.door import PictureDoor
+    from shopvision.images.door import FetchedPicture, PictureDoor
 
 T = TypeVar("T")
 
@@ -74,6 +74,19 @@ class UnreadPicture:
     error: ItemError
 
 
+@dataclass
+class ReadingSeconds:
+    """What reading took, of all threads together.
+
+    Attributes:
+        fetch: on the clock, from asking a source until its bytes were there.
+        decode: of a processor, for decoding and preparing.
+    """
+
+    fetch: float = 0.0
+    decode: float = 0.0
+
+
 PictureOutcome: TypeAlias = ReadPicture[T] | KnownPicture | UnreadPicture
 
 
@@ -87,7 +100,11 @@ def whole(outcome: PictureOutcome[T]) -> T | ItemError:
 
 
 class PictureReader(Generic[T]):
-    """How pictures are read: through which door, and what is made of each."""
+    """How pictures are read: through which door, and what is made of each.
+
+    Attributes:
+        seconds: that reading has taken.
+    """
 
     def __init__(
         self,
@@ -109,6 +126,8 @@ class PictureReader(Generic[T]):
         """
         self.door, self.prepare, self.target = door, prepare, target
         self.threads, self.ahead = threads, ahead
+        self.seconds = ReadingSeconds()
+        self._counting = threading.Lock()
 
     def read(self, requests: Sequence[PictureRequest], *, in_order: bool = False) -> Reading[T]:
         """Begin; close the result, which is a context manager, to end early.
@@ -136,20 +155,35 @@ class PictureReader(Generic[T]):
             return UnreadPicture(request.key, reason)
 
     def _look(self, request: PictureRequest) -> PictureOutcome[T]:
-        known = request.known_fingerprint
-        if known is None:
-            fetched = self.door.fetch(request.uri)
-        else:
-            changed = self.door.fetch_changed(request.uri, known)
-            if changed is None:
-                return KnownPicture(request.key, known)
-            if changed.sha256 == request.known_sha256:
-                return KnownPicture(request.key, changed.fingerprint)
-            fetched = changed
+        fetched = self._fetch(request)
+        if isinstance(fetched, KnownPicture):
+            return fetched
         regions = request.regions or ()
-        with decoding(fetched.data, target=self.target, regions=regions, limits=self.door.limits) as decoded:
-            parts = self.parts(request, fetched.sha256, decoded)
+        started = time.thread_time()
+        try:
+            with decoding(fetched.data, target=self.target, regions=regions, limits=self.door.limits) as decoded:
+                parts = self.parts(request, fetched.sha256, decoded)
+        finally:
+            self._count(decode=time.thread_time() - started)
         return ReadPicture(request.key, fetched.sha256, fetched.fingerprint, parts)
+
+    def _fetch(self, request: PictureRequest) -> FetchedPicture | KnownPicture:
+        known = request.known_fingerprint
+        started = time.perf_counter()
+        try:
+            changed = self.door.fetch(request.uri) if known is None else self.door.fetch_changed(request.uri, known)
+        finally:
+            self._count(fetch=time.perf_counter() - started)
+        if changed is None:
+            return KnownPicture(request.key, known or "")
+        if known is not None and changed.sha256 == request.known_sha256:
+            return KnownPicture(request.key, changed.fingerprint)
+        return changed
+
+    def _count(self, *, fetch: float = 0.0, decode: float = 0.0) -> None:
+        with self._counting:
+            self.seconds.fetch += fetch
+            self.seconds.decode += decode
 
     def parts(self, request: PictureRequest, sha256: bytes, decoded: Decoded) -> tuple[T | ItemError, ...]:  # noqa: ARG002 - for those who make different things of different bytes
         """What is made of a picture: of the whole, or of each region that was asked for. Called in threads."""

@@ -21,7 +21,11 @@ LARGEST_LIST = 1000
 
 
 class TaskReading(Generic[T, Task]):
-    """Pictures on their way, with the tasks that name them. A context manager; leaving it stops the threads."""
+    """Pictures on their way, with the tasks that name them. A context manager; leaving it stops the threads.
+
+    Attributes:
+        waited: seconds that ``gather`` has waited for pictures.
+    """
 
     def __init__(self, reader: PictureReader[T], groups: Sequence[Sequence[Task]]) -> None:
         """Begin to read.
@@ -30,8 +34,14 @@ class TaskReading(Generic[T, Task]):
             reader: how.
             groups: from ``by_address``; the place of each is the key of its request.
         """
-        self._groups = groups
+        self.waited = 0.0
+        self._reader, self._groups = reader, groups
         self._reading = reader.read([_request(key, group) for key, group in enumerate(groups)])
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What pictures have taken until now: of this thread (``wait``), of those that read (``fetch``, ``decode``)."""
+        return {"wait": self.waited, "fetch": self._reader.seconds.fetch, "decode": self._reader.seconds.decode}
 
     @property
     def missing(self) -> int:
@@ -47,7 +57,8 @@ class TaskReading(Generic[T, Task]):
         """
         outcomes: list[Outcome] = []
         pictures: list[tuple[ReadPicture[T], Sequence[Task]]] = []
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        started = time.monotonic()
+        deadline = started + PATIENCE_SECONDS
         while len(pictures) < most and len(outcomes) < LARGEST_LIST:
             found = self._reading.take(max(0.0, deadline - time.monotonic()))
             if found is None:
@@ -62,6 +73,7 @@ class TaskReading(Generic[T, Task]):
                 outcomes += [known(task, found.fingerprint) for task in group]
             elif isinstance(found, UnreadPicture):
                 outcomes += [failed(task, found.error) for task in group]
+        self.waited += time.monotonic() - started
         return outcomes, pictures
 
     def __enter__(self) -> TaskReading[T, Task]:

@@ -117,17 +117,17 @@ def test_what_is_wrong_concerns_one_picture() -> None:
     assert isinstance(found[3], EmbeddedRegions)
 
 
-def test_one_garment_without_a_vector_fails_the_picture() -> None:
+def test_a_garment_without_a_vector_fails_the_picture_only_where_no_other_has_one() -> None:
     class Blind(MeanColour):
         def encode(self, batch: np.ndarray) -> np.ndarray:
             vectors = super().encode(batch)
             vectors[vectors[:, 2] > 0.9] = np.nan  # shoes
             return vectors
 
-    door = Door({"outfit": OUTFIT, "bag": picture(bag=BAG)})
-    found = run(door, [RegionTask(1, "outfit"), RegionTask(2, "bag")], composed(eye=Blind(), crop="all"))
-    assert found[1] == Failed(1, "bad_vector", "The model gives this picture no finite vector.")
-    assert isinstance(found[2], EmbeddedRegions)
+    door = Door({"outfit": OUTFIT, "pair": picture(shoes=SHOES)})
+    found = run(door, [RegionTask(1, "outfit"), RegionTask(2, "pair")], composed(eye=Blind(), crop="all"))
+    assert colours_of(found[1]) == {1: colour("bag"), 2: colour("dress")}
+    assert found[2] == Failed(2, "bad_vector", "The model gives this picture no finite vector.")
 
 
 def test_equal_bytes_are_looked_at_once_and_each_category_gets_its_garment() -> None:
@@ -142,6 +142,28 @@ def test_equal_bytes_are_looked_at_once_and_each_category_gets_its_garment() -> 
     found = run(door, tasks, composed(finder, eye, classes=CLASSES))
     assert (sum(finder.looked), sum(eye.batches), sorted(door.fetched)) == (1, 3, ["here", "there"])
     assert [list(colours_of(found[number])) for number in (1, 2, 3, 4)] == [[3], [3], [1], [2]]
+
+
+def test_what_one_task_knows_serves_the_others_of_its_address_also_once_it_is_pruned() -> None:
+    finder = Finder()
+    stored = (FoundRegion((0.0, 0.0, 120.0, 160.0)), FoundRegion(tuple(map(float, SHOES)), "shoes", 0.9))
+    tasks = [
+        RegionTask(1, "outfit", "old mark", sha256(OUTFIT), found=stored, found_sha256=sha256(OUTFIT)),
+        RegionTask(2, "outfit"),
+    ]
+    found = run(Door({"outfit": OUTFIT}), tasks, composed(finder), known_regions=lambda _: {})
+    assert found[1] == Touched(1, "mark of outfit")
+    assert colours_of(found[2]) == {1: colour("shoes")}
+    assert finder.looked == []
+
+
+def test_somebody_may_stop_it_after_each_batch_of_crops() -> None:
+    eye = MeanColour()
+    encoder = composed(eye=eye, crop="all")
+    tasks = [RegionTask(number, str(number)) for number in range(16)]
+    seen = [len(eye.batches) for _ in RegionPipeline(encoder, Door({}), threads=3).stream(tasks)]
+    assert len(eye.batches) == 32 // encoder.batch_size > 3
+    assert max(np.diff(seen)) == 1
 
 
 def test_what_is_known_is_not_done_again() -> None:

@@ -16,6 +16,7 @@ current_process().index = int(sys.argv[1])
 from worker import metrics
 metrics.observe_chunk("refresh", "chunk", 3.0, done=10, failed=1, skipped=4)
 metrics.observe_model_seconds("refresh", 0.2, 6)
+metrics.observe_reading_seconds("refresh", {"wait": 0.5, "decode": 1.5})
 """
 SHOW = "import sys; from worker import metrics; sys.stdout.write(metrics.expose().decode())"
 
@@ -40,6 +41,7 @@ def test_processes_add_up_and_their_successors_go_on(tmp_path: Path) -> None:
     assert samples["shopvision_chunk_seconds_sum", "chunk", "refresh"] == 9
     assert round(samples["shopvision_model_seconds_total", "refresh"], 3) == 0.6
     assert samples["shopvision_model_items_total", "refresh"] == 18
+    assert samples["shopvision_reading_seconds_total", "decode", "refresh"] == 4.5
     assert {path.name for path in tmp_path.glob("counter_*")} <= {"counter_0.db", "counter_1.db", "counter_main.db"}
 
 
