@@ -169,9 +169,12 @@ def compiled(network: nn.Module, batch: Tensor, folder: Path) -> Callable[[Tenso
     import torch
     from torch._inductor import aoti_compile_and_package, aoti_load_package
 
-    described = torch.__version__, torch.__config__.show(), features(), str(batch.shape), str(batch.dtype), CORES
+    from benchmarks.baselines import card_and_network
+
+    card, _ = card_and_network(folder)
+    described = card.architecture, torch.__version__, torch.__config__.show(), features(), str(batch.shape), str(batch.dtype), CORES
     digest = hashlib.sha256(repr(described).encode())
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
     package = kept() / f"{digest.hexdigest()[:32]}.pt2"
     if not package.exists():

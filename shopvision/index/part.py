@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.index.build import stored_vectors
+from shopvision.index.build import stored_codes, stored_vectors
 from shopvision.index.distinct import VectorRows
-from shopvision.index.filtered_search import RowFilter, Rows, Scores, nearest_rows
+from shopvision.index.filtered_search import RowFilter, Rows, Scores, copied, nearest_rows
 from shopvision.index.ids import Ids, PictureRows, category_codes, image_ids, in_category
 
+# A filter's rows are copied when they are compared once more, if they are many and the index is not exact anyway.
+COPIED_AFTER, COPIED_FROM_ROWS = 2, 4_096
+COPIED_BYTES = 128 << 20  # at most, of all filters of a generation together
 KEPT_FILTERS = 16  # filters that are kept: four bytes for each allowed row, and one for each row where it is walked
 
 Mask = NDArray[np.bool_]
@@ -99,7 +102,21 @@ class Part:
         """
         made = self._filter(category, wanted)
         scores, rows = nearest_rows(self._index, self._effort, vectors, k, made.only)
+        if made.only.times_compared >= COPIED_AFTER and made.only.copy is None:
+            self._copy(made.only)
         return (scores, rows) if made.owners is None else made.owners.spread(scores, rows, k)
+
+    def _copy(self, only: RowFilter) -> None:
+        """Lay a filter's rows side by side; where they take too much, those of filters not asked for lately go."""
+        code_bytes = stored_codes(self._index).shape[1]
+        if self._effort == 0 or only.count < COPIED_FROM_ROWS or only.count * code_bytes > COPIED_BYTES:
+            return
+        only.copy = copied(self._index, only.rows)
+        with self._lock:
+            others = [made.only for made in self._filters.values() if made.only.copy is not None]
+            while sum(other.count for other in others) * code_bytes > COPIED_BYTES:
+                oldest = others.pop(0)
+                oldest.copy, oldest.times_compared = None, 0
 
     def vectors(self, pictures: Rows) -> Scores:
         """The stored vectors of some pictures, float32, shape (pictures, d)."""

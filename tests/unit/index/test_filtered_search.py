@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from shopvision.index import filtered_search
+from shopvision.index import part as part_module
 from shopvision.index.build import build
 from shopvision.index.faiss_library import faiss
-from shopvision.index.filtered_search import RowFilter, nearest_of, nearest_rows
+from shopvision.index.filtered_search import RowFilter, copied, nearest_of, nearest_rows
 from shopvision.index.ids import IdRow, IdsWriter, live_masks, read_ids
 from shopvision.index.part import Owners, Part
 
@@ -47,9 +48,11 @@ def expected(query: NDArray[np.float32], rows: NDArray[np.int64], k: int = K) ->
     return [int(rows[place]) for place in np.argsort(-scores, kind="stable")[:k]]
 
 
-def right(index: Any, effort: int, rows: NDArray[np.int64]) -> float:
+def right(index: Any, effort: int, rows: NDArray[np.int64], *, with_copy: bool = False) -> float:
     """Share of the right answers; every answer must be allowed, once, and have its own score."""
     only = RowFilter(ROWS, rows)
+    if with_copy:
+        only.copy = copied(index, only.rows)
     scores, found = nearest_rows(index, effort, QUERIES, K, only)
     shares = []
     for query, of_query, answer in zip(QUERIES, scores, found.tolist(), strict=True):
@@ -69,9 +72,43 @@ def test_filtered_answers_are_right(monkeypatch: pytest.MonkeyPatch, kind: str, 
     if price is not None:
         for constant in ("ROWS_PER_STEP", "ROWS_PER_SCANNED"):
             monkeypatch.setattr(filtered_search, constant, price)
-    share = right(INDEXES[kind], EFFORTS[kind], FILTERS[name])
     is_exact = kind == "exact" or (price == 1e9 and name != "all")
-    assert share == 1.0 if is_exact else share >= 0.9
+    for with_copy in (False, True):
+        share = right(INDEXES[kind], EFFORTS[kind], FILTERS[name], with_copy=with_copy)
+        assert share == 1.0 if is_exact and not with_copy else share >= 0.9
+
+
+def test_rows_that_are_compared_again_are_copied_while_there_is_room(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with IdsWriter(tmp_path / "ids.arrow") as ids:
+        ids.write(IdRow(n, 0, f"i-{n}", f"C{n % 3}/all", "u") for n in range(ROWS))
+    part = Part(INDEXES["hnsw"], read_ids(tmp_path / "ids.arrow"), np.ones(ROWS, np.bool_), 128)
+    monkeypatch.setattr(filtered_search, "ROWS_PER_STEP", 1e9)
+    monkeypatch.setattr(part_module, "COPIED_FROM_ROWS", 10)
+    monkeypatch.setattr(part_module, "COPIED_BYTES", 2 * 500 * 2 * DIMENSION)  # of two categories
+
+    def ask(category: str) -> None:
+        _, found = part.nearest(QUERIES, K, category)
+        for query, answer in zip(QUERIES, found.tolist(), strict=True):
+            assert answer == expected(query, np.arange(int(category[1]), ROWS, 3))
+
+    def kept() -> list[str]:
+        return [category for (category, _), made in part._filters.items() if made.only.copy is not None]
+
+    ask("C0")
+    assert kept() == []
+    for category in ("C0", "C1", "C1"):
+        ask(category)
+    assert kept() == ["C0", "C1"]
+    for category in ("C0", "C2", "C2"):
+        ask(category)
+    assert kept() == ["C0", "C2"]
+    ask("C1")
+    monkeypatch.setattr(part_module, "COPIED_BYTES", 100)
+    ask("C1")
+    ask("C1")
+    assert kept() == ["C0", "C2"]
 
 
 def test_a_walk_is_lengthened_only_where_that_is_cheaper_than_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +138,7 @@ def test_a_walk_is_lengthened_only_where_that_is_cheaper_than_comparing(monkeypa
         nearest_rows(counting, 16, QUERIES, K, RowFilter(ROWS, FILTERS[name]))
         return counting.asked, compared
 
+    monkeypatch.setattr(filtered_search, "STEPS_PER_ROW", 1)
     assert calls("all") == ([(4, K)], [])
     assert calls("a fifth, elsewhere") == ([(4, 70)], [4])  # none of 70 is allowed: no telling how far the next one is
     assert calls("one in a hundred") == ([], [4])
