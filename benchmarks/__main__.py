@@ -24,6 +24,8 @@ from benchmarks.machine import ONEDNN_SETS, commit, kind, only, software
 
 NAMES = (
     "pair_scoring",
+    "pair_scoring_stages",
+    "pair_scoring_job",
     "blocking",
     "grouping",
     "ranking",

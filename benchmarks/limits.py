@@ -172,7 +172,15 @@ def compiled(network: nn.Module, batch: Tensor, folder: Path) -> Callable[[Tenso
     from benchmarks.baselines import card_and_network
 
     card, _ = card_and_network(folder)
-    described = card.architecture, torch.__version__, torch.__config__.show(), features(), str(batch.shape), str(batch.dtype), CORES
+    described = (
+        card.architecture,
+        torch.__version__,
+        torch.__config__.show(),
+        features(),
+        str(batch.shape),
+        str(batch.dtype),
+        CORES,
+    )
     digest = hashlib.sha256(repr(described).encode())
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
