@@ -26,8 +26,8 @@ Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 SLACK = 2  # neighbours asked for, per one expected to hold enough allowed rows if the filter knew nothing of places
-# Steps of a walk, per row asked for. Where no row is much nearer than the next, as beyond the rows of a cluster, a walk of
-# one step a row misses a third of them, of four an eighth, of eight a twentieth (measured, a million rows).
+# Steps of a walk, per row asked for. Where no row is much nearer than the next, as beyond the rows of a cluster, a walk
+# of one step a row misses a third of them, of four an eighth, of eight a twentieth (measured, a million rows).
 STEPS_PER_ROW = 8
 # How many rows compared in blocks cost as much as (measured, 128 dimensions, a million rows):
 ROWS_PER_STEP = 50  # one step of a walk
