@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -26,12 +25,12 @@ from shopvision.encoders.compiled.agreement import disagreement
 from shopvision.encoders.compiled.inputs import example, export_shapes, smallest
 from shopvision.encoders.compiled.key import PackageKey
 from shopvision.encoders.compiled.library import CompiledLibrary
+from shopvision.encoders.compiled.orphan import end_with
 from shopvision.encoders.compiled.packages import Note, PackageFolder
 from shopvision.storage.digests import sha256_of
 
 NICENESS = 5
 TOO_SLOW = 1.05  # seconds vary by as much
-LOOKS_FOR_PARENT_SECONDS = 1.0
 
 
 class CannotCompileError(Exception):
@@ -54,18 +53,8 @@ def compile_network(module: nn.Module, key: PackageKey, device: torch.device, wo
         CannotCompileError: its results differ, it is no faster, or it needs more than a library.
         Exception: whatever the compiler trips over.
     """
-    package = workplace / "package.pt2"
     tensors = [tensor.to(device) for tensor in example(key.inputs)]
-    # Precompiled headers would save others time, and there are none: each package has a workplace of its own.
-    options: dict[str, Any] = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
-    if device.type == "cpu":
-        options["freezing"] = True  # constant weights let the compiler lay them out for its kernels once
-    else:
-        options["aot_inductor.embed_kernel_binary"] = True
-    with torch.no_grad():
-        program = torch.export.export(module, tuple(tensors), dynamic_shapes=export_shapes(key.inputs))
-        aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
-    library = _library_of(package, workplace)
+    library = _compile(module, key, tensors, workplace)
     run = CompiledLibrary(library, device)
     with torch.inference_mode():
         for inputs in (tensors, [tensor.to(device) for tensor in smallest(key.inputs)]):
@@ -75,6 +64,20 @@ def compile_network(module: nn.Module, key: PackageKey, device: torch.device, wo
     if compiled > TOO_SLOW * eager:
         raise CannotCompileError(f"it is no faster than the network itself ({compiled:.3g} s against {eager:.3g} s)")
     return library
+
+
+def _compile(module: nn.Module, key: PackageKey, tensors: Sequence[Tensor], workplace: Path) -> Path:
+    package = workplace / "package.pt2"
+    # Precompiled headers would save others time, and there are none: each package has a workplace of its own.
+    options: dict[str, Any] = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
+    if key.device == "cpu":
+        options["freezing"] = True  # constant weights let the compiler lay them out for its kernels once
+    else:
+        options["aot_inductor.embed_kernel_binary"] = True
+    with torch.no_grad():
+        program = torch.export.export(module, tuple(tensors), dynamic_shapes=export_shapes(key.inputs))
+        aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
+    return _library_of(package, workplace)
 
 
 def _library_of(package: Path, workplace: Path) -> Path:
@@ -142,17 +145,10 @@ def make(folder: PackageFolder, name: str, most_bytes: int, request: IO[bytes]) 
         folder.prune(most_bytes, name)
 
 
-def _end_with(parent: int) -> None:
-    """Kill this process, and the C++ compiler that it runs, when ``parent`` is gone."""
-    while os.getppid() == parent:
-        time.sleep(LOOKS_FOR_PARENT_SECONDS)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
 def main() -> None:
     """``python -m ...compile_process FOLDER NAME MOST_BYTES PARENT < REQUEST``."""
     folder, name, most_bytes, parent = sys.argv[1:]
-    threading.Thread(target=_end_with, args=[int(parent)], daemon=True).start()
+    threading.Thread(target=end_with, args=[int(parent)], daemon=True).start()
     os.nice(NICENESS)
     with suppress(OSError):  # Linux alone has it
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

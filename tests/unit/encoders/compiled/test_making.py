@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -151,8 +149,7 @@ def test_a_package_is_tried_before_it_is_kept(
         def __call__(self, rows: Tensor) -> dict[str, Tensor]:
             return {name: tensor * (1 + differs) for name, tensor in network(rows).items()}
 
-    monkeypatch.setattr(compile_process, "aoti_compile_and_package", lambda *_, **__: None)
-    monkeypatch.setattr(compile_process, "_library_of", lambda *_: tmp_path / "library.so")
+    monkeypatch.setattr(compile_process, "_compile", lambda *_: tmp_path / "library.so")
     monkeypatch.setattr(compile_process, "CompiledLibrary", Library)
     monkeypatch.setattr(compile_process, "_seconds", lambda run, _: 1.0 + slower * isinstance(run, Library))
     with pytest.raises(CannotCompileError, match=reason):
@@ -223,24 +220,23 @@ def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert packages.load(key, CPU) is None
 
 
-def test_it_ends_with_the_process_that_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_with_the_process_that_wants_it(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
     script = (
-        "import subprocess, sys, threading, os\n"
-        "from shopvision.encoders.compiled import compile_process as c\n"
-        "c.LOOKS_FOR_PARENT_SECONDS = 0.05\n"
-        f"open({str(tmp_path / 'alive')!r}, 'w').write(str(os.getpid()))\n"
-        "c._end_with(int(sys.argv[1]))\n"
+        "import os, sys\n"
+        "from shopvision.encoders.compiled import orphan\n"
+        "orphan.LOOK_SECONDS = 0.05\n"
+        f"open({str(alive)!r}, 'w').write(str(os.getpid()))\n"
+        "orphan.end_with(int(sys.argv[1]))\n"
     )
-    wait_for: Callable[[], bool] = (tmp_path / "alive").exists
-    between = subprocess.Popen(
-        ["sh", "-c", f'setsid {sys.executable} -c "$0" $$ & read line', script], stdin=subprocess.PIPE
-    )
-    while not wait_for() or not (tmp_path / "alive").read_text():
+    command = f'setsid {sys.executable} -c "$0" $$ & read line'
+    between = subprocess.Popen(["sh", "-c", command, script], stdin=subprocess.PIPE)
+    while not alive.exists() or not alive.read_text():
         assert between.poll() is None
         time.sleep(0.05)
-    orphan = int((tmp_path / "alive").read_text())
+    told = Path("/proc", alive.read_text(), "cmdline")
+    assert told.exists()
     between.kill()
     between.communicate()
-    while Path(f"/proc/{orphan}/cmdline").exists() and Path(f"/proc/{orphan}/cmdline").read_bytes():
+    while told.exists() and told.read_bytes():  # empty once it is dead and nobody has asked for its status
         time.sleep(0.05)
-    assert os.getpid() != orphan
