@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     tuning: dict[str, TuningChoice] = Field(
         {}, description="JSON object: model -> {batch_size, way, decoding_threads, precision}"
     )
+    worker_processes: int | None = Field(
+        None, ge=1, description="processes of a worker that runs models on the CPU; by default as measured"
+    )
     tuning_seconds: float = Field(
         15.0, ge=0, description="that a worker may measure a network that is new to its machine; 0: never"
     )

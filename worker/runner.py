@@ -13,7 +13,7 @@ import structlog
 
 from shopvision.database import Fault, explain, fault_of, is_passing
 from shopvision.errors import JobError, TransientError, UserError
-from worker import metrics
+from worker import metrics, warm_up
 from worker.kinds import ChunkResult, Phase, get_kind, parse_params
 from worker.ledger import commits, jobs
 from worker.ledger.deaths import record_death
@@ -62,6 +62,8 @@ def run_step(chunk_id: int, hostname: str) -> None:
                 model_seconds=round(result.model_seconds, 3),
                 **{f"{part}_seconds": round(value, 3) for part, value in result.reading_seconds.items()},
             )
+            if lease.phase is Phase.CHUNK:
+                warm_up.after_chunk(result.model_seconds)
 
 
 def _attempt(lease: Lease) -> ChunkResult | None:

@@ -88,6 +88,7 @@ class ImageEncoder:
     """
 
     unit = "pictures"
+    batches_at_once = 1
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class ImageEncoder:
     @property
     def ways(self) -> tuple[Way, ...]:
         """See ``TunablePart``."""
-        return ("eager",)
+        return ("eager", "compiled") if self.network.way == "compiled" else ("eager",)
 
     @property
     def tunable_parts(self) -> tuple[TunablePart, ...]:
@@ -160,7 +161,13 @@ class ImageEncoder:
 
     def trial(self, setting: Setting, work: int) -> Callable[[], None]:
         """See ``TunablePart``."""
-        return picture_trial(self.encode, self.preprocessing, setting, work)
+        network = self.network if setting.way == "compiled" else self.network.module
+
+        def run(batch: NDArray[np.uint8]) -> None:
+            with self._turn:
+                self._run(torch.from_numpy(batch), network)
+
+        return picture_trial(run, self.preprocessing, setting, work)
 
     def vectors(self, count: int) -> NDArray[np.float32]:
         """See ``TunablePart``."""
@@ -214,16 +221,16 @@ class ImageEncoder:
         vectors = np.empty((len(batch), self.dimension), np.float32)
 
         def compute(start: int, stop: int) -> None:
-            vectors[start:stop] = self._run(torch.from_numpy(batch[start:stop]))
+            vectors[start:stop] = self._run(torch.from_numpy(batch[start:stop]), self.network)
 
         self._batches.run(len(batch), compute)
         return vectors
 
     @torch.inference_mode()
-    def _run(self, pixels: Tensor) -> NDArray[np.float32]:
+    def _run(self, pixels: Tensor, network: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        vectors: NDArray[np.float32] = self.network(pixels).cpu().numpy()
+        vectors: NDArray[np.float32] = network(pixels).cpu().numpy()
         return vectors
 
 

@@ -30,7 +30,9 @@ class Encoder(Protocol):
     """What the pipeline needs of a model; ``shopvision.encoders.image_encoder.ImageEncoder`` is one."""
 
     preprocessing: Preprocessing
-    batch_size: int
+
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]: ...  # noqa: D102
 
@@ -57,7 +59,8 @@ class EmbeddingPipeline:
         Args:
             encoder: the model.
             door: open for as long as ``stream`` runs.
-            threads: that fetch and decode.
+            threads: that fetch and decode; of them as many decode at the same time as the encoder's
+                ``decoding_threads`` says, if it says so.
             batch_size: pictures per model run; by default what is fast on the encoder's device.
             known_vectors: asked before each model run.
         """
@@ -69,7 +72,8 @@ class EmbeddingPipeline:
         preprocessing = encoder.preprocessing
         self._reader: PictureReader[_Pixels] = PictureReader(
             door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized,
-            threads=threads, ahead=2 * self.batch_size + threads,
+            threads=threads, decoders=getattr(encoder, "decoding_threads", None),
+            ahead=2 * self.batch_size + threads,
         )  # fmt: skip
         self._remembered: Recent[bytes, bytes] = Recent()
 

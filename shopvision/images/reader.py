@@ -113,6 +113,7 @@ class PictureReader(Generic[T]):
         *,
         target: tuple[int, int] | None = None,
         threads: int = THREADS,
+        decoders: int | None = None,
         ahead: int = AHEAD,
     ) -> None:
         """Say how; nothing is read yet.
@@ -122,12 +123,15 @@ class PictureReader(Generic[T]):
             prepare: makes something of a decoded picture or region, which it must not keep; called in threads.
             target: (height, width) that it shrinks them to; see ``decoding``.
             threads: that fetch, decode and prepare.
+            decoders: of them, how many decode and prepare at the same time, while others wait for sources; by default
+                all may.
             ahead: pictures that are being read or wait to be used, at most.
         """
         self.door, self.prepare, self.target = door, prepare, target
         self.threads, self.ahead = threads, ahead
         self.seconds = ReadingSeconds()
         self._counting = threading.Lock()
+        self._decoders = threading.BoundedSemaphore(decoders or threads)
 
     def read(self, requests: Sequence[PictureRequest], *, in_order: bool = False) -> Reading[T]:
         """Begin; close the result, which is a context manager, to end early.
@@ -159,12 +163,14 @@ class PictureReader(Generic[T]):
         if isinstance(fetched, KnownPicture):
             return fetched
         regions = request.regions or ()
-        started = time.thread_time()
-        try:
-            with decoding(fetched.data, target=self.target, regions=regions, limits=self.door.limits) as decoded:
-                parts = self.parts(request, fetched.sha256, decoded)
-        finally:
-            self._count(decode=time.thread_time() - started)
+        limits = self.door.limits
+        with self._decoders:
+            started = time.thread_time()
+            try:
+                with decoding(fetched.data, target=self.target, regions=regions, limits=limits) as decoded:
+                    parts = self.parts(request, fetched.sha256, decoded)
+            finally:
+                self._count(decode=time.thread_time() - started)
         return ReadPicture(request.key, fetched.sha256, fetched.fingerprint, parts)
 
     def _fetch(self, request: PictureRequest) -> FetchedPicture | KnownPicture:

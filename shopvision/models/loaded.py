@@ -62,6 +62,12 @@ class LoadedModels:
             self._fill(key, entry)
         return entry.model.result()
 
+    def now(self) -> list[Any]:
+        """What is loaded, in the order of its last use."""
+        with self._lock:
+            entries = [entry.model for entry in self._entries.values()]
+        return [model.result() for model in entries if model.done() and model.exception() is None]
+
     def _fill(self, key: _Key, entry: _Entry) -> None:
         try:
             ref = find(key.spec)
@@ -96,6 +102,11 @@ def _give_memory_back() -> None:
 
 
 _models = LoadedModels()
+
+
+def loaded_models() -> list[Any]:
+    """Every model that this process has loaded by its version, in the order of their last use."""
+    return _models.now()
 
 
 def load(model: str | Path, *, device: str | None = None, precision: Precision = "auto") -> Any:

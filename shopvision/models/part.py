@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from shopvision.models.card import ModelCard
+from shopvision.models.card import CARD_FILE, ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +21,12 @@ class ModelPart:
     spec: str
     digest: str
     name: str
+
+
+def digests_in(card: ModelCard) -> set[str]:
+    """Digests of the version that ``card`` describes and of every version that it is made of."""
+    members = {digest for file, digest in card.files.items() if file.endswith(f"/{CARD_FILE}")}
+    return {hashlib.sha256(card.to_bytes()).hexdigest(), *members}
 
 
 def part_of(card: ModelCard, name: str) -> ModelPart:

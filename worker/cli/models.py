@@ -9,6 +9,7 @@ import typer
 from shopvision.errors import UserError
 from worker.cli.compose import compose_
 from worker.cli.output import JsonFlag, emit, table
+from worker.cli.tuning import tuning_
 from worker.cli.warm import warm_
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Model versions and the roles they serve.")
 app.command("compose")(compose_)
 app.command("warm")(warm_)
+app.command("tuning")(tuning_)
 
 Spec = Annotated[str, typer.Argument(metavar="NAME:TAG")]
 Force = Annotated[bool, typer.Option("--force", help="Activate it although its metrics show no skill.")]

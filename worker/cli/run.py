@@ -56,6 +56,7 @@ def gpu_worker(
     from shopvision.settings import get_settings
     from worker.schema import require_current_schema
     from worker.stack import processes
+    from worker.stack.layout import measured_layout
     from worker.stack.run_directory import claim_run_directory
 
     _need_broker()
@@ -63,7 +64,7 @@ def gpu_worker(
     if device is None and processes.visible_gpus():
         device = 0
     directory = claim_run_directory(get_settings().home, processes.gpu_worker_name(device))
-    _become(processes.gpu_worker(directory, device))
+    _become(processes.gpu_worker(directory, device, layout=measured_layout() if device is None else None))
 
 
 @worker_app.command("cpu")

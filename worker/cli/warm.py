@@ -30,6 +30,7 @@ def warm_(
     from shopvision import models
     from shopvision.encoders.compiled.warming import warm
     from shopvision.settings import get_settings
+    from worker.stack.layout import measured_layout
     from worker.stack.processes import model_threads
 
     if not get_settings().fast_paths:
@@ -37,7 +38,7 @@ def warm_(
     refs = [models.find(spec) for spec in specs or sorted({state.active for state in models.roles().values()})]
     if not refs:
         raise JobError("No model serves a role: name one, or activate one with `shopvision models activate`.")
-    torch.set_num_threads(model_threads())
+    torch.set_num_threads(model_threads(measured_layout()))
     rows = []
     with Bars(shown=not as_json) as bars:
         networks = [(ref.spec, network) for ref in refs for network in _networks(ref, required=bool(specs))]

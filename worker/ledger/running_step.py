@@ -23,6 +23,12 @@ STOP_FILE_VARIABLE = "SHOPVISION_STOP_FILE"
 HEARTBEAT_SECONDS = 2.0  # also bounds how long a cancelled chunk keeps working
 
 
+def stop_file() -> Path | None:
+    """The file that tells this worker to stop as soon as it exists; None where nobody would make one."""
+    path = os.environ.get(STOP_FILE_VARIABLE)
+    return Path(path) if path else None
+
+
 class RunningStep:
     """The ``StepContext`` that kinds are handed; a context manager around the heartbeat thread."""
 
@@ -37,8 +43,7 @@ class RunningStep:
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._deadline = time.monotonic() + get_settings().soft_time_limit_seconds if self._divisible else math.inf
-        stop_file = os.environ.get(STOP_FILE_VARIABLE)
-        self._stop_file = Path(stop_file) if stop_file else None
+        self._stop_file = stop_file()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
     def should_stop(self) -> bool:

@@ -19,6 +19,7 @@ from shopvision.settings import get_settings
 from worker.stack import processes
 from worker.stack.child import Child, last_lines
 from worker.stack.embedded import PostgresServer, RedisServer
+from worker.stack.layout import measured_layout
 from worker.stack.lifetime import tied_to_this_process
 from worker.stack.processes import ProcessPlan
 from worker.stack.run_directory import RunDirectory, claim_run_directory
@@ -147,10 +148,11 @@ class Children:
     def start_others(self, flower: ProcessPlan, flower_url: str) -> None:
         """Start workers, beat and Flower, and wait until they are ready."""
         gpus: list[int | None] = list(range(len(processes.visible_gpus()))) or [None]
+        layout = measured_layout() if gpus == [None] else None
         waits: list[tuple[Child, Callable[[], bool]]] = []
         for device in gpus:
             name = processes.gpu_worker_name(device)
-            worker = self._worker(name, partial(processes.gpu_worker, device=device))
+            worker = self._worker(name, partial(processes.gpu_worker, device=device, layout=layout))
             waits.append((worker, partial(self._worker_ready, name)))
         waits.append((self._worker("cpu", processes.cpu_worker), partial(self._worker_ready, "cpu")))
         waits.append((self._other("beat", partial(_constant, processes.beat())), lambda: True))

@@ -74,11 +74,31 @@ def cpu_replicas(cores: int) -> tuple[int, int]:
     return replicas, cores // replicas
 
 
-def model_threads() -> int:
-    """How many threads a process has that runs models in a worker of this machine."""
+def cpu_layout(measured: tuple[int, int] | None) -> tuple[int, int]:
+    """(threads, processes) of a worker that runs models on the CPU.
+
+    Args:
+        measured: the same, where it was measured; ``SHOPVISION_WORKER_PROCESSES`` comes before it.
+    """
+    cores, wanted = available_cores(), get_settings().worker_processes
+    if wanted is not None:
+        return max(1, cores // wanted), wanted
+    if measured is not None:
+        return measured
+    processes, threads = cpu_replicas(cores)
+    return threads, processes
+
+
+def model_threads(measured: tuple[int, int] | None) -> int:
+    """How many threads a process has that runs models in a worker of this machine; see ``cpu_layout``."""
     gpus, cores = visible_gpus(), available_cores()
-    threads = max(1, cores // len(gpus)) if gpus else cpu_replicas(cores)[1]
+    threads = max(1, cores // len(gpus)) if gpus else cpu_layout(measured)[0]
     return int(_threads(threads)["OMP_NUM_THREADS"])
+
+
+def malloc_variables() -> dict[str, str]:
+    """How memory is given out in processes that run models, unless the environment says otherwise."""
+    return {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", MALLOC_TUNABLES)}
 
 
 def _threads(count: int) -> dict[str, str]:
@@ -120,17 +140,23 @@ def gpu_worker_name(device: int | None) -> str:
     return "gpu" if device is None else f"gpu{device}"
 
 
-def gpu_worker(directory: RunDirectory, device: int | None) -> ProcessPlan:
+def gpu_worker(directory: RunDirectory, device: int | None, *, layout: tuple[int, int] | None = None) -> ProcessPlan:
     """The worker of the ``gpu.*`` queues: one process on GPU ``device``, or as many as pay on the CPU where it is None.
+
+    Args:
+        directory: where it runs.
+        device: which GPU.
+        layout: (threads, processes) that were measured to be best on the CPU; ``SHOPVISION_WORKER_PROCESSES`` comes
+            before them.
 
     Raises:
         UserError: there is no such GPU.
     """
     gpus = visible_gpus()
     cores = available_cores()
-    malloc = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", MALLOC_TUNABLES)}
+    malloc = malloc_variables()
     if device is None:
-        processes, threads = cpu_replicas(cores)
+        threads, processes = cpu_layout(layout)
         return _worker(directory, GPU_QUEUES, processes, {"CUDA_VISIBLE_DEVICES": "", **malloc, **_threads(threads)})
     if device not in range(len(gpus)):
         available = f"0 to {len(gpus) - 1}" if gpus else "none was found"

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from shopvision.encoders.tuning.layouts import GO, READY
-from shopvision.errors import ShopvisionError
+from shopvision.errors import ShopvisionError, UserError
 
 
 def _measure(spec: str, replicas: int, seconds: float) -> list[dict[str, Any]]:
@@ -21,6 +21,9 @@ def _measure(spec: str, replicas: int, seconds: float) -> list[dict[str, Any]]:
     from shopvision.encoders.tuning.tuner import parts_of, tune
 
     model = models.load(spec)
+    if not parts_of(model):
+        kind = models.find(spec).card.kind
+        raise UserError(f"{spec} is a {kind}, which cannot be tuned: it has no network that takes batches.")
     print(READY, file=sys.__stdout__, flush=True)
     if sys.stdin.readline().strip() != GO:
         raise SystemExit(1)

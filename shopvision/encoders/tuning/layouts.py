@@ -43,8 +43,10 @@ def measure_layouts(layouts: Sequence[Layout], run: Run) -> list[Tuning]:
     tunings: dict[tuple[str, str, int], Tuning] = {}
     networks = range(len(measured[layouts[0]][0]))
     for network in networks:
+        # A package is made for one number of threads: layouts are compared in ways that were measured in all of them.
+        ways = set.intersection(*(_ways(replica[network]) for replicas in measured.values() for replica in replicas))
         speeds = {
-            layout: sum(_speed(replica[network]) for replica in replicas) for layout, replicas in measured.items()
+            layout: sum(_speed(replica[network], ways) for replica in replicas) for layout, replicas in measured.items()
         }
         fastest = max(layouts, key=lambda layout: speeds[layout])
         usual = speeds[layouts[0]]
@@ -58,9 +60,14 @@ def measure_layouts(layouts: Sequence[Layout], run: Run) -> list[Tuning]:
     return list(tunings.values())
 
 
-def _speed(tuning: Tuning) -> float:
-    """Inputs a second in the best way that was measured without decoding."""
-    return max((rate.per_second for rate in tuning.rates if rate.setting.decoding_threads is None), default=0.0)
+def _ways(tuning: Tuning) -> set[str]:
+    return {rate.setting.way for rate in tuning.rates}
+
+
+def _speed(tuning: Tuning, ways: set[str]) -> float:
+    """Inputs a second in the best of some ways, without decoding."""
+    rates = [rate for rate in tuning.rates if rate.setting.decoding_threads is None and rate.setting.way in ways]
+    return max((rate.per_second for rate in rates), default=0.0)
 
 
 def run_processes(spec: str, layout: Layout, seconds: float, variables: Mapping[str, str]) -> list[list[Tuning]]:

@@ -23,11 +23,13 @@ class TunablePart(Protocol):
         part: which network of which model version it is; what is of none is not measured.
         unit: what ``batch_size`` counts: ``pictures``, ``tokens``.
         device: where it runs.
+        batches_at_once: that it computes side by side in threads of its own.
     """
 
     part: ModelPart | None
     unit: str
     device: torch.device
+    batches_at_once: int
 
     @property
     def precision(self) -> str:

@@ -27,7 +27,11 @@ DECODING_THREADS = (8, 1, 2, 4)  # the first is what readers of pictures take by
 
 
 def tune_where_new(
-    model: Any, seconds: float | None = None, *, should_stop: Callable[[], bool] = lambda: False
+    model: Any,
+    seconds: float | None = None,
+    *,
+    most: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Tuning]:
     """Measure what of a loaded model was never measured on this machine, keep it, and use it from now on.
 
@@ -37,6 +41,7 @@ def tune_where_new(
     Args:
         model: as its kind loads it; one that cannot be tuned is left alone.
         seconds: for each of its networks; by default ``SHOPVISION_TUNING_SECONDS``, of which 0 means never.
+        most: networks to measure now; the others are left for the next time.
         should_stop: asked before every measurement; nothing is kept then.
 
     Returns:
@@ -53,7 +58,7 @@ def tune_where_new(
         return []
     tunings = []
     with store.measuring() as mine:
-        for part in new if mine else ():
+        for part in new[:most] if mine else ():
             tuning = tune(part, seconds, should_stop=should_stop)
             if should_stop():
                 break
@@ -93,6 +98,7 @@ def tune(
     """
     assert part.part is not None  # noqa: S101 - for the type checker: see ``parts_of``
     threads, started = torch.get_num_threads(), time.monotonic()
+    part.vectors(2)  # takes up a compiled package that is there
     default = Setting(batch_size=part.batch_sizes[0], threads=threads, replicas=replicas, precision=part.precision)
     decodes = part.unit == "pictures"
     found = _compare_batches(part, default, seconds * (0.6 if decodes else 1.0), measure, should_stop)
@@ -132,20 +138,21 @@ def _compare_batches(
 ) -> Comparison:
     """Batch sizes and ways, as many as there is time for."""
     smallest = min(part.batch_sizes)
-    probe = part.trial(default.model_copy(update={"batch_size": smallest}), smallest)
+    at_once = part.batches_at_once
+    probe = part.trial(default.model_copy(update={"batch_size": smallest}), smallest * at_once)
     cold = measure(probe)
     if cold * (2 + LEAST_ROUNDS) > seconds:
         return Comparison(default)
     warm = measure(probe)
-    seconds, each = seconds - cold - warm, warm / smallest
+    seconds, each = seconds - cold - warm, warm / (smallest * at_once)
     # So many inputs can be computed again and again, in two ways at least.
     affordable = seconds / max(each * 2 * (1 + LEAST_ROUNDS), 1e-9)
-    sizes = [size for size in part.batch_sizes if size <= affordable]
+    sizes = [size for size in part.batch_sizes if size * at_once <= affordable]
     if not sizes:
         return Comparison(default)
     if default.batch_size not in sizes:
         sizes = [max(sizes)]
-    work = max(sizes)
+    work = max(sizes) * at_once
     settings = [default.model_copy(update={"batch_size": size, "way": way}) for size in sizes for way in part.ways]
     trials = [Trial(setting, part.trial(setting, work), work) for setting in settings]
     return compare(trials, seconds, measure=measure, should_stop=should_stop)

@@ -64,7 +64,7 @@ class ComposedEncoder:
         self.detector, self.detector_spec = detector, arguments.detector
         self.policy, self.classes, self.routes = arguments.policy, arguments.classes, arguments.routes
         self._encoders = (encoder, *(by_class[label] for label in self.routes.labels))
-        self.preprocessing, self.batch_size, self.device = encoder.preprocessing, encoder.batch_size, encoder.device
+        self.preprocessing, self.device = encoder.preprocessing, encoder.device
         self.dimension = encoder.dimension + self.routes.coordinates
 
     @property
@@ -75,6 +75,21 @@ class ComposedEncoder:
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Vectors of whole pictures; see ``ImageEncoder``."""
         return embed(pictures, self, self.dimension)
+
+    @property
+    def batch_size(self) -> int:
+        """See the class."""
+        return self._encoders[0].batch_size
+
+    @property
+    def decoding_threads(self) -> int | None:
+        """How many pictures should be decoded at the same time beside it; None where nobody knows."""
+        return self._encoders[0].decoding_threads
+
+    @property
+    def tunable_parts(self) -> tuple[ImageEncoder, ...]:
+        """See ``shopvision.encoders.tuning.part.Tunable``."""
+        return self._encoders
 
     @property
     def precision(self) -> str:

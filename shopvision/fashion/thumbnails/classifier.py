@@ -9,9 +9,10 @@ import torch
 
 from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
-from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.encoders.image_encoder import PART, ImageEncoder
 from shopvision.encoders.image_networks import image_dimension
 from shopvision.fashion.thumbnails.card import load_network
+from shopvision.models.part import part_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from shopvision.fashion.thumbnails.network import ClassifierNetwork
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.models.kinds import Precision
+    from shopvision.models.part import ModelPart
 
 
 class ThumbnailClassifier:
@@ -33,9 +35,15 @@ class ThumbnailClassifier:
     """
 
     def __init__(
-        self, network: ClassifierNetwork, preprocessing: Preprocessing, *, device: torch.device, dtype: torch.dtype
+        self,
+        network: ClassifierNetwork,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        part: ModelPart | None = None,
     ) -> None:
-        """Take over ``network`` (float32, CPU, evaluation mode)."""
+        """Take over ``network`` (float32, CPU, evaluation mode); ``part`` is that of its image network."""
         arguments = network.arguments
         self.labels, self.temperature = arguments.labels, arguments.temperature
         self.preprocessing = preprocessing
@@ -47,8 +55,18 @@ class ThumbnailClassifier:
             device=device,
             dtype=dtype,
             unit_length=arguments.unit_features,
+            part=part,
         )
-        self.batch_size = self._features.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """See the class."""
+        return self._features.batch_size
+
+    @property
+    def tunable_parts(self) -> tuple[ImageEncoder, ...]:
+        """See ``shopvision.encoders.tuning.part.Tunable``."""
+        return (self._features,)
 
     @property
     def compiled_modules(self) -> tuple[CompiledModule, ...]:
@@ -85,6 +103,7 @@ def load_classifier(folder: Path, *, device: str | None = None, precision: Preci
         UserError: the card is of another kind or builds nothing, or there is no such device.
         JobError: the weights do not fit the architecture exactly.
     """
-    network, preprocessing, _ = load_network(folder)
-    place = choose_device(device)
-    return ThumbnailClassifier(network, preprocessing, device=place, dtype=choose_dtype(precision, place))
+    network, preprocessing, card = load_network(folder)
+    place, part = choose_device(device), part_of(card, PART)
+    dtype = choose_dtype(precision, place, part)
+    return ThumbnailClassifier(network, preprocessing, device=place, dtype=dtype, part=part)

@@ -12,6 +12,7 @@ from shopvision.errors import UserError
 from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
 
 if TYPE_CHECKING:
+    from shopvision.encoders.tuning.part import TunablePart
     from shopvision.items.item import Item
     from shopvision.matching.scoring.batching import ShouldStop
 
@@ -39,6 +40,11 @@ class CombinedScorer(BaseScorer):
         if len(preparations) > 1:
             raise UserError("These models want pictures prepared in different ways: take models of one preprocessing.")
         self.preprocessing = preparations.pop() if preparations else None
+
+    @property
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
+        """Those of all members."""
+        return tuple(part for member in self.members for part in member.tunable_parts)
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``; what one member needs, all need."""

@@ -35,7 +35,11 @@ Reader = TypeVar("Reader")
 
 
 class _Runner(Generic[Network, Reader]):
-    """A network on its device, with the reader of its inputs."""
+    """A network on its device, with the reader of its inputs.
+
+    Attributes:
+        tokens_at_once: of a batch, at most; None is what is usual on this device.
+    """
 
     def __init__(
         self,
@@ -52,10 +56,21 @@ class _Runner(Generic[Network, Reader]):
         self._reader = reader
         self._device = device
         self._symmetric = symmetric
+        self.tokens_at_once: int | None = None
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a batch, at most: what was measured to be best, or what is usual on this device."""
+        return self.tokens_at_once or TOKENS_AT_ONCE.get(self._device.type, TOKENS_AT_ONCE["cpu"])
 
 
 class OneTowerRunner(_Runner[PairNetwork, PairReader[Any]]):
     """Scores pairs with a network that reads both items at once."""
+
+    def tokens_of(self, items: Sequence[Item], left: Rows, right: Rows) -> int:
+        """That the network reads of these pairs, all together."""
+        orders = 2 if self._symmetric else 1
+        return int(orders * self._reader.lengths(self._reader.read(items), left, right).sum())
 
     def log_odds(
         self,
@@ -96,13 +111,17 @@ class OneTowerRunner(_Runner[PairNetwork, PairReader[Any]]):
 
         # Of all pairs there are lengths, but ids of a few batches only.
         lengths = orders * self._reader.lengths(kept, left, right)
-        budget, threads = TOKENS_AT_ONCE.get(self._device.type, TOKENS_AT_ONCE["cpu"]), thread_count(self._device)
-        run_batches(token_batches(lengths, budget, threads), score_within_memory, self._device, should_stop)
+        batches = token_batches(lengths, self.budget, thread_count(self._device))
+        run_batches(batches, score_within_memory, self._device, should_stop)
         return result
 
 
 class TwoTowerRunner(_Runner[ItemNetwork, ItemReader[Any]]):
     """Makes item vectors, and scores pairs of them."""
+
+    def tokens_of(self, items: Sequence[Item], left: Rows, right: Rows) -> int:  # noqa: ARG002 - items alone count
+        """That the network reads of these items, all together."""
+        return int(self._reader.lengths(self._reader.read(items)).sum())
 
     def vectors(self, items: Sequence[Item], features: Floats | None = None) -> Floats:
         """Vectors of items, (m, d) float32.
@@ -123,8 +142,7 @@ class TwoTowerRunner(_Runner[ItemNetwork, ItemReader[Any]]):
         def encode_within_memory(rows: NDArray[np.int64]) -> None:
             within_memory(encode, rows)
 
-        budget, threads = TOKENS_AT_ONCE.get(self._device.type, TOKENS_AT_ONCE["cpu"]), thread_count(self._device)
-        batches = token_batches(self._reader.lengths(kept), budget, threads)
+        batches = token_batches(self._reader.lengths(kept), self.budget, thread_count(self._device))
         run_batches(batches, encode_within_memory, self._device)
         return result
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
-from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.encoders.image_encoder import PART, ImageEncoder
 from shopvision.encoders.image_networks import image_dimension
 from shopvision.errors import UserError
 from shopvision.evaluation.calibration import apply, verdicts
@@ -26,9 +26,12 @@ from shopvision.matching.families._network import ItemNetwork, ItemReader, PairN
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
 from shopvision.matching.scoring.item_pictures import vectors_in_batches
+from shopvision.matching.scoring.tunable_tokens import TunableTokens
+from shopvision.models.part import part_of
 from shopvision.settings import get_settings
 
 if TYPE_CHECKING:
+    from shopvision.encoders.tuning.part import TunablePart
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.scoring.batching import ShouldStop
     from shopvision.models.card import ModelCard
@@ -68,6 +71,11 @@ class BaseScorer(ABC):
     needs_picture: bool
     preprocessing: Preprocessing | None
     vector_dimension: int | None
+
+    @property
+    @abstractmethod
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
+        """See ``shopvision.encoders.tuning.part.Tunable``."""
 
     @abstractmethod
     def check(self, item: Item) -> None:
@@ -205,10 +213,11 @@ class PairScorer(BaseScorer):
             JobError: the weights do not fit the architecture exactly.
         """
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
         loaded = load_matcher(folder)
         model, parts = loaded.model, loaded.model.parts
         self.card = loaded.card
+        part = part_of(self.card, "pairs")
+        self.dtype = choose_dtype(precision, self.device, part)
         self.needs_text = model.family.reads_text
         self.needs_picture = model.family.reads_pictures
         self.preprocessing = parts.preprocessing
@@ -219,7 +228,12 @@ class PairScorer(BaseScorer):
         if parts.image_encoder is not None and parts.preprocessing is not None:
             dimension = image_dimension(parts.image_encoder)
             self._features = ImageEncoder(
-                parts.image_encoder, parts.preprocessing, dimension, device=self.device, dtype=self.dtype
+                parts.image_encoder,
+                parts.preprocessing,
+                dimension,
+                device=self.device,
+                dtype=self.dtype,
+                part=part_of(self.card, PART),
             )
         self._runner: OneTowerRunner | TwoTowerRunner
         options: Any = {"device": self.device, "dtype": self.dtype, "symmetric": model.arguments.symmetric}
@@ -228,6 +242,20 @@ class PairScorer(BaseScorer):
             self._runner = OneTowerRunner(network, reader, **options)
         elif isinstance(network, ItemNetwork) and isinstance(reader, ItemReader):
             self._runner = TwoTowerRunner(network, reader, **options)
+        self._tokens = TunableTokens(
+            self._runner,
+            part,
+            device=self.device,
+            dtype=self.dtype,
+            features=None if self._features is None else self._features.dimension,
+        )
+
+    @property
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
+        """See ``Tunable``."""
+        parts: tuple[TunablePart, ...] = () if self._features is None else (self._features,)
+        reads_pixels = self.needs_picture and self._features is None
+        return parts if reads_pixels or not self.needs_text else (*parts, self._tokens)
 
     @property
     def compiled_modules(self) -> tuple[CompiledModule, ...]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.compiled.module import CompiledModule
 from shopvision.encoders.devices import choose_device, choose_dtype
-from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.encoders.image_encoder import PART, ImageEncoder
 from shopvision.errors import UserError
 from shopvision.images.given import Picture
 from shopvision.models.kinds import Precision
+from shopvision.models.part import part_of
 from shopvision.selection.clik.card import load_clik
 from shopvision.selection.topic import Topic
 
@@ -73,18 +74,25 @@ class PlanRanker:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """Pictures to unit vectors; a picture's score is the dot product with its plan's query vector."""
+        part = part_of(self.card, PART)
         return ImageEncoder(
             self._image_tower,
             self._preprocessing,
             self._image_tower.proj.linear_out.out_features,
             device=self.device,
-            dtype=choose_dtype(self._precision, self.device),
+            dtype=choose_dtype(self._precision, self.device, part),
+            part=part,
         )
 
     @property
     def compiled_modules(self) -> tuple[CompiledModule, ...]:
         """What of it may run compiled."""
         return self.image_encoder.compiled_modules
+
+    @property
+    def tunable_parts(self) -> tuple[ImageEncoder, ...]:
+        """See ``shopvision.encoders.tuning.part.Tunable``. Topics are few."""
+        return (self.image_encoder,)
 
     @torch.inference_mode()
     def query_vectors(self, topics: Sequence[Topic]) -> NDArray[np.float32]:

@@ -12,7 +12,8 @@ import torch
 
 from shopvision.encoders._fast import accelerate_text_encoder
 from shopvision.encoders.devices import choose_device, choose_dtype
-from shopvision.encoders.image_encoder import ImageEncoder
+from shopvision.encoders.image_encoder import PART, ImageEncoder
+from shopvision.models.part import part_of
 from shopvision.selection.recall.card import load_recall
 from shopvision.selection.recall.texts import recall_text
 
@@ -69,13 +70,30 @@ class RecallModel:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """Pictures to unit vectors."""
+        part = part_of(self.card, PART)
         return ImageEncoder(
             self._image_tower,
             self.preprocessing,
             self.dimension,
             device=self.device,
-            dtype=choose_dtype(self._precision, self.device),
+            dtype=choose_dtype(self._precision, self.device, part),
+            part=part,
         )
+
+    @property
+    def precision(self) -> str:
+        """What the image network computes in."""
+        return self.image_encoder.precision
+
+    @property
+    def decoding_threads(self) -> int | None:
+        """How many pictures should be decoded at the same time beside it; None where nobody knows."""
+        return self.image_encoder.decoding_threads
+
+    @property
+    def tunable_parts(self) -> tuple[ImageEncoder, ...]:
+        """See ``shopvision.encoders.tuning.part.Tunable``. Texts are few."""
+        return (self.image_encoder,)
 
     @property
     def batch_size(self) -> int:

@@ -48,6 +48,7 @@ class Part:
     unit = "tokens"
     device = torch.device("cpu")
     precision = "float32"
+    batches_at_once = 1
     batch_sizes: Sequence[int] = (32, 16, 8, 64)
     ways: Sequence[Way] = ("eager",)
 

@@ -93,6 +93,26 @@ def test_what_waits_is_bounded() -> None:
         assert len(door.fetched) == 17
 
 
+def test_fewer_decode_at_the_same_time_than_wait_for_sources() -> None:
+    door, go_on, inside, most = Door(), threading.Event(), [0], [0]
+    counting = threading.Lock()
+
+    def hold(_: Decoded) -> int:
+        with counting:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        assert go_on.wait(30)
+        with counting:
+            inside[0] -= 1
+        return 0
+
+    with reader(door, hold, threads=6, decoders=2).read(requests(20)) as reading:
+        soon(lambda: len(door.fetched) == 6 and inside[0] == 2)
+        go_on.set()
+        assert len([reading.take(30) for _ in range(20)]) == 20
+    assert most[0] <= 2
+
+
 def test_closing_does_not_wait_for_slow_sources() -> None:
     slow = threading.Event()
     ended: list[str] = []
