@@ -62,7 +62,8 @@ class RegionReader(PictureReader[Looked]):
         def keep(decoded: Decoded) -> Looked:
             return Looked(reduced(decoded, target, KEPT_PIXELS))
 
-        super().__init__(door, keep, target=target, threads=threads, ahead=ahead)
+        decoders = getattr(encoder, "decoding_threads", None)
+        super().__init__(door, keep, target=target, threads=threads, decoders=decoders, ahead=ahead)
         self._detector = encoder.detector
         self._known = [{task.found_sha256 for task in group} for group in groups]
 

@@ -28,6 +28,7 @@ from shopvision.models.version_folder import read_arguments, read_card
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shopvision.encoders.tuning.part import TunablePart
     from shopvision.images import Box, Decoded
     from shopvision.models.kinds import Precision
 
@@ -87,9 +88,9 @@ class ComposedEncoder:
         return self._encoders[0].decoding_threads
 
     @property
-    def tunable_parts(self) -> tuple[ImageEncoder, ...]:
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
         """See ``shopvision.encoders.tuning.part.Tunable``."""
-        return self._encoders
+        return (*self._encoders, *self.detector.tunable_parts)
 
     @property
     def precision(self) -> str:

@@ -17,14 +17,18 @@ import torch
 
 from shopvision.encoders.devices import choose_device
 from shopvision.encoders.fitting_batches import FittingBatches
+from shopvision.encoders.tuning import tuning_of
 from shopvision.errors import ItemError
 from shopvision.fashion.detection.card import load_network
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
 from shopvision.fashion.detection.regions import Boxes, Region, RegionRules, choose_regions
+from shopvision.fashion.detection.tunable import TunableDetector
 from shopvision.images import Box, Decoded
+from shopvision.models.part import part_of
 
 if TYPE_CHECKING:
     from shopvision.models.kinds import Precision
+    from shopvision.models.part import ModelPart
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
@@ -61,7 +65,7 @@ class Detector:
         labels: the classes that it knows.
         target: (height, width) to decode pictures for.
         rules: which boxes become regions, where the caller does not say.
-        batch_size: pictures at once that are fast on this device.
+        batch_size: pictures at once that are fast on this device, as far as that was measured.
     """
 
     def __init__(
@@ -71,16 +75,30 @@ class Detector:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         rules: RegionRules | None = None,
+        part: ModelPart | None = None,
     ) -> None:
-        """Take over ``network`` (float32, CPU, evaluation mode), and make it faster."""
+        """Take over ``network`` (float32, CPU, evaluation mode), and make it faster.
+
+        Args:
+            network: see above.
+            device: where it will run.
+            dtype: what it will compute in.
+            rules: which boxes become regions.
+            part: which network of which model version this is: what was measured of it on this machine is used.
+        """
         network.accelerate()
         self.labels, self.target = network.labels, network.target
         self.rules = rules or RegionRules()
-        self.batch_size = BATCH_SIZE.get(device.type, 4)
+        self.tunable_parts = (TunableDetector(self, part, device=device, usual=BATCH_SIZE.get(device.type, 4)),)
         self._network = network.requires_grad_(requires_grad=False).to(device, dtype)
         self._device, self._dtype = device, dtype
-        self._batches = FittingBatches(device, self.batch_size)
         self._turn = threading.Lock()
+        self.tunable_parts[0].use(tuning_of(part, threads=torch.get_num_threads(), device=str(device)))
+
+    def use_batches(self, size: int) -> None:
+        """Look at so many pictures at once from now on, where they fit into memory."""
+        self.batch_size = size
+        self._batches = FittingBatches(self._device, size)
 
     def prepare(self, decoded: Decoded) -> PreparedPicture:
         """What ``detect`` reads of a picture. Safe in any thread.
@@ -110,7 +128,9 @@ class Detector:
         chosen = zip(pictures, self.boxes(pictures, least=rules.score), strict=True)
         return [self._regions(picture, found, rules) for picture, found in chosen]
 
-    def boxes(self, pictures: Sequence[PreparedPicture], *, least: float = 0.0) -> list[Boxes | None]:
+    def boxes(
+        self, pictures: Sequence[PreparedPicture], *, least: float = 0.0, most: int | None = None
+    ) -> list[Boxes | None]:
         """What the network gives for each picture, in its pixels; None where that is not finite.
 
         A batch that does not fit into memory is halved, and so are all later ones.
@@ -118,13 +138,15 @@ class Detector:
         Args:
             pictures: from ``prepare``.
             least: boxes with this score or less may be left out.
+            most: pictures at once; by default ``batch_size``.
 
         Raises:
             JobError: not even one picture fits into memory.
         """
+        batches = self._batches if most is None else FittingBatches(self._device, most)
         with self._turn:
             return find_boxes(
-                self._network, pictures, device=self._device, dtype=self._dtype, batches=self._batches, least=least
+                self._network, pictures, device=self._device, dtype=self._dtype, batches=batches, least=least
             )
 
     def _regions(
@@ -203,4 +225,4 @@ def load_detector(folder: Path, *, device: str | None = None, precision: Precisi
     network, card = load_network(folder)
     rules = RegionRules(score=card.thresholds.get("score", RegionRules().score))
     dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
-    return Detector(network, device=choose_device(device), dtype=dtype, rules=rules)
+    return Detector(network, device=choose_device(device), dtype=dtype, rules=rules, part=part_of(card, "boxes"))
