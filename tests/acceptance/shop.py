@@ -76,6 +76,7 @@ class Shop:
             "SHOPVISION_IMAGE_ROOTS": str(folder / "catalogue"),
             "SHOPVISION_KIND_MODULES": "tasks,tests.acceptance.kinds",
             "SHOPVISION_COMPILE_IN_BACKGROUND": "false",
+            "SHOPVISION_TUNING_SECONDS": "0",
             "SHOPVISION_SCHEDULES": json.dumps(SCHEDULES),
             "SHOPVISION_LEASE_SECONDS": "5",
             "SHOPVISION_DEATHS_BEFORE_SPLIT": "2",

@@ -9,6 +9,7 @@ from rich.console import Group
 
 from shopvision.errors import UserError
 from worker.cli.output import JsonFlag, emit, table
+from worker.cli.training_bars import Bars
 
 if TYPE_CHECKING:
     from shopvision.encoders.tuning import Rate, Tuning
@@ -45,7 +46,7 @@ def tuning_(
     else:
         ref = find(spec)
         if again:
-            measure_version(ref)
+            measure_version(ref, shown=not as_json)
         digests = digests_in(ref.card)
         found = [tuning for tuning in TuningStore(get_settings().home).all() if tuning.digest in digests]
     data = [tuning.model_dump(mode="json") for tuning in found]
@@ -92,8 +93,12 @@ def _rate_row(tuning: Tuning, rate: Rate) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def measure_version(ref: ModelVersionRef) -> None:
+def measure_version(ref: ModelVersionRef, *, shown: bool) -> None:
     """Measure a model version in processes like those of a worker, and keep what was chosen.
+
+    Args:
+        ref: the version.
+        shown: whether to show how far it is.
 
     Raises:
         UserError: it cannot be tuned or loaded, another process measures, or ``SHOPVISION_HOME`` cannot be written.
@@ -106,6 +111,8 @@ def measure_version(ref: ModelVersionRef) -> None:
     from worker.stack import processes
 
     settings = get_settings()
+    if not settings.fast_paths:
+        raise UserError("SHOPVISION_FAST_PATHS is false, so nothing that is measured is used: set it to true.")
     seconds = settings.tuning_seconds or type(settings).model_fields["tuning_seconds"].default
     gpus, cores = processes.visible_gpus(), processes.available_cores()
     if gpus:
@@ -119,7 +126,14 @@ def measure_version(ref: ModelVersionRef) -> None:
         if not mine:
             raise UserError("Another process measures on this machine now: try again when it has ended.")
         local_copy(ref)
-        tunings = measure_layouts(layouts, lambda layout: run_processes(ref.spec, layout, seconds, variables))
+        with Bars(shown=shown) as bars:
+
+            def run(layout: tuple[int, int]) -> list[list[Tuning]]:
+                bars.stage("layouts", layouts.index(layout), len(layouts))
+                return run_processes(ref.spec, layout, seconds, variables)
+
+            tunings = measure_layouts(layouts, run)
+            bars.stage("layouts", len(layouts), len(layouts))
         for tuning in tunings:
             store.save(tuning)
     _keep_agreement(ref, tunings)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+from shopvision.encoders.fitting_batches import is_out_of_memory
 from shopvision.encoders.tuning.record import Rate, Setting
 
 # A candidate must do the work in so much less time than the default, in the median of the rounds.
@@ -65,17 +66,29 @@ def compare(
 ) -> Comparison:
     """Do the work in every way, again and again in turns, so that what slows the machine down slows all of them.
 
+    A way that needs more memory than there is is left out.
+
     Args:
         trials: the first is the default; the later ones are left out where time is short.
         seconds: that all this may take, about.
         measure: the clock.
         should_stop: asked before every measurement; what came before it counts.
     """
-    warm = [measure(trials[0].run)]
-    # All ways do the same work: the first tells what any of them will cost.
-    count = int((seconds - warm[0]) / (warm[0] * (1 + LEAST_ROUNDS))) if warm[0] else len(trials)
-    chosen = list(trials[: max(1, count)])
-    warm += [measure(trial.run) for trial in chosen[1:] if not should_stop()]
+    warm: list[float] = []
+    chosen: list[Trial] = []
+    for trial in trials:
+        # All ways do the same work: the first tells what any of them will cost.
+        if warm and (should_stop() or sum(warm) + warm[0] * (1 + LEAST_ROUNDS * (len(warm) + 1)) > seconds):
+            break
+        try:
+            warm.append(measure(trial.run))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not chosen:
+                return Comparison(trial.setting)
+        else:
+            chosen.append(trial)
     rounds = min(ROUNDS, int((seconds - sum(warm)) / sum(warm)) if sum(warm) else ROUNDS)
     times: list[list[float]] = []
     while len(times) < rounds and not should_stop():

@@ -65,6 +65,7 @@ class Tuning(_Record):
         part: which of its networks.
         machine: where it was measured.
         unit: what batches are counted in.
+        ways: in which it could run when it was measured.
         chosen: what to use; None stands for what is not known to matter.
         layout: (threads, replicas) that a machine's processes should have for this network; None where the machine was
             not this process's own while it measured.
@@ -81,6 +82,7 @@ class Tuning(_Record):
     part: str
     machine: Machine
     unit: str
+    ways: tuple[Way, ...] = ("eager",)
     chosen: TuningChoice
     layout: tuple[int, int] | None = None
     steady: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+TRY_AGAIN = timedelta(days=1)
 DECODING_THREADS = (8, 1, 2, 4)  # the first is what readers of pictures take by default
 
 
@@ -73,10 +74,15 @@ def parts_of(model: Any) -> Sequence[TunablePart]:
 
 
 def is_new(part: TunablePart, store: TuningStore) -> bool:
-    """Whether a network was not measured on this machine, or can run in a way by now that was not measured."""
+    """Whether a network should be measured on this machine.
+
+    It was not yet, it can run in another way by now, or a day ago the machine was too busy for it.
+    """
     assert part.part is not None  # noqa: S101 - for the type checker: see ``parts_of``
     found = store.load(part.part, this_machine(torch.get_num_threads(), str(part.device)))
-    return found is None or not {rate.setting.way for rate in found.rates} >= set(part.ways)
+    if found is None or not set(found.ways) >= set(part.ways):
+        return True
+    return not found.steady and datetime.now(UTC) - found.measured_at > TRY_AGAIN
 
 
 def tune(
@@ -121,6 +127,7 @@ def tune(
         part=part.part.name,
         machine=this_machine(threads, str(part.device)),
         unit=part.unit,
+        ways=tuple(part.ways),
         chosen=chosen,
         steady=steady,
         rates=tuple(rates),
