@@ -18,11 +18,11 @@ from sqlalchemy import (
     SmallInteger,
     bindparam,
     column,
+    false,
     func,
     literal,
     null,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -117,7 +117,7 @@ def read_facts(
         select(
             asked.c.image_id, asked.c.region, Item.item_id, Item.title, Item.brand, Item.category, Item.price,
             Item.currency, ItemImage.uri, Embedding.image_sha256, Embedding.vector, colour.label("colour"),
-            (true() if one.is_empty else one.condition()).label("fits"), *_style_columns(collapse),
+            func.coalesce(one.condition(), false()).label("fits"), *_style_columns(collapse),
         ).select_from(source)
     )  # fmt: skip
     return {(row.image_id, row.region): _facts(row, collapse) for row in rows}

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
 
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect
@@ -64,7 +64,7 @@ class ItemFilter:
         return ", ".join(parts)
 
     def condition(self) -> ColumnElement[bool]:
-        """The same over ``items``: true or false, never null."""
+        """The same over ``items``: true, or else false or null, for nothing around it would let an index be used."""
         wanted = []
         if self.category is not None:
             wanted.append(_below(self.category.strip("/")))
@@ -76,7 +76,7 @@ class ItemFilter:
             wanted.append(Item.price >= self.price_from)
         if self.price_to is not None:
             wanted.append(Item.price <= self.price_to)
-        return func.coalesce(and_(*wanted), false())
+        return and_(true(), *wanted)
 
 
 def _below(path: str) -> ColumnElement[bool]:
