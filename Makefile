@@ -47,7 +47,7 @@ test: lint  ## lint and every test but the slow ones
 test-quality: setup  ## the slow tests: real metrics on real data
 	$(BIN)/pytest -m slow $(ARGS)
 
-bench: setup  ## measure everything; writes docs/benchmarks
+bench: setup  ## measure everything, or parts: make bench ARGS="index_latency --quick"; writes docs/benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock:  ## resolve the dependencies anew into requirements.lock

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.common import REPOSITORY, progress
-from benchmarks.machine import ONEDNN_SETS, commit, kind, only, software
+from benchmarks.machine import INSTRUCTIONS, ONEDNN_SETS, commit, kind, only, software
 
 NAMES = (
     "pair_scoring",
@@ -85,6 +85,8 @@ def measure(name: str, *, quick: bool) -> page.Block:
     """One benchmark in its own process, so that none inherits another's settings and memory."""
     progress(f"{name} ...")
     started, load = time.time(), os.getloadavg()[0]
+    options = ["--quick"] if quick else []
+    options += ["--instructions", os.environ[INSTRUCTIONS]] if INSTRUCTIONS in os.environ else []
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch, "tables.json")
         command = [sys.executable, "-m", "benchmarks", name, "--tables", str(result), *(["--quick"] if quick else [])]
@@ -94,7 +96,7 @@ def measure(name: str, *, quick: bool) -> page.Block:
         "kind": kind(),
         "software": software(),
         "commit": commit(),
-        "command": f"python -m benchmarks {name}{' --quick' if quick else ''}",
+        "command": " ".join(["python -m benchmarks", name, *options]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.time() - started),
         "load_before": round(load, 2),

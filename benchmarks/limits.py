@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import CORES, REPOSITORY, progress
-from benchmarks.machine import features, kept
+from benchmarks.machine import has_bfloat16, kept, kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -159,7 +159,7 @@ def ready(folder: Path) -> tuple[nn.Module, Tensor]:
     card, network = card_and_network(folder)
     height, width = card.preprocessing.size
     fold_batch_norm(network, torch.rand(1, 3, height, width))
-    dtype = torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(features()) else torch.float32
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     network = network.eval().requires_grad_(requires_grad=False).to(dtype).to(memory_format=torch.channels_last)
     return network, torch.rand(1, 3, height, width).to(dtype)
 
@@ -176,7 +176,7 @@ def compiled(network: nn.Module, batch: Tensor, folder: Path) -> Callable[[Tenso
         card.architecture,
         torch.__version__,
         torch.__config__.show(),
-        features(),
+        kind(),
         str(batch.shape),
         str(batch.dtype),
         CORES,

@@ -50,6 +50,13 @@ def features() -> list[str]:
     return [name for name in FEATURES if name in flags]
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies matrices in bfloat16, by the instructions that are to be used."""
+    told = os.environ.get(INSTRUCTIONS)
+    may = told is None or told.endswith(("_BF16", "_FP16", "_AMX"))
+    return may and bool({"avx512_bf16", "amx_bf16"} & set(features()))
+
+
 def _cpu_information(*names: str) -> str:
     path = Path("/proc/cpuinfo")
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():

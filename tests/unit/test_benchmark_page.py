@@ -77,6 +77,19 @@ def test_instructions_are_named_to_both_libraries() -> None:
     assert machine.only("SSE41")["ATEN_CPU_CAPABILITY"] == "default"
 
 
+def test_bfloat16_is_used_where_processor_and_instructions_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(machine, "_cpu_information", lambda *_: "fpu avx2 avx512f avx512_bf16")
+    assert machine.features() == ["avx2", "avx512f", "avx512_bf16"]
+    assert machine.has_bfloat16()
+    for instructions, expected in (("AVX2", False), ("AVX512_CORE_VNNI", False), ("AVX512_CORE_BF16", True)):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", instructions)
+        assert machine.has_bfloat16() is expected
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(machine, "_cpu_information", lambda *_: "fpu avx2")
+    assert not machine.has_bfloat16()
+
+
 def test_goals() -> None:
     assert at_least(0.75, 0.7499) == {"goal": "at least 0.75", "met": "no"}
     assert at_least(6, 6.0)["met"] == at_most(5, 4.99)["met"] == "yes"
