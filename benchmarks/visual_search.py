@@ -110,7 +110,8 @@ def fill(count: int, vectors: NDArray[np.float16]) -> None:
         connection.execute(
             text(
                 "UPDATE items SET title = 'Item ' || item_id, currency = 'EUR', "
-                "brand = 'brand ' || substr(item_id, 6)::int % 1000, price = (substr(item_id, 6)::int * 7919) % 100"
+                "brand = 'brand ' || substr(item_id, 6)::bigint % 1000, "
+                "price = (substr(item_id, 6)::bigint * 7919) % 100"
             )
         )
     for start in range(0, count, BATCH):
