@@ -26,6 +26,20 @@ from worker.stack.embedded import PostgresServer, RedisServer, free_port
 Run = Callable[..., tuple[int, str, str]]
 DATA = Path(os.environ.get("SHOPVISION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
+# Most tables are empty; to truncate them all the same takes twenty times as long as to see it.
+EMPTY_THE_TABLES = """
+DO $$ DECLARE one text; has_rows boolean; filled text[] := '{}'; BEGIN
+  FOR one IN SELECT format('%I', tablename) FROM pg_tables
+             WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    EXECUTE 'SELECT EXISTS (SELECT FROM ' || one || ')' INTO has_rows;
+    IF has_rows THEN filled = filled || one; END IF;
+  END LOOP;
+  IF cardinality(filled) > 0 THEN EXECUTE 'TRUNCATE ' || array_to_string(filled, ', ') || ' CASCADE'; END IF;
+  PERFORM setval(format('%I', sequencename)::regclass, start_value, FALSE) FROM pg_sequences
+    WHERE schemaname = 'public' AND last_value IS NOT NULL;
+END $$
+"""
+
 
 @cache
 def shares_fixtures(module: str) -> bool:
@@ -162,10 +176,7 @@ def database(postgres_server: PostgresServer, set_environment: Callable[..., Non
     """Our schema on real Postgres, empty, and set as the database of this test."""
     set_environment(SHOPVISION_DATABASE_URL=postgres_server.url)
     with connect() as connection:
-        names = connection.scalars(
-            text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
-        )
-        connection.execute(text(f"TRUNCATE {', '.join(names)} RESTART IDENTITY CASCADE"))
+        connection.execute(text(EMPTY_THE_TABLES))
     yield
     dispose_engine()
 
