@@ -41,7 +41,7 @@ class Comparison:
 
     Attributes:
         best: the setting that is clearly faster than the default, or the default.
-        steady: whether the ways took the same time again and again.
+        steady: whether the ways took the same time again and again; false where nothing could be measured.
         rates: of every trial that was measured.
     """
 
@@ -86,7 +86,7 @@ def compare(
             if not is_out_of_memory(error):
                 raise
             if not chosen:
-                return Comparison(trial.setting)
+                return Comparison(trial.setting, steady=False)
         else:
             chosen.append(trial)
     rounds = min(ROUNDS, int((seconds - sum(warm)) / sum(warm)) if sum(warm) else ROUNDS)
@@ -94,7 +94,7 @@ def compare(
     while len(times) < rounds and not should_stop():
         times.append([measure(trial.run) for trial in chosen])
     if not times:
-        return Comparison(trials[0].setting)
+        return Comparison(trials[0].setting, steady=False)
     rates = [_rate(trial, [one[place] for one in times]) for place, trial in enumerate(chosen)]
     steady = len(times) >= LEAST_ROUNDS and median(rate.scatter for rate in rates) <= MOST_SCATTER
     best, best_gain = trials[0].setting, 1.0

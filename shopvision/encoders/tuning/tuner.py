@@ -149,14 +149,14 @@ def _compare_batches(
     probe = part.trial(default.model_copy(update={"batch_size": smallest}), smallest * at_once)
     cold = measure(probe)
     if cold * (2 + LEAST_ROUNDS) > seconds:
-        return Comparison(default)
+        return Comparison(default, steady=False)
     warm = measure(probe)
     seconds, each = seconds - cold - warm, warm / (smallest * at_once)
     # So many inputs can be computed again and again, in two ways at least.
     affordable = seconds / max(each * 2 * (1 + LEAST_ROUNDS), 1e-9)
     sizes = [size for size in part.batch_sizes if size * at_once <= affordable]
     if not sizes:
-        return Comparison(default)
+        return Comparison(default, steady=False)
     if default.batch_size not in sizes:
         sizes = [max(sizes)]
     work = max(sizes) * at_once
