@@ -32,6 +32,23 @@ class Process:
         """Whether this process writes files and talks to people."""
         return self.rank == 0
 
+    def require_shares(self, batch_size: int, count: int) -> None:
+        """Refuse steps of which some process would have nothing.
+
+        Args:
+            batch_size: the configuration's, of all processes together.
+            count: examples of training.
+
+        Raises:
+            UserError: it is not shared out evenly, or there are fewer examples than processes.
+        """
+        if batch_size % self.world:
+            raise UserError(f"train.batch_size {batch_size} is not shared out evenly among {self.world}.")
+        if count < self.world:
+            raise UserError(
+                f"{count} to learn from cannot be shared by {self.world} processes: lower --nproc-per-node or add some."
+            )
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:

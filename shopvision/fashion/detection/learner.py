@@ -54,7 +54,9 @@ class DetectorLearner(NetworkLearner):
         """Train on ``train`` and validate on ``valid``, whose pictures ``reader`` reads."""
         super().__init__(network, config.train, process)
         self._config, self._reader, self._train, self._valid = config, reader, train.pictures, valid.pictures
-        self.steps_per_epoch = max(1, len(train.pictures) // config.train.batch_size)
+        count = len(train.pictures)
+        self._batch_size = min(config.train.batch_size, count // process.world * process.world)
+        self.steps_per_epoch = count // self._batch_size
         self._change = Augmentation(canvas_for(train.pictures, max(network.target)), config.train.scale)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ class DetectorLearner(NetworkLearner):
         config, process = self._config.train, self.process
         order = np.random.default_rng([config.seed, epoch]).permutation(len(self._train))
         steps = [
-            order[step * config.batch_size : (step + 1) * config.batch_size][process.rank :: process.world]
+            order[step * self._batch_size : (step + 1) * self._batch_size][process.rank :: process.world]
             for step in range(self.steps_per_epoch)
         ]
         return prefetch(lambda rows: self._reader.read([self._train[row] for row in rows]), steps)

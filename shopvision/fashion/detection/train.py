@@ -65,15 +65,14 @@ def train_detector(config: DetectorConfig, run: TrainingRun) -> DetectorReport |
         TransientError: a source of pictures is away for the moment.
     """
     require_fresh(run.output, resume=run.resume)
-    if config.train.batch_size % run.process.world:
-        raise UserError(
-            f"train.batch_size {config.train.batch_size} is not shared out evenly among {run.process.world}."
-        )
     train, valid = read_splits(config)
+    run.process.require_shares(config.train.batch_size, len(train.pictures))
     start = _start(config, train.classes)
     with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
         reader = SampleReader(door, start.network.target)
         train, valid, failures = _readable(train, valid, reader, run)
+        _require_boxes(config, train, valid)
+        run.process.require_shares(config.train.batch_size, len(train.pictures))
         if config.data.parts:
             train = with_parts(train, config.train.seed)
         network = start.network.to(run.process.device)
@@ -109,13 +108,29 @@ def read_splits(config: DetectorConfig) -> tuple[DetectionData, DetectionData]:
     """
     source = config.data
     data = read_boxes(source.boxes, images=source.images)
-    if not any(len(picture.boxes) for picture in data.pictures):
-        raise UserError(f"{source.boxes} has no boxes: there is nothing to learn.")
     if source.valid is None:
-        return split_by_photo(data, source.valid_fraction, config.train.seed)
-    valid = read_boxes(source.valid, images=source.images, classes=data.classes)
-    require_apart(data, valid)
-    return data, valid
+        train, valid = split_by_photo(data, source.valid_fraction, config.train.seed)
+    else:
+        train, valid = data, read_boxes(source.valid, images=source.images, classes=data.classes)
+        require_apart(train, valid)
+    _require_boxes(config, train, valid)
+    return train, valid
+
+
+def _has_boxes(data: DetectionData) -> bool:
+    return any(len(picture.boxes) for picture in data.pictures)
+
+
+def _require_boxes(config: DetectorConfig, train: DetectionData, valid: DetectionData) -> None:
+    """Raises UserError: a side has no box. Without one in validation no epoch would be better than the first."""
+    source = config.data
+    if not _has_boxes(train):
+        raise UserError(f"{source.boxes}: no picture to learn from has a box, so that there is nothing to learn.")
+    if not _has_boxes(valid):
+        raise UserError(
+            f"{source.valid or source.boxes}: none of {len(valid.pictures)} pictures to validate on has a box, so that "
+            "no epoch can be told from another: name others by data.valid, or raise data.valid_fraction."
+        )
 
 
 def _start(config: DetectorConfig, classes: tuple[str, ...]) -> _Start:

@@ -31,6 +31,7 @@ from shopvision.training.run import TrainingRun
 
 CATEGORIES_FOLDER = "categories"
 COMPOSED_FOLDER = "composed"
+LEAST_SHARE = 2  # pairs of a process in a step, so that there is one to tell apart from another
 SHOWN = ("recall_1", "map")
 
 
@@ -62,7 +63,7 @@ class CategoryResult:
 
 
 def choose_categories(
-    config: EncoderConfig, train: PairData, valid: PairData
+    config: EncoderConfig, train: PairData, valid: PairData, world: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The categories that get an encoder of their own, and for each that is left to the common one a sentence why.
 
@@ -79,18 +80,22 @@ def choose_categories(
     names, notes = [], []
     for name in products if asked is True else asked:
         count, least = products[name], config.data.least_products
+        pairs = len(learnt.of_category(name).pairs)
         if not name:
             notes.append("Pairs without a category are left to the common encoder.")
         elif count < least:
             notes.append(f"{name} is left to the common encoder: {count} products of training, fewer than {least}.")
+        elif pairs < LEAST_SHARE * world:
+            notes.append(f"{name} is left to the common encoder: {pairs} pairs of training are too few to share.")
         elif not valid.of_category(name).measured:
             notes.append(f"{name} is left to the common encoder: no pair of validation is of this category.")
         else:
             names.append(name)
     if not names:
+        shared = f", two pairs for each of {world} processes" if world > 1 else ""
         raise UserError(
-            f"No category has {config.data.least_products} products of training and a pair of validation: lower "
-            "data.least_products, or set data.per_category = false."
+            f"No category has {config.data.least_products} products of training{shared} and a pair of validation: "
+            "lower data.least_products, or set data.per_category = false."
         )
     return tuple(names), tuple(notes)
 
@@ -182,5 +187,5 @@ def _fitting(config: EncoderConfig, train: PairData, run: TrainingRun) -> Encode
     """Smaller steps, where a category has not pairs enough for one."""
     pairs = len(train.pairs if config.train.single_pictures else train.measured)
     world = run.process.world
-    size = max(2 * world, min(config.train.batch_size, pairs // world * world))
+    size = max(LEAST_SHARE * world, min(config.train.batch_size, pairs // world * world))
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})

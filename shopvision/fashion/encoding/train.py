@@ -99,13 +99,9 @@ def train_encoder(config: EncoderConfig, run: TrainingRun, *, detector: Path | N
         TransientError: a source of pictures is away for the moment.
     """
     require_fresh(run.output, resume=run.resume)
-    if config.train.batch_size % run.process.world:
-        raise UserError(
-            f"train.batch_size {config.train.batch_size} is not shared out evenly among {run.process.world}."
-        )
-    splits = read_splits(config)
-    trained_on(config, splits["train"])
-    names, _ = choose_categories(config, splits["train"], splits["valid"])
+    splits, world = read_splits(config), run.process.world
+    run.process.require_shares(config.train.batch_size, len(trained_on(config, splits["train"])))
+    names, _ = choose_categories(config, splits["train"], splits["valid"], world)
     if detector is not None:
         require_detector(detector, names, config.data.classes or {})
     start = start_of(config.model, config.train.seed)
@@ -126,7 +122,7 @@ def train_encoder(config: EncoderConfig, run: TrainingRun, *, detector: Path | N
         if "test" in splits:
             search = Search.of(splits["test"], materials.contents)
             test = measure_search(search, fitted.learner.found(search), resamples=FINAL_RESAMPLES)
-        names, notes = choose_categories(config, splits["train"], splits["valid"])
+        names, notes = choose_categories(config, splits["train"], splits["valid"], world)
         categories = fit_categories(config, materials, splits, fitted, run, names=names)
     if not run.process.is_main:
         return None

@@ -68,15 +68,13 @@ def train_classifier(config: ClassifierConfig, run: TrainingRun) -> ClassifierRe
         JobError: the loss is not finite, or a picture went away meanwhile.
     """
     require_fresh(run.output, resume=run.resume)
-    if config.train.batch_size % run.process.world:
-        raise UserError(
-            f"train.batch_size {config.train.batch_size} is not shared out evenly among {run.process.world}."
-        )
     named = _read(config)
+    run.process.require_shares(config.train.batch_size, named.train)
     image = fetch_image(config.model.image)
     with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
         survey = survey_pictures(named.data.uris, image, run, door, encode=config.model.frozen)
         rows, notes = _split(config, named, survey)
+        run.process.require_shares(config.train.batch_size, len(rows["train"]))
         train, valid = (
             Inputs(named.data.rows(one), _source(one, survey, image, door)) for one in (rows["train"], rows["valid"])
         )

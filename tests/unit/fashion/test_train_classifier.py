@@ -186,6 +186,13 @@ def test_too_little_to_learn_from(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_more_processes_than_pictures_are_refused(tmp_path: Path) -> None:
+    config = make(tmp_path, {"pictures": folders(tmp_path / "shop", each=2)}, batch_size=7)
+    with pytest.raises(UserError, match="6 to learn from cannot be shared by 7 processes: lower --nproc-per-node"):
+        train_classifier(config, TrainingRun(output=tmp_path / "run", process=Process(world=7)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_micro_batches_and_processes_change_no_gradient(tmp_path: Path) -> None:
     shop = folders(tmp_path / "shop", 4)
     config = make(tmp_path, {"pictures": shop}, frozen=False, class_weights="balanced")

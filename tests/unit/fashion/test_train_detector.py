@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def make(folder: Path, boxes: Path, model: dict[str, Any], **train: Any) -> tupl
         {"data": {"boxes": boxes, "valid_fraction": 0.25}, "model": model, "train": TRAIN | train}
     )
     return config, TrainingRun(output=folder, process=Process())
+
+
+def test_both_sides_have_boxes(tmp_path: Path) -> None:
+    """Where validation has none, each epoch measures as nothing, and the first one would be kept."""
+    full, empty = world(tmp_path / "photos", 4, first=10), write(tmp_path / "empty", coco())
+    lonely = write(tmp_path / "lonely", coco({}, images=4))
+    for data, message in (
+        ({"boxes": full, "valid": empty}, f"{empty}: none of 2 pictures to validate on has a box, so that no epoch"),
+        ({"boxes": empty, "valid": full}, f"{empty}: no picture to learn from has a box"),
+        ({"boxes": empty, "valid_fraction": 0.5}, "no picture to learn from has a box"),
+        ({"boxes": lonely, "valid_fraction": 0.25}, f"{lonely}: n(o picture to learn|one of 1 pictures to validate)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_splits(DetectorConfig.model_validate({"data": data}))
+
+
+def test_more_processes_than_pictures_are_refused(backbone: str, tmp_path: Path) -> None:
+    config, run = make(tmp_path / "run", world(tmp_path / "photos", 8), small(backbone), batch_size=14)
+    with pytest.raises(UserError, match="6 to learn from cannot be shared by 7 processes: lower --nproc-per-node"):
+        train_detector(config, replace(run, process=Process(world=7)))
+    with pytest.raises(UserError, match=r"train\.batch_size 14 is not shared out evenly among 3\."):
+        train_detector(config, replace(run, process=Process(world=3)))
+    assert not run.output.exists()
 
 
 @pytest.mark.parametrize("family", ["conditional_detr", "rt_detr_v2", "yolos"])

@@ -212,9 +212,20 @@ def test_categories_count_the_products_that_are_learnt_from(image: str, tmp_path
     data = {"items": write_items(tmp_path, 48), "valid": valid, "per_category": [bag], "least_products": 15}
     config = make(image, data)
     splits = read_splits(config)
-    assert choose_categories(config, splits["train"], splits["valid"])[0] == (bag,)
+    assert choose_categories(config, splits["train"], splits["valid"], 1)[0] == (bag,)
     with pytest.raises(UserError, match="No category has 15 products of training"):
-        choose_categories(make(image, data, single_pictures=False), splits["train"], splits["valid"])
+        choose_categories(make(image, data, single_pictures=False), splits["train"], splits["valid"], 1)
+
+
+def test_categories_whose_pairs_processes_cannot_share_are_left_out(image: str, tmp_path: Path) -> None:
+    files = {"pairs": write_pairs(tmp_path / "train", 7), "valid": write_pairs(tmp_path / "valid", 4, first=100)}
+    config = make(image, {**files, "per_category": True, "least_products": 2}, batch_size=6)
+    splits = read_splits(config)
+    assert choose_categories(config, splits["train"], splits["valid"], 1)[0] == ("bag", "shoes")
+    note = "shoes is left to the common encoder: 3 pairs of training are too few to share."
+    assert choose_categories(config, splits["train"], splits["valid"], 2) == (("bag",), (note,))
+    with pytest.raises(UserError, match="products of training, two pairs for each of 3 processes and a pair of val"):
+        choose_categories(config, splits["train"], splits["valid"], 3)
 
 
 @pytest.mark.parametrize(
