@@ -116,14 +116,17 @@ class SeenPictures:
     """Which bytes stood at an address when it was last looked at."""
 
     def __init__(self, folder: Path) -> None:
-        """``folder``: of a feature store."""
+        """``folder``: of a feature store. Of a line that was cut off nothing is known: its picture is read again."""
         self._path = path = folder / "seen.jsonl"
         self._entries: dict[str, tuple[str, bytes]] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    entry = json.loads(line)
-                    self._entries[entry["uri"]] = entry["fingerprint"], bytes.fromhex(entry["sha256"])
+        content = path.read_bytes() if path.is_file() else b""
+        self._cut_off = bool(content) and not content.endswith(b"\n")
+        for line in content.split(b"\n"):
+            try:
+                entry = json.loads(line)
+                self._entries[entry["uri"]] = entry["fingerprint"], bytes.fromhex(entry["sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue
 
     def get(self, uri: str) -> tuple[str, bytes] | None:
         """Mark of the source and sha256 of the bytes; None where nobody has looked."""
@@ -132,6 +135,9 @@ class SeenPictures:
     def note(self, entries: Sequence[tuple[str, str, bytes]]) -> None:
         """Remember (address, mark of the source, sha256 of the bytes)."""
         with self._path.open("a", encoding="utf-8") as file:
+            if self._cut_off:
+                file.write("\n")
+                self._cut_off = False
             for uri, fingerprint, sha256 in entries:
                 line = json.dumps({"uri": uri, "fingerprint": fingerprint, "sha256": sha256.hex()})
                 file.write(line + "\n")
