@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy ``tensors`` into ``network``: same names, same shapes, nothing missing, nothing left over.
+    """Copy ``tensors`` into ``network``: same names, same shapes, nothing missing, nothing left over, all finite.
 
     Raises:
         JobError: names the first tensor that does not fit; the network is unchanged.
@@ -33,6 +33,13 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], where: str)
             raise JobError(
                 f"{where}: tensor '{name}' has the shape {list(tensors[name].shape)}, the architecture wants "
                 f"{list(tensor.shape)}. Check the architecture's arguments."
+            )
+    weights = {name for name, _ in network.named_parameters()}
+    for name in expected:
+        # A buffer may mask by infinity; a weight may not, and what is no number gives nothing but such.
+        if not bool(tensors[name].isfinite().all() if name in weights else not tensors[name].isnan().any()):
+            raise JobError(
+                f"{where}: tensor '{name}' holds numbers that are not finite. Import weights that were saved whole."
             )
     network.load_state_dict(tensors)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import timm
 import torch
@@ -31,6 +33,22 @@ def test_every_tensor_must_fit() -> None:
         load_strictly(network(), right | {"head.weight": torch.zeros(1)}, "here")
     with pytest.raises(JobError, match=r"tensor '0\.weight' has the shape \[3, 2\], the architecture wants \[2, 3\]"):
         load_strictly(network(), right | {"0.weight": torch.zeros(3, 2)}, "here")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_are_finite(number: float) -> None:
+    tensors = {name: tensor.clone() for name, tensor in network().state_dict().items()}
+    tensors["1.weight"][0, 1] = number
+    with pytest.raises(JobError, match=r"here: tensor '1\.weight' holds numbers that are not finite"):
+        load_strictly(network(), tensors, "here")
+    masked = nn.Linear(2, 1)
+    masked.register_buffer("mask", torch.zeros(2))
+    given = {**masked.state_dict(), "mask": torch.tensor([0.0, number])}
+    if number == math.inf:
+        load_strictly(masked, given, "here")
+        return
+    with pytest.raises(JobError, match="tensor 'mask' holds"):
+        load_strictly(masked, given, "here")
 
 
 def test_a_refused_checkpoint_changes_nothing() -> None:
