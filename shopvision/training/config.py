@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from shopvision.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
 Decay = Literal["cosine", "linear"]
+
+
+def _no_address(value: object) -> object:
+    """A path would make ``s3:/`` of ``s3://``, and the file would be looked for on this machine."""
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(f"'{value}' is an address: copy it here, and name the copy; pictures alone may lie elsewhere")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_no_address)]
+"""A file or folder of this machine."""
 
 
 class FitConfig(BaseModel):

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 
 class DataConfig(BaseModel):
@@ -24,8 +24,8 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    boxes: Path
-    valid: Path | None = None
+    boxes: LocalPath
+    valid: LocalPath | None = None
     valid_fraction: float = Field(0.1, gt=0, lt=1)
     images: str | None = None
     parts: bool = False

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shopvision.fashion.encoding.pairs import Product
 from shopvision.fashion.encoding.views import Changes
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 
 class DataConfig(BaseModel):
@@ -31,10 +31,10 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pairs: Path | None = None
-    items: Path | None = None
+    pairs: LocalPath | None = None
+    items: LocalPath | None = None
     images: str | None = None
-    valid: Path | None = None
+    valid: LocalPath | None = None
     valid_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.0, ge=0, lt=1)
     product: Product = "item"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shopvision.fashion.thumbnails.data import Columns
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 
 class DataConfig(BaseModel):
@@ -27,8 +27,8 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pictures: Path
-    valid: Path | None = None
+    pictures: LocalPath
+    valid: LocalPath | None = None
     valid_fraction: float = Field(0.15, gt=0, lt=1)
     images: str | None = None
     picture: str = "picture"

@@ -12,7 +12,7 @@ from shopvision.evaluation.promises import Promise
 from shopvision.matching.families._parts import FamilyOptions
 from shopvision.matching.families.registry import AnyFamily, find_family
 from shopvision.matching.families.text_reading import TextOptions
-from shopvision.training.config import Decay, FitConfig
+from shopvision.training.config import Decay, FitConfig, LocalPath
 
 FRACTIONS = (0.7, 0.15, 0.15)
 DEFAULT_FAMILY = "text_one_tower"
@@ -34,9 +34,9 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pairs: Path | None = None
-    valid: Path | None = None
-    items: Path | None = None
+    pairs: LocalPath | None = None
+    valid: LocalPath | None = None
+    items: LocalPath | None = None
     images: str | None = None
     fractions: tuple[float, float, float] | None = None
     catalogue: bool = False

@@ -12,7 +12,7 @@ from shopvision.selection.clik.losses import MATCHING_WEIGHT, TEMPERATURE
 from shopvision.selection.clik.model import Query
 from shopvision.selection.clik.refine import RefineOptions
 from shopvision.selection.clik.topic_tokens import SeasonLanguage
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 Method = Literal["clik", "triplet", "pairwise", "pointwise"]
 
@@ -34,7 +34,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    table: Path | None = None
+    table: LocalPath | None = None
     images: str | None = None
     label: str | None = None
     columns: dict[str, str] = {}
