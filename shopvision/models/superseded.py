@@ -27,19 +27,24 @@ def superseded_versions() -> list[int]:
 
 
 def delete_old_rows(
-    version: int, key: InstrumentedAttribute[Any], written_at: InstrumentedAttribute[datetime], *, at_once: int
+    version: int,
+    key: InstrumentedAttribute[Any],
+    written_at: InstrumentedAttribute[datetime],
+    *,
+    at_once: int,
+    owner: InstrumentedAttribute[int] | None = None,
 ) -> int:
     """Delete what one version wrote more than ``keep_superseded_days`` ago, the oldest first; returns how much it was.
 
     Args:
-        version: its id, in the table's ``model_version_id``.
+        version: its id.
         key: with the version the table's key.
         written_at: when a row was written.
         at_once: rows in one transaction.
+        owner: where the id stands; by default in the table's ``model_version_id``.
     """
     table = key.class_
+    is_own = (table.model_version_id if owner is None else owner) == version
     long_ago = func.now() - timedelta(days=get_settings().keep_superseded_days)
-    old = (
-        select(key).where(table.model_version_id == version, written_at < long_ago).order_by(written_at).limit(at_once)
-    )
-    return delete_in_batches(delete(table).where(table.model_version_id == version, key.in_(old)))
+    old = select(key).where(is_own, written_at < long_ago).order_by(written_at).limit(at_once)
+    return delete_in_batches(delete(table).where(is_own, key.in_(old)))

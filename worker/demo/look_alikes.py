@@ -26,7 +26,7 @@ def show_look_alikes(guide: Guide, output: Path, job_id: uuid.UUID) -> None:
     generation = next(found for found in list_generations(get_settings().index_name) if found.is_current)
     progress = job_progress(job_id)
     facts = [
-        ("pictures in the index", f"{generation.live:,}"),
+        ("vectors in the index", f"{generation.live:,}"),
         ("embedded by this job", f"{progress.counters.get('embedded', 0):,}"),
         ("model", generation.model.partition(":")[0]),
     ]

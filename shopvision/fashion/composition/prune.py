@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from sqlalchemy import delete, func, select
+from sqlalchemy import select
 
 from shopvision.database import connect
-from shopvision.database.batches import delete_in_batches
 from shopvision.fashion.kinds import COMPOSED_KIND, KIND
 from shopvision.fashion.tables import PictureRegion
 from shopvision.index.tables import IndexGeneration
-from shopvision.models.superseded import superseded_versions
+from shopvision.models.superseded import delete_old_rows, superseded_versions
 from shopvision.models.tables import ModelVersion
-from shopvision.settings import get_settings
 
 BATCH_ROWS = 10_000
 
 
 def prune() -> dict[str, int]:
     """Delete what is older than ``keep_superseded_days``; needed is what serves, or what serves was composed of."""
-    deleted = 0
-    long_ago = func.now() - timedelta(days=get_settings().keep_superseded_days)
-    for version in _superseded_detectors():
-        old = (
-            select(PictureRegion.image_id)
-            .where(PictureRegion.detector_version_id == version, PictureRegion.found_at < long_ago)
-            .order_by(PictureRegion.found_at)
-            .limit(BATCH_ROWS)
-        )
-        deleted += delete_in_batches(
-            delete(PictureRegion).where(PictureRegion.detector_version_id == version, PictureRegion.image_id.in_(old))
-        )
+    region = PictureRegion
+    deleted = sum(
+        delete_old_rows(version, region.image_id, region.found_at, at_once=BATCH_ROWS, owner=region.detector_version_id)
+        for version in _superseded_detectors()
+    )
     return {"picture_regions": deleted}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import numpy as np
 from shopvision.errors import UserError
 from shopvision.fashion.detection.coco import DetectionData, LabelledPicture
 from shopvision.images import Box
+from shopvision.training.parting import draw
 
 # Published: how far a cut goes beyond a box, in shares of the box.
 MARGINS = (0.3, 0.9)
@@ -32,7 +32,7 @@ def split_by_photo(data: DetectionData, valid: float, seed: int) -> tuple[Detect
     Raises:
         UserError: one side would be empty.
     """
-    photos = sorted({picture.photo for picture in data.pictures}, key=lambda photo: _draw(photo, seed))
+    photos = sorted({picture.photo for picture in data.pictures}, key=lambda photo: draw(photo, seed))
     count = round(valid * len(photos))
     if not 0 < count < len(photos):
         raise UserError(
@@ -68,7 +68,7 @@ def with_parts(data: DetectionData, seed: int) -> DetectionData:
     for picture in data.pictures:
         if len(picture.boxes) < 2:
             continue
-        generator = np.random.default_rng([seed, int.from_bytes(_draw(picture.photo, seed)[:8], "big")])
+        generator = np.random.default_rng([seed, int.from_bytes(draw(picture.photo, seed)[:8], "big")])
         centre = picture.boxes[generator.integers(len(picture.boxes))]
         part = cut(picture, around(centre, generator.uniform(*MARGINS), picture.size))
         if len(part.boxes) not in {0, len(picture.boxes)}:
@@ -100,7 +100,3 @@ def cut(picture: LabelledPicture, part: Box) -> LabelledPicture:
     return replace(
         picture, size=(int(size[0]), int(size[1])), boxes=inside[kept], labels=picture.labels[kept], part=part
     )
-
-
-def _draw(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {name}".encode()).digest()

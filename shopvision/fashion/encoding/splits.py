@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 
 from shopvision.errors import UserError
 from shopvision.fashion.encoding.pairs import Pair, PairData
-
-
-def components(pairs: Sequence[Pair]) -> list[int]:
-    """For each pair the number of its component: pairs that share anything in ``bound``, over any chain of others."""
-    parent = list(range(len(pairs)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    first: dict[str, int] = {}
-    for place, pair in enumerate(pairs):
-        for key in pair.bound:
-            one, other = root(first.setdefault(key, place)), root(place)
-            parent[max(one, other)] = min(one, other)
-    return [root(place) for place in range(len(pairs))]
+from shopvision.training.parting import components, draw
 
 
 def common_folder(uris: Sequence[str]) -> str:
@@ -49,19 +31,18 @@ def split_pairs(data: PairData, shares: Sequence[float], seed: int) -> list[Pair
     Raises:
         UserError: a side would stay empty, or far below its share, because too much hangs together.
     """
-    numbers = components(data.pairs)
+    numbers = components([pair.bound for pair in data.pairs])
     members: dict[int, list[Pair]] = {}
     for number, pair in zip(numbers, data.pairs, strict=True):
         members.setdefault(number, []).append(pair)
 
     folder = common_folder([view.uri for pair in data.pairs for view in (pair.anchor, pair.positive)])
 
-    def draw(number: int) -> bytes:
-        name = min(key.replace(folder, "") for pair in members[number] for key in pair.bound)
-        return hashlib.sha256(f"{seed} {name}".encode()).digest()
+    def drawn(number: int) -> bytes:
+        return draw(min(key.replace(folder, "") for pair in members[number] for key in pair.bound), seed)
 
     measured = len(data.measured)
-    left = sorted(members, key=draw)
+    left = sorted(members, key=drawn)
     sides: list[PairData] = []
     for share in shares:
         wanted, chosen = round(share * measured), set[int]()

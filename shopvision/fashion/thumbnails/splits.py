@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from shopvision.errors import UserError
+from shopvision.training.parting import components, draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +89,7 @@ def _drawn(data: LabelledPictures, group: NDArray[np.int64], seed: int) -> dict[
     for row, number in enumerate(group.tolist()):
         members.setdefault(number, []).append(row)
     names = {number: min(data.names[row] for row in rows) for number, rows in members.items()}
-    drawn = sorted(members, key=lambda number: hashlib.sha256(f"{seed} {names[number]}".encode()).digest())
+    drawn = sorted(members, key=lambda number: draw(names[number], seed))
     return {number: members[number] for number in drawn}
 
 
@@ -112,13 +110,8 @@ def shared_with(data: LabelledPictures, contents: NDArray[np.int64], rows: NDArr
 
 def _groups(data: LabelledPictures, contents: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) number of what each picture hangs together with."""
-    count = len(data)
-    products = {product: number for number, product in enumerate(sorted({*data.products} - {""}))}
-    edges = [(row, count + content) for row, content in enumerate(contents.tolist())]
-    above = count + int(contents.max(initial=0)) + 1
-    edges += [(row, above + products[product]) for row, product in enumerate(data.products) if product]
-    left, right = np.array(edges).T
-    nodes = above + len(products)
-    graph = coo_array((np.ones(len(edges), np.int8), (left, right)), shape=(nodes, nodes))
-    _, group = connected_components(graph, directed=False)
-    return np.asarray(group[:count], np.int64)
+    bound = [
+        [content, product] if product else [content]
+        for content, product in zip(contents.tolist(), data.products, strict=True)
+    ]
+    return np.array(components(bound), np.int64)

@@ -13,8 +13,9 @@ from shopvision.errors import UserError
 from shopvision.fashion.encoding.pairs import Pair, PairData, Shown, pairs_of_file, pairs_of_items
 from shopvision.fashion.encoding.sampling import PairSampler
 from shopvision.fashion.encoding.searching import Search
-from shopvision.fashion.encoding.splits import components, require_apart, split_pairs
+from shopvision.fashion.encoding.splits import require_apart, split_pairs
 from shopvision.fashion.encoding.views import View
+from shopvision.training.parting import components
 from tests.unit.fashion.pairs_world import write_items, write_pairs
 
 
@@ -32,7 +33,7 @@ def test_pairs_hang_together_by_product_post_and_picture_over_any_chain() -> Non
         pair("e", "E", "5"),
         pair("f", "F", "3"),  # the product of the third
     ]
-    numbers = components(given)
+    numbers = components([one.bound for one in given])
     assert numbers == [0, 1, 0, 1, 4, 0]
 
 

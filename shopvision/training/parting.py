@@ -1,0 +1,33 @@
+"""What the splits of trainings have in common: draws that no order of a file changes, and what hangs together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+
+
+def draw(name: str, seed: int) -> bytes:
+    """What puts a thing into an order that depends on its name and the seed alone."""
+    return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+
+def components(bound: Sequence[Iterable[Hashable]]) -> list[int]:
+    """For each of n things the number of its component: the place of the first thing of it.
+
+    Args:
+        bound: of each thing, what binds it to others that have it too, over any chain of others.
+    """
+    parent = list(range(len(bound)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    first: dict[Hashable, int] = {}
+    for place, keys in enumerate(bound):
+        for key in keys:
+            one, other = root(first.setdefault(key, place)), root(place)
+            parent[max(one, other)] = min(one, other)
+    return [root(place) for place in range(len(bound))]
