@@ -77,6 +77,10 @@ class Settings(BaseSettings):
         {
             "nightly_refresh": Schedule(kind="refresh_embeddings", cron="0 2 * * *"),
             "hourly_refresh": Schedule(kind="refresh_embeddings", cron="30 * * * *", params={"verify": False}),
+            "hourly_text_refresh": Schedule(
+                kind="refresh_embeddings", cron="45 * * * *", params={"role": "image_recall", "verify": False}
+            ),
+            "nightly_selection": Schedule(kind="select_images", cron="30 3 * * *"),
             "nightly_ranking": Schedule(kind="rank_plans", cron="0 4 * * *"),
             "nightly_matching": Schedule(kind="score_pairs", cron="0 5 * * *"),
         },

@@ -14,6 +14,7 @@ ROOMS = (
     "shopvision.fashion.composition",
     "shopvision.fashion.posts",
     "shopvision.selection",
+    "shopvision.selection.item_pictures",
     "shopvision.matching",
 )
 

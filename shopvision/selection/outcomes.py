@@ -54,7 +54,7 @@ def plan_outcome(plan: PlanInput, scorer: Scorer, failed: Mapping[int, Failed], 
     ]
     return PlanOutcome(
         plan.plan_id, plan.read_at, _kept_hash(plan, reasons), plan.candidates, len(plan.found), ranking,
-        _as_json(reasons),
+        as_json(reasons),
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def plan_failure(plan: PlanInput, code: str, message: str, unreadable: Sequence[
         _kept_hash(plan, unreadable),
         plan.candidates,
         len(plan.found),
-        unreadable=_as_json(unreadable),
+        unreadable=as_json(unreadable),
         failure=(code, message),
     )
 
@@ -75,7 +75,8 @@ def _kept_hash(plan: PlanInput, unreadable: Sequence[Failed]) -> bytes | None:
     return None if any(one.code in PASSING for one in unreadable) else plan.input_hash
 
 
-def _as_json(unreadable: Sequence[Failed]) -> list[dict[str, object]]:
+def as_json(unreadable: Sequence[Failed]) -> list[dict[str, object]]:
+    """Pictures that cannot be read, as they are stored."""
     return [{"image_id": one.image_id, "code": one.code, "message": one.message} for one in unreadable]
 
 
