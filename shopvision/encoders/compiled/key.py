@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from shopvision.encoders.compiled.inputs import InputSpec
 
 # What compiles and what calls the result: another text of these makes other packages.
 _MAKING = ("compile_process.py", "library.py")
+# What the variables forbid of a processor, the code compiled under them does not use, nor the weights it has packed.
+_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.Size)
 
 
@@ -80,9 +83,21 @@ def features_of(device: torch.device) -> str:
         major, minor = torch.cuda.get_device_capability(device)
         return f"{torch.cuda.get_device_name(device)} {major}.{minor}"
     flags = sorted(name for name, there in torch.cpu.get_capabilities().items() if there)
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
     # The number of threads stands in the loops of the compiled code.
     threads = f"{torch.get_num_threads()} threads"
-    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *map(str, flags), threads])
+    return ", ".join([_processor(), torch.backends.cpu.get_cpu_capability(), *map(str, flags), *limits, threads])
+
+
+@cache
+def _processor() -> str:
+    """Its name: the libraries below torch choose layouts of weights by its caches, too."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([platform.machine(), *names[:1]])
 
 
 def fingerprint(module: nn.Module) -> str:
