@@ -118,7 +118,7 @@ class CompiledModule:
             OSError: the folder of packages cannot be written to.
         """
         reason = self._packages.make(self.key, self.module, self._device)
-        self._looks, self._next_look = reason is None, 0.0
+        self._looks, self._next_look = reason is None and self._mode != "never", 0.0
         return reason
 
     def package(self) -> CompiledLibrary | None:

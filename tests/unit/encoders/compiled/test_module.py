@@ -187,6 +187,13 @@ def test_always_waits_until_it_is_made(packages: Packages) -> None:
     assert packages.calls == ["load", "make", "load"]
 
 
+def test_what_never_runs_compiled_can_be_made_all_the_same(packages: Packages) -> None:
+    compiled = network(packages, "never")
+    assert compiled.make() is None
+    for _ in range(2):
+        assert not runs_compiled(compiled)
+
+
 def test_what_cannot_be_made_is_not_asked_for_again(packages: Packages) -> None:
     packages.reason = "no C++ compiler"
     compiled = network(packages, "always")
