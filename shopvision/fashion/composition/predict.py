@@ -70,8 +70,9 @@ class ComposedEncoder:
 
     @property
     def compiled_modules(self) -> tuple[CompiledModule, ...]:
-        """What of its encoders may run compiled."""
-        return tuple(module for encoder in self._encoders for module in encoder.compiled_modules)
+        """What of its detector and encoders may run compiled."""
+        encoders = (module for encoder in self._encoders for module in encoder.compiled_modules)
+        return (*self.detector.compiled_modules, *encoders)
 
     def __call__(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Vectors of whole pictures; see ``ImageEncoder``."""

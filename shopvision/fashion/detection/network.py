@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from shopvision.encoders.compiled.inputs import InputSpec
 from shopvision.fashion.detection.regions import Boxes
 
 if TYPE_CHECKING:
@@ -54,6 +55,18 @@ class DetectionNetwork(nn.Module, ABC):
     @abstractmethod
     def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """What the core reads of pictures of one shape."""
+
+    def compiled_inputs(self, shape: tuple[int, int]) -> tuple[InputSpec, ...] | None:  # noqa: ARG002 - for those that are
+        """Which ``core_inputs`` of pictures of ``shape`` (H, W) a compiled core takes; None where it is not compiled.
+
+        Compiled for every shape at once it would be slower, and exporting it takes minutes.
+        """
+        return None
+
+    @property
+    def usual_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(H, W) that most pictures of a shop have once they are prepared: these are compiled beforehand."""
+        return ()
 
     @abstractmethod
     def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:

@@ -7,11 +7,11 @@ know no mask, and a picture's regions would depend on who its neighbours are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,7 @@ from shopvision.encoders.fitting_batches import FittingBatches
 from shopvision.encoders.tuning import tuning_of
 from shopvision.errors import ItemError
 from shopvision.fashion.detection.card import load_network
+from shopvision.fashion.detection.compiled_cores import CompiledCores
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
 from shopvision.fashion.detection.regions import Boxes, Region, RegionRules, choose_regions
 from shopvision.fashion.detection.tunable import TunableDetector
@@ -27,6 +28,7 @@ from shopvision.images import Box, Decoded
 from shopvision.models.part import part_of
 
 if TYPE_CHECKING:
+    from shopvision.encoders.compiled.module import CompiledModule, CompileMode
     from shopvision.models.kinds import Precision
     from shopvision.models.part import ModelPart
 
@@ -76,6 +78,7 @@ class Detector:
         dtype: torch.dtype = torch.float32,
         rules: RegionRules | None = None,
         part: ModelPart | None = None,
+        compile_mode: CompileMode = "auto",
     ) -> None:
         """Take over ``network`` (float32, CPU, evaluation mode), and make it faster.
 
@@ -83,8 +86,9 @@ class Detector:
             network: see above.
             device: where it will run.
             dtype: what it will compute in.
-            rules: which boxes become regions.
+            rules: which boxes become regions, where the caller does not say.
             part: which network of which model version this is: what was measured of it on this machine is used.
+            compile_mode: see ``CompiledModule``.
         """
         network.accelerate()
         self.labels, self.target = network.labels, network.target
@@ -92,6 +96,7 @@ class Detector:
         self.tunable_parts = (TunableDetector(self, part, device=device, usual=BATCH_SIZE.get(device.type, 4)),)
         self._network = network.requires_grad_(requires_grad=False).to(device, dtype)
         self._device, self._dtype = device, dtype
+        self._cores = CompiledCores(network, device=device, dtype=dtype, mode=compile_mode)
         self._turn = threading.Lock()
         self.tunable_parts[0].use(tuning_of(part, threads=torch.get_num_threads(), device=str(device)))
 
@@ -99,6 +104,11 @@ class Detector:
         """Look at so many pictures at once from now on, where they fit into memory."""
         self.batch_size = size
         self._batches = FittingBatches(self._device, size)
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return self._cores.modules
 
     def prepare(self, decoded: Decoded) -> PreparedPicture:
         """What ``detect`` reads of a picture. Safe in any thread.
@@ -146,8 +156,9 @@ class Detector:
         batches = self._batches if most is None else FittingBatches(self._device, most)
         with self._turn:
             return find_boxes(
-                self._network, pictures, device=self._device, dtype=self._dtype, batches=batches, least=least
-            )
+                self._network, pictures, device=self._device, dtype=self._dtype, batches=batches, least=least,
+                core=self._cores,
+            )  # fmt: skip
 
     def _regions(
         self, picture: PreparedPicture, found: Boxes | None, rules: RegionRules
@@ -172,6 +183,7 @@ def find_boxes(
     dtype: torch.dtype,
     batches: FittingBatches,
     least: float = 0.0,
+    core: Callable[..., Any] | None = None,
 ) -> list[Boxes | None]:
     """What ``network`` gives for each picture: in pixels at full scale, on the CPU; None where that is not finite.
 
@@ -182,7 +194,9 @@ def find_boxes(
         dtype: that the network computes in.
         batches: how many pictures at once.
         least: boxes with this score or less may be left out.
+        core: what runs in the place of the network's own.
     """
+    core = network.core() if core is None else core
     results: list[Boxes | None] = [None] * len(pictures)
 
     def compute(group: Sequence[int], start: int, stop: int) -> None:
@@ -192,7 +206,7 @@ def find_boxes(
             for name in pictures[places[0]].inputs
         }
         typed = {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
-        found = network.find(typed, least=least)
+        found = network.find(typed, least=least, core=core)
         for place, one in zip(places, found, strict=True):
             results[place] = None if one is None else pictures[place].at_full_scale(one.to("cpu"))
 

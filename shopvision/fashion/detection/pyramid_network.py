@@ -14,6 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from shopvision.encoders._fast import accelerate_image_network
+from shopvision.encoders.compiled.inputs import Free, InputSpec
 from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.fashion.detection.network import DetectionNetwork, Inputs
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 # Lower scores are not worth the time to sort them.
 LEAST_SCORE = 0.01
+# Pictures that a compiled network takes at once.
+MOST_COMPILED = 64
+# Width by height of what shops show most: square, and people from head to toe.
+USUAL_PROPORTIONS = (1.0, 3 / 4, 2 / 3)
 RGB = tuple[float, float, float]
 
 
@@ -98,6 +103,18 @@ class PyramidNetwork(DetectionNetwork):
     def core_inputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """See ``DetectionNetwork``."""
         return inputs["pixels"], inputs["size"]
+
+    def compiled_inputs(self, shape: tuple[int, int]) -> tuple[InputSpec, ...] | None:
+        """See ``DetectionNetwork``."""
+        batch = Free("batch", 2, MOST_COMPILED)
+        return InputSpec("uint8", (batch, *shape, 3)), InputSpec("int64", (batch, 2))
+
+    @property
+    def usual_shapes(self) -> tuple[tuple[int, int], ...]:
+        """See ``DetectionNetwork``."""
+        longest, stride = self._arguments.longest_side, STRIDES[-1]
+        sides = [(longest, round(longest * share)) for share in USUAL_PROPORTIONS]
+        return tuple((-(-height // stride) * stride, -(-width // stride) * stride) for height, width in sides)
 
     def boxes(self, numbers: Sequence[Tensor], inputs: Inputs, least: float) -> list[Boxes | None]:
         """See ``DetectionNetwork``."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from shopvision.errors import ItemError, JobError, UserError
 from shopvision.fashion.detection.card import load_network, save_detector
+from shopvision.fashion.detection.compiled_cores import SEEN_BEFORE, CompiledCores
 from shopvision.fashion.detection.predict import Detector, load_detector
 from shopvision.fashion.detection.pyramid_network import PyramidArguments, PyramidNetwork, build_pyramid
 from shopvision.fashion.detection.regions import RegionRules
@@ -96,6 +97,22 @@ def test_the_fast_path_finds_the_same(set_environment: Callable[..., None]) -> N
     assert expected is not None
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+
+
+def test_usual_shapes_and_those_that_come_up_often_are_compiled() -> None:
+    cores = CompiledCores(tiny(), device=torch.device("cpu"), dtype=torch.float32, mode="never")
+    assert len(cores.modules) == 2  # of 96 x 96; of 96 x 72 and 96 x 64, filled up to 96 x 96 and 96 x 64
+
+    def run(count: int, height: int) -> None:
+        with torch.inference_mode():
+            cores(torch.zeros(count, height, 96, 3, dtype=torch.uint8), torch.tensor([[height, 96]] * count))
+
+    run(SEEN_BEFORE - 1, 64)
+    run(2, 32)
+    assert len(cores.modules) == 2
+    run(1, 64)
+    assert len(cores.modules) == 3
+    assert cores.modules[2].fits(torch.zeros(5, 64, 96, 3, dtype=torch.uint8), torch.zeros(5, 2, dtype=torch.int64))
 
 
 def test_regions_do_not_depend_on_the_neighbours() -> None:
