@@ -30,8 +30,8 @@ SLACK = 2  # neighbours asked for, per one expected to hold enough allowed rows 
 # of one step a row misses a third of them, of four an eighth, of eight a twentieth (measured, a million rows).
 STEPS_PER_ROW = 8
 # How many rows compared in blocks cost as much as (measured, 128 dimensions, a million rows):
-ROWS_PER_STEP = 50  # one step of a walk
-ROWS_PER_SCANNED = 0.25  # one row of an exact index that is read from end to end
+ROWS_PER_STEP = 70  # one step of a walk
+ROWS_PER_SCANNED = 0.2  # one row of an exact index that is read from end to end
 BLOCK_BYTES = 1 << 19  # of codes compared at a time: they stay in the cache between being copied and being searched
 QUERIES_AT_ONCE = 1_024
 ROWS_AT_ONCE = 16_384
