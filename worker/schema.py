@@ -17,7 +17,8 @@ from shopvision.errors import UserError
 
 ROOMS_WITH_TABLES = (
     "shopvision.catalogue", "shopvision.models", "shopvision.index", "shopvision.fashion", "shopvision.fashion.posts",
-    "shopvision.selection", "shopvision.selection.item_pictures", "shopvision.matching", "worker.ledger",
+    "shopvision.selection", "shopvision.selection.click", "shopvision.selection.item_pictures", "shopvision.matching",
+    "worker.ledger",
 )  # fmt: skip
 
 
