@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shopvision.images import PictureDoor
+    from shopvision.images.pipeline import Encoder
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.training.run import TrainingRun
 
@@ -87,37 +89,62 @@ def survey_pictures(
         UserError: not one is readable.
         TransientError: a source is away for the moment; what was encoded is kept.
     """
-    process, features, failures = run.process, None, dict[int, str]()
-    found = torch.zeros(2, len(uris), dtype=torch.int64)
-    if not encode:
-        if process.is_main:
-            digests, failures = look_at_pictures(uris, image.preprocessing, door, run.stage("pictures"))
-            numbers: dict[bytes, int] = {}
-            for position, sha256 in digests.items():
-                found[0, position] = numbers.setdefault(sha256, len(numbers))
-    elif process.is_main:
-        features, failures = _features(uris, image, run, door)
-        found[0] = torch.from_numpy(features.rows)  # a row for each sha256
+    if encode:
+        return survey_features(uris, partial(_feature_encoder, image, run), run, door)
+    digests, failures = dict[int, bytes](), dict[int, str]()
+    contents = np.zeros(len(uris), np.int64)
+    if run.process.is_main:
+        digests, failures = look_at_pictures(uris, image.preprocessing, door, run.stage("pictures"))
+        numbers: dict[bytes, int] = {}
+        for position, sha256 in digests.items():
+            contents[position] = numbers.setdefault(sha256, len(numbers))
+    return _shared(contents, failures, None, run)
+
+
+def survey_features(
+    uris: Sequence[str], open_encoder: Callable[[], tuple[FeatureStore, Encoder]], run: TrainingRun, door: PictureDoor
+) -> PictureSurvey:
+    """As ``survey_pictures``, of any encoder that stays frozen: its features are wanted, and kept on disk.
+
+    Args:
+        uris: addresses of n pictures.
+        open_encoder: gives the encoder, and the store of what it says.
+        run: this run.
+        door: to the pictures.
+
+    Raises:
+        UserError: not one is readable.
+        TransientError: a source is away for the moment; what was encoded is kept.
+    """
+    process = run.process
+    store, encoder = open_encoder()
+    if process.is_main:
+        features, failures = picture_features(uris, store, encoder, door, run.stage("pictures"))
         process.wait()
     else:  # everything is in the cache by then
         process.wait()
-        features, _ = _features(uris, image, run, door)
-    if process.is_main:
-        found[1, sorted(failures)] = 1
-        reasons = dict(sorted(failures.items()))
-    else:
-        reasons = {}
-    contents, bad = process.total(found.to(process.device)).cpu().numpy()
+        features, failures = picture_features(uris, store, encoder, door, run.stage("pictures"))
+    contents = features.rows if process.is_main else np.zeros(len(uris), np.int64)  # a row for each sha256
+    return _shared(contents, failures if process.is_main else {}, features, run)
+
+
+def _shared(
+    contents: NDArray[np.int64], failures: dict[int, str], features: Features | None, run: TrainingRun
+) -> PictureSurvey:
+    """The same survey for every process, from what the main process found; the others give zeros and nothing."""
+    found = torch.zeros(2, len(contents), dtype=torch.int64)
+    found[0] = torch.from_numpy(contents)
+    found[1, sorted(failures)] = 1
+    reasons = dict(sorted(failures.items()))
+    contents, bad = run.process.total(found.to(run.process.device)).cpu().numpy()
     readable: NDArray[np.bool_] = bad == 0
-    if len(uris) and not readable.any():
+    if len(readable) and not readable.any():
         reason = next(iter(reasons.values()), "see the main process")
-        raise UserError(f"Not one of {len(uris):,} pictures can be read ({reason}): check the picture folder.")
+        raise UserError(f"Not one of {len(readable):,} pictures can be read ({reason}): check the picture folder.")
     return PictureSurvey(readable, contents, reasons, features)
 
 
-def _features(
-    uris: Sequence[str], image: PretrainedImage, run: TrainingRun, door: PictureDoor
-) -> tuple[Features, dict[int, str]]:
+def _feature_encoder(image: PretrainedImage, run: TrainingRun) -> tuple[FeatureStore, ImageEncoder]:
     device = run.process.device
     dtype = best_precision(device)
     key = digest(
@@ -128,5 +155,6 @@ def _features(
     )
     store = FeatureStore(run.feature_cache / f"pictures-{key[:16]}", image.dimension)
     # A copy, because the encoder folds and casts what it takes over.
-    encoder = ImageEncoder(deepcopy(image.network), image.preprocessing, image.dimension, device=device, dtype=dtype)
-    return picture_features(uris, store, encoder, door, run.stage("pictures"))
+    return store, ImageEncoder(
+        deepcopy(image.network), image.preprocessing, image.dimension, device=device, dtype=dtype
+    )

@@ -54,6 +54,7 @@ class ImageRanker:
         device: where it runs.
         recall_spec: the recall model version whose vectors of pictures it reads; None where only its own will do.
         entities: how many entities of an item it looks at.
+        text_rule: which text it is told of an item, see ``context_text``.
     """
 
     def __init__(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> None:
@@ -74,8 +75,8 @@ class ImageRanker:
         self.card, self.preprocessing = loaded.card, loaded.preprocessing
         self.dimension = loaded.arguments.dimension
         self.recall_spec = loaded.arguments.recall
-        self.entities = loaded.arguments.entities
-        self._arguments, self._recall_folder = loaded.arguments, loaded.recall_folder
+        self.entities, self.text_rule = loaded.arguments.entities, loaded.arguments.text
+        self._recall_folder = loaded.recall_folder
         self._network = loaded.network.requires_grad_(requires_grad=False).to(self.device)
 
     @cached_property
@@ -112,7 +113,7 @@ class ImageRanker:
 
     def text_of(self, title: str, names: Sequence[str]) -> str:
         """The text of an item as this ranker was taught it, from its title and the names of all its entities."""
-        return context_text(title, names, self._arguments.text)
+        return context_text(title, names, self.text_rule)
 
     def context(self, text: str, entities: Sequence[Entity]) -> ItemContext:
         """The context of one item, see ``contexts``."""
@@ -133,6 +134,10 @@ class ImageRanker:
         encoded = dict(zip(distinct, self.towers.encode_texts(distinct), strict=True)) if distinct else {}
         nothing = np.zeros(self.dimension, np.float32)
         return [ItemContext(encoded.get(text, nothing), of_item) for text, of_item in zip(texts, features, strict=True)]
+
+    def context_of(self, text: Vector, entities: Sequence[Entity]) -> ItemContext:
+        """As ``context``, of a text's vector (d,) from the recall model; zeros stand for no text."""
+        return ItemContext(text, entity_features(entities, self.dimension, self.entities))
 
     def scores(self, pictures: Vector, context: ItemContext) -> NDArray[np.float32]:
         """How attractive an item's pictures are.
@@ -161,14 +166,20 @@ class ImageRanker:
         if not pictures:
             return []
         sizes = [len(vectors) for vectors in pictures]
-        owners = np.repeat(np.arange(len(pictures)), sizes)
-        texts, entities, counts = stack_contexts(contexts, self.dimension)
-        flat = np.concatenate(pictures).astype(np.float32, copy=False)
-        scores = np.empty(len(flat), np.float32)
-        for start in range(0, len(flat), PICTURES_AT_ONCE):
-            rows = slice(start, start + PICTURES_AT_ONCE)
-            scores[rows] = self._scores(flat[rows], texts, entities, counts, owners[rows])
+        scores = self.scores_of_rows(np.concatenate(pictures), np.repeat(np.arange(len(pictures)), sizes), contexts)
         return np.split(scores, np.cumsum(sizes)[:-1])
+
+    def scores_of_rows(
+        self, pictures: Vector, owners: NDArray[np.int64], contexts: Sequence[ItemContext]
+    ) -> NDArray[np.float32]:
+        """As ``scores``, of (n, d) pictures in any order; ``owners`` (n,) says whose of the ``contexts`` they are."""
+        texts, entities, counts = stack_contexts(contexts, self.dimension)
+        vectors = pictures.astype(np.float32, copy=False)
+        scores = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), PICTURES_AT_ONCE):
+            rows = slice(start, start + PICTURES_AT_ONCE)
+            scores[rows] = self._scores(vectors[rows], texts, entities, counts, owners[rows])
+        return scores
 
     @torch.inference_mode()
     def _scores(

@@ -59,7 +59,7 @@ class RecallModel:
         self.card = loaded.card
         self.dimension = loaded.arguments.dimension
         self.preprocessing = loaded.preprocessing
-        self.logit_scale = float(loaded.network.factor())
+        self.logit_scale = loaded.network.factor().item()
         self._text_form = loaded.arguments.text_form
         self._tokenizer = loaded.tokenizer
         # The picture tower goes to the device in its own precision, and not before there are pictures to encode.
