@@ -23,7 +23,7 @@ def _measure(spec: str, replicas: int, seconds: float) -> list[dict[str, Any]]:
     model = models.load(spec)
     if not parts_of(model):
         kind = models.find(spec).card.kind
-        raise UserError(f"{spec} is a {kind}, which cannot be tuned: it has no network that takes batches.")
+        raise UserError(f"{spec} is of the kind {kind}, which cannot be tuned: it has no network that takes batches.")
     print(READY, file=sys.__stdout__, flush=True)
     if sys.stdin.readline().strip() != GO:
         raise SystemExit(1)

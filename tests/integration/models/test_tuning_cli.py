@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from shopvision import models
 from shopvision.encoders.tuning import Setting, Tuning, TuningChoice, TuningStore, layouts, this_machine
+from shopvision.encoders.tuning import __main__ as child
 from shopvision.encoders.tuning.record import Rate
 from shopvision.errors import JobError, UserError
 from shopvision.index.precisions import agreements
@@ -38,6 +40,7 @@ def encoder(tmp_path: Path, set_environment: Callable[..., None]) -> models.Mode
     return models.import_model(f"local-dir:{save_tiny_encoder(tmp_path / 'eye')}", name="eye", tag="1")
 
 
+@pytest.mark.slow  # it starts a process that loads torch
 def test_measuring_in_processes_and_what_is_shown_of_it(
     encoder: models.ModelVersionRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,10 +56,39 @@ def test_measuring_in_processes_and_what_is_shown_of_it(
     assert "eye:1" in call()
     assert "scatter" in call("eye:1")
     assert json.loads(call("--json")) == [found]
+
+
+def test_one_of_these_processes(
+    encoder: models.ModelVersionRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``run_processes`` talks to it."""
+    assert "Nothing was measured here" in call("eye:1")
+    monkeypatch.setattr(child.sys, "stdin", io.StringIO("go\n"))
+    monkeypatch.setattr(child.sys, "__stdout__", child.sys.stdout)
+    assert child.main("eye:1", "2", "0.2") == 0
+    ready, answer = capsys.readouterr().out.strip().split("\n")[-2:]
+    assert ready == layouts.READY
+    [found] = map(Tuning.model_validate, json.loads(answer))
+    assert (found.spec, found.digest, found.part) == ("eye:1", part_of(encoder.card, "images").digest, "images")
+    assert all(rate.setting.replicas == 2 for rate in found.rates)
+
+
+def test_what_cannot_be_asked_for_is_named(
+    encoder: models.ModelVersionRef,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    set_environment: Callable[..., None],
+) -> None:
     with pytest.raises(UserError, match=r"no model version eye:2"):
         call("eye:2")
     with pytest.raises(UserError, match=r"name it as NAME:TAG"):
         call("--again")
+    monkeypatch.setattr("shopvision.models.load", lambda spec: object())
+    assert child.main("eye:1", "1", "0.2") == 0
+    assert "eye:1 is of the kind image_encoder, which cannot be tuned" in json.loads(capsys.readouterr().out)["error"]
+    set_environment(SHOPVISION_FAST_PATHS="false")
+    with pytest.raises(UserError, match="SHOPVISION_FAST_PATHS is false"):
+        call("eye:1", "--again")
 
 
 def measured(spec: str, digest: str, threads: int, speed: float, **more: Any) -> Tuning:
