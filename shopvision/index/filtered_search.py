@@ -44,7 +44,7 @@ class RowFilter:
         total: so many.
         rows: which may be answered, ascending.
         copy: an exact index of these rows, in their order, where one was made.
-        times_compared: so often queries were compared with each of them.
+        copies_missed: how often a copy would have been read if there had been one.
     """
 
     def __init__(self, total: int, rows: NDArray[np.signedinteger]) -> None:
@@ -52,7 +52,7 @@ class RowFilter:
         self.total = total
         self.rows = rows.astype(np.int32)  # as FAISS numbers the links of its graphs
         self.copy: Any | None = None
-        self.times_compared = 0
+        self.copies_missed = 0
 
     @property
     def count(self) -> int:
@@ -92,6 +92,8 @@ def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilt
     pending = np.arange(len(vectors) if k else 0)
     wanted, longer = 0, only.asked(k, only.count / only.total) if k else 0
     copy = only.copy  # it may be dropped meanwhile
+    if copy is None and k and not _is_walked(effort, longer, only, has_copy=True):
+        only.copies_missed += 1
     while len(pending) and longer > wanted and _is_walked(effort, longer, only, has_copy=copy is not None):
         wanted = longer
         parameters = search_parameters(index, _steps(effort, wanted, only))
@@ -106,7 +108,6 @@ def nearest_rows(index: Any, effort: int, vectors: Scores, k: int, only: RowFilt
         share = np.median(counts[~done]) / wanted if len(pending) else 1.0
         longer = only.asked(k, share) if share else 0
     if len(pending):
-        only.times_compared += 1
         if copy is None:
             scores[pending], places = nearest_of(index, vectors[pending], k, only.rows)
         else:

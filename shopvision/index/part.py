@@ -19,7 +19,7 @@ from shopvision.index.distinct import VectorRows
 from shopvision.index.filtered_search import RowFilter, Rows, Scores, copied, nearest_rows
 from shopvision.index.ids import Ids, PictureRows, category_codes, image_ids, in_category
 
-# A filter's rows are copied when they are compared once more, if they are many and the index is not exact anyway.
+# A filter's rows are copied when the copy is missed once more, if they are many and the index is not exact anyway.
 COPIED_AFTER, COPIED_FROM_ROWS = 2, 4_096
 COPIED_BYTES = 128 << 20  # at most, of all filters of a generation together
 KEPT_FILTERS = 16  # filters that are kept: four bytes for each allowed row, and one for each row where it is walked
@@ -102,7 +102,7 @@ class Part:
         """
         made = self._filter(category, wanted)
         scores, rows = nearest_rows(self._index, self._effort, vectors, k, made.only)
-        if made.only.times_compared >= COPIED_AFTER and made.only.copy is None:
+        if made.only.copies_missed >= COPIED_AFTER and made.only.copy is None:
             self._copy(made.only)
         return (scores, rows) if made.owners is None else made.owners.spread(scores, rows, k)
 
@@ -116,7 +116,7 @@ class Part:
             others = [made.only for made in self._filters.values() if made.only.copy is not None]
             while sum(other.count for other in others) * code_bytes > COPIED_BYTES:
                 oldest = others.pop(0)
-                oldest.copy, oldest.times_compared = None, 0
+                oldest.copy, oldest.copies_missed = None, 0
 
     def vectors(self, pictures: Rows) -> Scores:
         """The stored vectors of some pictures, float32, shape (pictures, d)."""

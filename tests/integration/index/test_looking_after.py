@@ -225,6 +225,7 @@ def test_no_query_waits_for_a_newer_generation(
 
     reader = IndexReader(WrappedStore(store, hold), "catalogue", tmp_path / "reader", follow_seconds=0.0)
     assert reader.generation().path == first.path
+    embed(shop.model, [1], clustered(1, 16, seed=3))  # files with other bytes
     second = publish("catalogue", shop.model, store, force_full=True)
     assert reader.generation().path == first.path
     assert arrived.wait(60)
