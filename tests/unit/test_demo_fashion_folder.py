@@ -88,6 +88,19 @@ def test_links_lead_elsewhere_and_the_only_file_of_boxes_may_have_another_name(f
     assert look_into(linked).boxes == folder / "photos" / "train_7.json"
 
 
+def test_a_link_within_the_photos_that_leads_out_of_them_is_refused(folder: Path) -> None:
+    """Before anything is started: the training may read the folder of the boxes, and nothing that lies elsewhere."""
+    images = folder / "photos" / "images"
+    images.rename(folder / "elsewhere")
+    images.symlink_to(folder / "elsewhere")
+    with pytest.raises(UserError, match=r"A link leads out of .*/photos to .*/elsewhere/a\.jpg: put"):
+        look_into(folder)
+    images.unlink()
+    (folder / "elsewhere").rename(folder / "photos" / "other")
+    images.symlink_to(folder / "photos" / "other")
+    assert look_into(folder).data.pictures
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

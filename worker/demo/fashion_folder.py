@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from shopvision.errors import UserError
 from shopvision.fashion.composition.categories import read_categories, require_classes
@@ -55,8 +57,25 @@ def look_into(folder: Path) -> FashionFolder:
         raise UserError(f"{folder / CATALOGUE} has no table of items: put items.jsonl, .csv or .parquet there.")
     boxes = _boxes_file(folder / PHOTOS).resolve()
     data = read_boxes(boxes)
+    _require_inside(boxes.parent, data, folder / PHOTOS)
     pairs = len(pairs_of_items(items, str(catalogue)).measured)
     return FashionFolder(boxes, data, catalogue, items, pairs, _classes(folder / CATEGORIES, data))
+
+
+def _require_inside(photos: Path, data: DetectionData, given: Path) -> None:
+    """Refuse pictures that the training may not read, because a link leads out of the folder that it is given.
+
+    Args:
+        photos: the folder of the boxes, resolved.
+        data: what they say.
+        given: the folder as it was given.
+    """
+    for picture in data.pictures:
+        place = Path(os.fsdecode(unquote_to_bytes(picture.uri.removeprefix("file://"))))
+        if not place.resolve().is_relative_to(photos):
+            raise UserError(
+                f"A link leads out of {given} to {place}: put the pictures there, or let all of {given} be one link."
+            )
 
 
 def _boxes_file(photos: Path) -> Path:
