@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, LargeBinary, Numeric, SmallInteger, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Identity, Index, LargeBinary, Numeric, SmallInteger, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopvision.database.base import Base
@@ -17,7 +17,8 @@ class Item(Base):
 
     __tablename__ = "items"
     # Room for the next versions of rows on their own pages: new prices then leave many index entries alone (HOT).
-    __table_args__ = {"postgresql_with": {"fillfactor": 80}}  # noqa: RUF012 - as SQLAlchemy reads it
+    # Brands are asked for without regard to capitals, by searches; prices, which change daily, keep no index.
+    __table_args__ = (Index("ix_items_lower_brand", text("lower(brand)")), {"postgresql_with": {"fillfactor": 80}})
 
     item_id: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str | None]
