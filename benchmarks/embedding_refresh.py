@@ -127,11 +127,7 @@ def _in_turns(case: Case, shop: Refresh, best: Limit, repetitions: int, *, quick
             rates.steady.setdefault(way, []).append(rate.steady)
             rates.whole.setdefault(way, []).append(rate.whole)
             progress(f"{case.form}, {way}: {rate.steady:.1f}")
-        (again,) = (
-            limit
-            for limit in limits.limits_of(shop.folder, [best.setting], quick=quick)
-            if limit.processes == best.processes
-        )
+        (again,) = limits.limits_of(shop.folder, [best.setting], quick=quick, counts=[best.processes])
         rates.steady.setdefault(LIMIT, []).append(again.rate)
         times = shop.deployment.run("refresh_embeddings", scope="all")
         rates.steady.setdefault(OURS, []).append(times.items / times.to_commit)

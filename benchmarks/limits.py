@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EAGER, COMPILED = "eager", "compiled"
 BATCH_SIZES = (8, 16, 32, 64)
-SECONDS, QUICK_SECONDS = 3.0, 0.2
+SECONDS, QUICK_SECONDS = 2.0, 0.2
 WARM_UP = 2  # batches
 
 
@@ -63,16 +63,19 @@ def settings(*, quick: bool, ways: Sequence[str] = (EAGER, COMPILED)) -> list[Se
     return [Setting(way, size) for way in ways for size in ((8,) if quick else BATCH_SIZES)]
 
 
-def limits_of(folder: Path, wanted: Sequence[Setting], *, quick: bool) -> list[Limit]:
-    """Measure each setting in one process, and in one per core.
+def limits_of(
+    folder: Path, wanted: Sequence[Setting], *, quick: bool, counts: Sequence[int] = (1, CORES)
+) -> list[Limit]:
+    """Measure each setting.
 
     Args:
         folder: of a model version.
         wanted: which settings.
         quick: for a moment only.
+        counts: numbers of processes, in which all of them are measured.
     """
     found = []
-    for processes in dict.fromkeys((1, CORES)):
+    for processes in dict.fromkeys(counts):
         with _processes(folder, processes) as children:
             for setting in wanted:
                 rate = _rate(children, setting, QUICK_SECONDS if quick else SECONDS)
