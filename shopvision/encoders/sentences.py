@@ -49,13 +49,7 @@ class SentenceTokenizer:
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Tokens of n texts, as wide as the longest of them."""
-        most = self.max_length - 2
-        characters = most * _CHARACTERS_A_TOKEN
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        found = backend.encode_batch_fast([self.prefix + text[:characters] for text in texts], add_special_tokens=False)
-        pieces = [one.ids[:most] for one in found]
+        pieces = [ids[: self.max_length - 2] for ids in self._pieces(texts)]
         lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
         columns = np.arange(lengths.max(initial=0) + 2)
         attention = columns < lengths[:, None] + 2
@@ -67,3 +61,20 @@ class SentenceTokenizer:
         ids[np.arange(len(pieces)), lengths + 1] = self._sep
         tensors = (torch.from_numpy(array.astype(np.int64)) for array in (ids, attention, np.zeros_like(ids)))
         return TokenBatch(*tensors)
+
+    def longer(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more tokens than ``encode`` keeps."""
+        return sum(len(ids) > self.max_length - 2 for ids in self._pieces(texts))
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Word pieces of texts, without special tokens; of very long ones at least as many as are kept, and one."""
+        characters = self.max_length * _CHARACTERS_A_TOKEN
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        found = backend.encode_batch_fast(
+            # A lone surrogate, which a careless program can make, is no text to the tokenizer.
+            [self.prefix + text[:characters].encode(errors="replace").decode() for text in texts],
+            add_special_tokens=False,
+        )
+        return [one.ids for one in found]

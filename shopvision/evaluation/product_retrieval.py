@@ -87,7 +87,7 @@ def retrieve(
                 (int((scores > level).sum()), int((scores == level).sum()), int(repeat))
                 for level, repeat in zip(levels[::-1], repeats[::-1], strict=True)
             ]
-            result.recall[row] = [_hit(*ties[0], k) for k in ks]
+            result.recall[row] = [hit_probability(*ties[0], k) for k in ks]
             result.average_precision[row] = _average_precision(ties)
             result.random_recall[row], result.random_average_precision[row] = _chance(searched, len(right), ks)
     return result
@@ -96,10 +96,10 @@ def retrieve(
 @lru_cache(maxsize=1024)
 def _chance(searched: int, right: int, ks: tuple[int, ...]) -> tuple[list[float], float]:
     """Recall and average precision of an order at random: everything is tied."""
-    return [_hit(0, searched, right, k) for k in ks], _average_precision([(0, searched, right)])
+    return [hit_probability(0, searched, right, k) for k in ks], _average_precision([(0, searched, right)])
 
 
-def _hit(better: int, tied: int, right: int, k: int) -> float:
+def hit_probability(better: int, tied: int, right: int, k: int) -> float:
     """The probability that one of the ``right`` among ``tied`` items behind ``better`` ones is among the first k.
 
     ``1 - C(tied - right, s) / C(tied, s)`` with ``s = k - better`` places for the tied ones (hypergeometric).

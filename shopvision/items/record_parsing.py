@@ -131,6 +131,23 @@ def _picture(record: Mapping[str, Any], root: PictureRoot | None) -> str:
     return ""
 
 
+def pictures_of(record: Mapping[str, Any], item: Item, root: PictureRoot | None) -> tuple[str, ...]:
+    """The addresses of all pictures of a record, each once, the leading one first.
+
+    Args:
+        record: as given to ``item_from_record``.
+        item: what that made of it.
+        root: where relative pictures start from.
+
+    Raises:
+        ItemError: see ``picture_address``.
+    """
+    given = record.get("images")
+    further = given if isinstance(given, (list, tuple)) else ()
+    leading = [item.picture] if item.picture else []
+    return tuple(dict.fromkeys([*leading, *(picture_address(picture, "images", root) for picture in further)]))
+
+
 def picture_address(picture: Any, key: str, root: PictureRoot | None) -> str:
     """The address of one picture, which a record holds under ``key``: an address, a path, or ``{uri}`` or ``{file}``.
 

@@ -20,6 +20,14 @@ def _from_clik(file: str, folder: Path, *, text: str | None = None, image: str |
     return import_checkpoint(Path(file).expanduser(), folder, text=text, image=image)
 
 
+def _from_align(file: str, folder: Path, *, vocabulary: str | None = None) -> ModelCard:
+    from shopvision.selection.recall.checkpoints import import_checkpoint
+
+    return import_checkpoint(
+        Path(file).expanduser(), folder, vocabulary=None if vocabulary is None else Path(vocabulary)
+    )
+
+
 class PlanRankerKind(ModelKind):
     """Which pictures fit a plan's topic best: CLIK."""
 
@@ -81,6 +89,15 @@ class ImageRecallKind(ModelKind):
 
     name = "image_recall"
     roles = ("image_recall",)
+    schemes = (
+        ImportScheme(
+            "align",
+            "FILE",
+            "the recall model of AutoImageSelection, align_model.pth",
+            _from_align,
+            {"vocabulary": "vocab.txt of its BERT, which the file does not hold"},
+        ),
+    )
 
     def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> RecallModel:
         """See ``ModelKind``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Hashable, Iterable, Sequence
 
 
@@ -31,3 +32,9 @@ def components(bound: Sequence[Iterable[Hashable]]) -> list[int]:
             one, other = root(first.setdefault(key, place)), root(place)
             parent[max(one, other)] = min(one, other)
     return [root(place) for place in range(len(bound))]
+
+
+def common_folder(uris: Sequence[str]) -> str:
+    """What all addresses begin with, up to a ``/`` and with it; empty where they have no folder in common."""
+    folder, slash, _ = os.path.commonprefix(uris).rpartition("/")  # noqa: RUF071 - cut at a slash, and addresses are no paths
+    return folder + slash

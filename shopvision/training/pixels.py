@@ -93,3 +93,15 @@ def _reader(door: PictureDoor, preprocessing: Preprocessing) -> PictureReader[Pi
 
 def _requests(uris: Sequence[str]) -> list[PictureRequest]:
     return [PictureRequest(position, uri) for position, uri in enumerate(uris)]
+
+
+class PixelsToInput:
+    """Pixels (n, H, W, 3) uint8 on a device -> (n, 3, H, W) float32 as the network wants them."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        mean, std = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
+        self._scale, self._shift = (1.0 / (255.0 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        return pixels.permute(0, 3, 1, 2).float() * self._scale + self._shift

@@ -24,6 +24,7 @@ from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
 from shopvision.selection.clik.config import ClikConfig
+from shopvision.selection.recall.config import RecallConfig
 from shopvision.settings import Settings
 from shopvision.training.config import load_config
 from worker.cli.main import app
@@ -107,7 +108,7 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         if "[data]" in text:
             by_page = {
                 "ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig,
-                "classifier": ClassifierConfig,
+                "classifier": ClassifierConfig, "recall": RecallConfig,
             }  # fmt: skip
             load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))
         else:

@@ -23,6 +23,7 @@ MATCHER_ROLE = "pair_scorer"
 DETECTOR_ROLE = "fashion_detector"
 ENCODER_ROLE = "catalogue_encoder"
 CLASSIFIER_ROLE = "thumbnail_classifier"
+RECALL_ROLE = "image_recall"
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
@@ -58,6 +59,36 @@ def clik(
         return
     summary = report.summary("exhibitions", report.exhibitions)
     _tell(summary, report.folder, ROLE, "ranks plans", activate=activate, force=force, as_json=as_json)
+
+
+@app.command("recall")
+def recall(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/recall.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/recall"),
+    resume: Resume = False,
+    device: Device = None,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Import the model and let it find pictures by text.")
+    ] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model that finds pictures by what a text says. `torchrun` before the command uses N GPUs."""
+    from shopvision.selection.recall.config import RecallConfig
+    from shopvision.selection.recall.train import train_recall
+    from shopvision.training.config import load_config
+    from shopvision.training.distributed import joined
+
+    settled = load_config(config, RecallConfig)
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        report = train_recall(settled, bars.run(output, process, resume=resume))
+    if report is None:
+        return
+    does = "finds pictures by text"
+    _tell(report.report(), report.folder, RECALL_ROLE, does, activate=activate, force=force, as_json=as_json)
 
 
 @app.command("matcher")

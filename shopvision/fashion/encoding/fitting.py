@@ -15,12 +15,12 @@ from shopvision.fashion.encoding.inputs import ViewInputs
 from shopvision.fashion.encoding.learner import EncoderLearner, Trained, TrainingPairs
 from shopvision.fashion.encoding.measure import Measures, measure_search
 from shopvision.fashion.encoding.pairs import Pair, PairData
-from shopvision.fashion.encoding.sampling import PairSampler
 from shopvision.fashion.encoding.searching import Search
 from shopvision.fashion.encoding.start import Start, freeze, learning_parameters, project_main_directions
 from shopvision.fashion.encoding.views import View
 from shopvision.models.card import ModelCard
 from shopvision.training.loop import FitResult, fit
+from shopvision.training.pair_sampling import PairSampler
 from shopvision.training.run import TrainingRun
 
 # Views whose features tell the main directions.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shopvision.fashion.encoding.views import Changes, View, ViewReader
+from shopvision.training.pixels import PixelsToInput
 
 if TYPE_CHECKING:
     from shopvision.fashion.encoding.features import ViewFeatures
@@ -20,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class ViewInputs(ABC):
-    """Inputs by the rows of views."""
+    """Inputs by the rows of views.
+
+    Attributes:
+        views: in the order of the rows.
+        normalised: pixels on the device as the network wants them.
+    """
 
     def __init__(self, views: Sequence[View], preprocessing: Preprocessing, device: torch.device) -> None:
         self.views = tuple(views)
         self._rows: Mapping[View, int] = {view: row for row, view in enumerate(views)}
-        mean, std = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
-        self._scale, self._shift = (1.0 / (255.0 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
+        self.normalised = PixelsToInput(preprocessing, device)
 
     def rows_of(self, views: Sequence[View]) -> NDArray[np.int64]:
         """Where these views are."""
         return np.array([self._rows[view] for view in views], np.int64)
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels (n, H, W, 3) uint8 on the device -> (n, 3, H, W) float32 as the network wants them."""
-        return pixels.permute(0, 3, 1, 2).float() * self._scale + self._shift
 
     @abstractmethod
     def plain(self, rows: NDArray[np.int64]) -> Tensor:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shopvision.evaluation.product_retrieval import Retrieved
-from shopvision.fashion.encoding.losses import PairVectors, contrastive_loss, triplet_loss
-from shopvision.fashion.encoding.sampling import PairSampler
+from shopvision.fashion.encoding.losses import triplet_loss
 from shopvision.fashion.encoding.searching import KS
+from shopvision.training.contrastive import PairVectors, contrastive_loss
 from shopvision.training.distributed import Process
 from shopvision.training.gradient_cache import GradientCache, micro_batches
 from shopvision.training.learner import NetworkLearner
+from shopvision.training.pair_sampling import PairSampler
 from shopvision.training.precision import MixedPrecision
 from shopvision.training.prefetch import prefetch
 

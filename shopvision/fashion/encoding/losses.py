@@ -1,80 +1,12 @@
-"""What encoders learn from: pairs of an anchor and a picture of its product, among the other pairs of their step.
-
-Letters in shapes: n pairs of this process, d dimensions of the vectors, which have unit length. Several processes:
-every process computes the loss of all pairs, with gradients in its own slice only; these are multiplied by the number
-of processes, so that their average is the gradient of one process with all pairs.
-"""
+"""The loss that encoders' contrastive loss is compared with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
-from shopvision.training.distributed import gather_with_local_gradients
-
-
-@dataclass(frozen=True, slots=True)
-class PairVectors:
-    """The pairs of a step.
-
-    Attributes:
-        anchors: (n, d).
-        positives: (n, d).
-        products: (n,) int64, equal for pairs of one product.
-        pictures: (n,) int64, equal for positives that show the same bytes.
-    """
-
-    anchors: Tensor
-    positives: Tensor
-    products: Tensor
-    pictures: Tensor
-
-    def gathered(self) -> PairVectors:
-        """The pairs of all processes, in the order of their ranks; gradients flow into the own slice only."""
-        parts = (_for_average(self.anchors), _for_average(self.positives), self.products, self.pictures)
-        return PairVectors(*map(gather_with_local_gradients, parts))
-
-    @torch.no_grad()
-    def found(self) -> Tensor:
-        """(n,) bool: whether an anchor is nearest to its own positive, among those of this process."""
-        similarity = (self.anchors @ self.positives.T).masked_fill(self.no_negatives(), -torch.inf)
-        return similarity.argmax(dim=1) == torch.arange(len(similarity), device=similarity.device)
-
-    def no_negatives(self) -> Tensor:
-        """(n, n) bool: the positive of pair j may show what anchor i shows, and j is not i.
-
-        True where both are of one product, or both positives are the same picture, which shops list under several
-        products.
-        """
-        same = (self.products[:, None] == self.products) | (self.pictures[:, None] == self.pictures)
-        return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-
-
-def contrastive_loss(pairs: PairVectors, temperature: Tensor | float, *, both_directions: bool = True) -> Tensor:
-    """InfoNCE among the pairs of the step (van den Oord et al. 2018, equation 4).
-
-    ``mean over pairs i of CE(a_i . p_* / tau, i)``; with both directions the mean of this and of
-    ``CE(p_i . a_* / tau, i)`` (Radford et al. 2021, figure 3). Pairs that may show the same are left out of each
-    other's negatives.
-
-    Args:
-        pairs: of this process, as many in every process.
-        temperature: tau.
-        both_directions: False is the published loss, from anchors to positives alone.
-    """
-    everything = pairs.gathered()
-    with torch.autocast(everything.anchors.device.type, enabled=False):
-        logits = everything.anchors @ everything.positives.T / temperature
-    logits = logits.masked_fill(everything.no_negatives(), -torch.inf)
-    own = torch.arange(len(logits), device=logits.device)
-    loss = functional.cross_entropy(logits, own)
-    if both_directions:
-        loss = (loss + functional.cross_entropy(logits.T, own)) / 2
-    return loss
+from shopvision.training.contrastive import PairVectors
 
 
 def triplet_loss(pairs: PairVectors, margin: float) -> Tensor:
@@ -93,12 +25,3 @@ def triplet_loss(pairs: PairVectors, margin: float) -> Tensor:
     near = torch.linalg.vector_norm(everything.anchors - everything.positives, dim=1)
     far = torch.linalg.vector_norm(everything.anchors - everything.positives[nearest.indices], dim=1)
     return torch.where(nearest.values < count, functional.relu(near - far + margin), near * 0.0).mean()
-
-
-def _for_average(vectors: Tensor) -> Tensor:
-    """The same vectors, whose gradient is multiplied by the number of processes."""
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if world == 1 or not vectors.requires_grad:
-        return vectors
-    # The value is exactly that of the vectors, because the second part of the sum is 0.
-    return vectors + (world - 1) * (vectors - vectors.detach())

@@ -17,7 +17,7 @@ from shopvision.errors import ItemError, UserError
 from shopvision.fashion.composition.wanted import class_of
 from shopvision.fashion.encoding.views import View
 from shopvision.fashion.pair_file import TrainingPairRow, read_training_pairs
-from shopvision.items.record_parsing import item_from_record, picture_address, picture_root, record_id
+from shopvision.items.record_parsing import item_from_record, picture_root, pictures_of, record_id
 
 Product = Literal["item", "style"]
 
@@ -196,14 +196,11 @@ def _item(record: Mapping[str, Any], root: PictureRoot, where: str) -> _Item:
         raise UserError(f"{where}: no item_id; every item needs one.")
     try:
         item = item_from_record(record, item_id, root)
-        given = record.get("images")
-        listed = given if isinstance(given, (list, tuple)) else ()
-        views = [View(item.picture)] if item.picture else []
-        views += [View(picture_address(picture, "images", root)) for picture in listed]
+        views = tuple(map(View, pictures_of(record, item, root)))
     except ItemError as error:
         raise UserError(f"{where}: item {item_id!r}: {error.message}.") from None
     style = record_id(record, ("style",)) or item_id
-    return _Item(item_id, style, item.category_path or item.category, tuple(dict.fromkeys(views)))
+    return _Item(item_id, style, item.category_path or item.category, views)
 
 
 def require_categories(data: PairData, names: Sequence[str]) -> None:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from shopvision.errors import UserError
 from shopvision.fashion.encoding.pairs import Pair, PairData
-from shopvision.training.parting import components, draw
-
-
-def common_folder(uris: Sequence[str]) -> str:
-    """What all addresses begin with, up to a ``/`` and with it; empty where they have no folder in common."""
-    folder, slash, _ = os.path.commonprefix(uris).rpartition("/")  # noqa: RUF071 - cut at a slash, and addresses are no paths
-    return folder + slash
+from shopvision.training.parting import common_folder, components, draw
 
 
 def split_pairs(data: PairData, shares: Sequence[float], seed: int) -> list[PairData]:

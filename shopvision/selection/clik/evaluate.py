@@ -25,8 +25,7 @@ from shopvision.evaluation.ranking_metrics import (
 from shopvision.evaluation.report import EvaluationReport, Part
 from shopvision.evaluation.retrieval_metrics import linear_evaluation, matching_accuracy, recall_at
 from shopvision.images import PictureDoor
-from shopvision.images.outcome import Embedded, ImageTask
-from shopvision.images.pipeline import EmbeddingPipeline
+from shopvision.images.encoded import encode_pictures
 from shopvision.selection.clik.card import LoadedClik, load_clik
 from shopvision.selection.clik.exhibitions import RankingData
 from shopvision.training.features import OnProgress
@@ -221,7 +220,9 @@ def evaluate_ranker(
         dtype=best_precision(place),
     )
     used = data.used_products()
-    images, failures = _image_vectors(data, used, encoder, door, on_progress)
+    uris = [data.products.image(int(product)) for product in used]
+    encoded = encode_pictures(uris, encoder, door, dimension=encoder.dimension, on_progress=on_progress)
+    images, failures = encoded.vectors, encoded.failures
     if len(failures) == len(used):
         reason = next(iter(failures.values()))
         raise UserError(f"Not one of {len(used):,} pictures can be read ({reason}): check the picture folder.")
@@ -256,22 +257,3 @@ def _topic_and_query_vectors(loaded: LoadedClik, data: RankingData, device: torc
         topics[rows] = vectors.cpu()
         queries[rows] = loaded.clik.query_vectors(vectors).cpu()
     return topics.numpy(), queries.numpy()
-
-
-def _image_vectors(
-    data: RankingData, used: NDArray[np.int32], encoder: ImageEncoder, door: PictureDoor, on_progress: OnProgress
-) -> tuple[Vectors, dict[int, str]]:
-    """(u, h) vectors of the products ``used``, and position -> reason of those whose picture gives none."""
-    vectors = np.zeros((len(used), encoder.dimension), np.float32)
-    failures: dict[int, str] = {}
-    tasks = [ImageTask(position, data.products.image(int(index))) for position, index in enumerate(used)]
-    done = 0
-    for outcomes in EmbeddingPipeline(encoder, door).stream(tasks):
-        for outcome in outcomes:
-            if isinstance(outcome, Embedded):
-                vectors[outcome.image_id] = np.frombuffer(outcome.vector, "<f2")
-            else:
-                failures[outcome.image_id] = getattr(outcome, "message", "")
-        done += len(outcomes)
-        on_progress(done, len(tasks))
-    return vectors, failures

@@ -26,6 +26,7 @@ from shopvision.selection.clik.model import Clik
 from shopvision.training.distributed import Process, gather_with_local_gradients
 from shopvision.training.gradient_cache import GradientCache, micro_batches
 from shopvision.training.learner import NetworkLearner
+from shopvision.training.pixels import PixelsToInput
 from shopvision.training.precision import MixedPrecision
 from shopvision.training.prefetch import prefetch
 
@@ -81,8 +82,7 @@ class ClikLearner(NetworkLearner):
         self.steps_per_epoch = sampler.steps_per_epoch
         self._config, self._sampler = config, sampler
         self._train, self._valid = train, valid
-        mean, std = (torch.tensor(values, device=process.device) for values in (preprocessing.mean, preprocessing.std))
-        self._scale, self._shift = (1.0 / (255.0 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
+        self._to_input = PixelsToInput(preprocessing, process.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The text tower; the image tower with the aggregation."""
@@ -175,7 +175,7 @@ class ClikLearner(NetworkLearner):
         tower = self.clik.img_encoder
         if moved.ndim == 2:
             return tower.from_features(moved)
-        vectors: Tensor = tower(moved.permute(0, 3, 1, 2).float() * self._scale + self._shift)
+        vectors: Tensor = tower(self._to_input(moved))
         return vectors
 
     def _cached(self, cache: GradientCache, encoder: Callable[[Any], Tensor], inputs: Topics | Tensor) -> Tensor:

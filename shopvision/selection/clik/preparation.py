@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.images import PictureDoor
@@ -17,14 +15,15 @@ from shopvision.models.weights import load_strictly
 from shopvision.selection.clik.card import ClikArguments, build_clik, make_topic_tokenizer
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.exhibitions import RankingData
-from shopvision.selection.clik.features import text_features
+from shopvision.selection.clik.features import topic_features
 from shopvision.selection.clik.inputs import FeatureInputs, Inputs, RawInputs
 from shopvision.selection.clik.model import Clik
 from shopvision.selection.clik.topic_tokens import TopicTokenizer
 from shopvision.selection.topic import Topic
-from shopvision.training.features import Features, FeatureStore, digest
+from shopvision.training.features import Features, FeatureStore
 from shopvision.training.pretrained import PretrainedImage, fetch_image, survey_pictures
 from shopvision.training.run import TrainingRun
+from shopvision.training.text_features import text_encoder_digest
 
 
 @dataclass(frozen=True)
@@ -121,15 +120,11 @@ class Preparation:
 
     def _text_features(self, topics: Sequence[Topic]) -> Features:
         encoders, tower = self._encoders, self._encoders.clik.txt_encoder
-        weights = digest({name: _checksum(tensor) for name, tensor in encoders.text.tensors.items()})
-        vocabulary = encoders.text.tokenizer.backend_tokenizer.to_str()
         model = self._config.model
-        key = digest(
-            weights, encoders.text.config, vocabulary, encoders.text.pooling, model.max_length, model.season_language
-        )
+        key = text_encoder_digest(encoders.text, model.max_length, model.season_language)
         store = FeatureStore(self._run.feature_cache / f"texts-{key[:16]}", tower.proj.linear_in.in_features)
         tower.eval()
-        return text_features(topics, store, tower, encoders.tokenizer, self._run.stage("texts"))
+        return topic_features(topics, store, tower, encoders.tokenizer, self._run.stage("texts"))
 
 
 def _by_product(features: Features, products: NDArray[np.int32], count: int) -> Features:
@@ -137,7 +132,3 @@ def _by_product(features: Features, products: NDArray[np.int32], count: int) -> 
     rows = np.zeros(count, np.int64)
     rows[products] = features.rows
     return Features(features.vectors, rows)
-
-
-def _checksum(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

@@ -154,6 +154,15 @@ def save_recall(
     )
 
 
+def text_form_of(folder: Path) -> TextForm:
+    """What the model of a version reads of an item.
+
+    Raises:
+        UserError: no card, or one of another kind.
+    """
+    return read_arguments(folder, read_card(folder, KIND), RecallArguments).text_form
+
+
 def load_recall(folder: Path) -> LoadedRecall:
     """The dual tower of a model version.
 

@@ -27,10 +27,14 @@ class Head(nn.Module):
 
     ``linear`` is Linear(d, h); ``two_linear`` has a Linear(h, h) behind it, with nothing between, as the published
     picture tower.
+
+    Attributes:
+        dimension: h.
     """
 
     def __init__(self, features: int, dimension: int, name: HeadName) -> None:
         super().__init__()
+        self.dimension = dimension
         self.linear = nn.Linear(features, dimension)
         self.second = nn.Linear(dimension, dimension) if name == "two_linear" else None
 

@@ -131,6 +131,10 @@ class RecallModel:
         found: NDArray[np.float32] = vectors.numpy()
         return found
 
+    def longer_than_read(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than the model reads; the rest of them is cut off."""
+        return self._tokenizer.longer(texts)
+
     def text_of(self, item: Item) -> str:
         """What this model reads of an item."""
         return recall_text(item, self._text_form)

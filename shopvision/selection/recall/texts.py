@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 TextForm = Literal["name", "name_attributes"]
 
+# No picture shows them.
+UNSEEN_KEYS = {*LAST, "currency"}
+
 _BUILDER = TextBuilder("title_attributes")
 
 
@@ -20,7 +23,7 @@ def recall_text(item: Item, form: TextForm = "name") -> str:
     Args:
         item: its title may be empty.
         form: ``name`` is the title alone, as published; ``name_attributes`` has the brand and all values of its
-            attributes behind it. Neither has the price or the description, which no picture shows.
+            attributes behind it. Neither has the price or the description.
     """
     text = _BUILDER.item(item)
     if form == "name":
@@ -29,6 +32,6 @@ def recall_text(item: Item, form: TextForm = "name") -> str:
     values = [
         piece.removesuffix(";").partition(":")[2] if key == FIRST else piece.removesuffix(";").replace(":", " ", 1)
         for key, piece in zip(text.keys, text.pieces, strict=True)
-        if key not in LAST
+        if key not in UNSEEN_KEYS
     ]
     return ", ".join(filter(None, [text.title, *values]))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shopvision.fashion.encoding import losses
-from shopvision.fashion.encoding.losses import PairVectors, contrastive_loss, triplet_loss
+from shopvision.fashion.encoding.losses import triplet_loss
+from shopvision.training import contrastive
+from shopvision.training.contrastive import PairVectors, contrastive_loss
 from shopvision.training.gradient_cache import GradientCache, micro_batches
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
@@ -152,7 +153,7 @@ def test_the_average_over_processes_is_the_gradient_of_one(loss: str, monkeypatc
             return torch.cat([whole[: rows.start], own, whole[rows.stop :]])
 
         with monkeypatch.context() as patch:
-            patch.setattr(losses, "gather_with_local_gradients", gather)
+            patch.setattr(contrastive, "gather_with_local_gradients", gather)
             patch.setattr(torch.distributed, "is_initialized", lambda: True)
             patch.setattr(torch.distributed, "get_world_size", lambda: 2)
             shares.append(gradients(rows))

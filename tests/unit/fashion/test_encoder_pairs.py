@@ -11,10 +11,10 @@ import pytest
 
 from shopvision.errors import UserError
 from shopvision.fashion.encoding.pairs import Pair, PairData, Shown, pairs_of_file, pairs_of_items
-from shopvision.fashion.encoding.sampling import PairSampler
 from shopvision.fashion.encoding.searching import Search
 from shopvision.fashion.encoding.splits import require_apart, split_pairs
 from shopvision.fashion.encoding.views import View
+from shopvision.training.pair_sampling import PairSampler
 from shopvision.training.parting import components
 from tests.unit.fashion.pairs_world import write_items, write_pairs
 

@@ -77,6 +77,11 @@ def make_world(folder: Path, *, topics: int = 60, seed: int = 8, dropout: float 
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    return World(folder / "table.csv", folder / "images", *save_encoders(folder, seed=seed, dropout=dropout))
+
+
+def save_encoders(folder: Path, *, seed: int, dropout: float = 0.1) -> tuple[str, str]:
+    """Sources of a tiny text encoder and a tiny image encoder, saved below ``folder``."""
     torch.manual_seed(seed)
     config = {key: value for key, value in BERT.items() if key != "model_type"}
     text = BertModel(
@@ -87,9 +92,7 @@ def make_world(folder: Path, *, topics: int = 60, seed: int = 8, dropout: float 
     network = timm.create_model("test_resnet", num_classes=3)
     network.pretrained_cfg["input_size"] = (3, 32, 32)
     timm.models.save_for_hf(network, folder / "image", safe_serialization=True)
-    return World(
-        folder / "table.csv", folder / "images", f"local-dir:{folder / 'text'}", f"local-dir:{folder / 'image'}"
-    )
+    return f"local-dir:{folder / 'text'}", f"local-dir:{folder / 'image'}"
 
 
 def write_picture(path: Path, words: tuple[int, ...], tint: float, rng: np.random.Generator) -> None:

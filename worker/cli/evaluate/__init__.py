@@ -10,6 +10,7 @@ from worker.cli.evaluate.detector import detector
 from worker.cli.evaluate.encoder import encoder
 from worker.cli.evaluate.matcher import matcher
 from worker.cli.evaluate.ranker import ranker
+from worker.cli.evaluate.recall import recall
 from worker.cli.memory import use_workers_malloc
 
 app = typer.Typer(no_args_is_help=True, help="Measure trained models.")
@@ -21,5 +22,5 @@ def evaluate() -> None:
     use_workers_malloc()
 
 
-for command in (ranker, matcher, cascade, detector, encoder, classifier):
+for command in (ranker, recall, matcher, cascade, detector, encoder, classifier):
     app.command()(command)
