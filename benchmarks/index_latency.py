@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.common import Table, progress
 from benchmarks.goals import NO_GOAL, at_most
 from benchmarks.index import built, catalogue_vectors
+from shopvision.storage.digests import sha256_of
 
 HITS = 10
 REGIONS = 2  # vectors of each picture
@@ -83,6 +84,7 @@ def latencies(
         "category of 5 %, half of all pictures": {"category": "Middle", "pictures": half},
     }
     kind, effort, file = built(size, vectors)
+    sha256_of(file)  # a reader has read what it has downloaded: its pages are in memory
     with tempfile.TemporaryDirectory() as name, _one_core():
         categories = _categories(vectors)
         manifest, files = _published(size, kind, effort, file, categories, Path(name))
