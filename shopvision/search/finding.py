@@ -199,4 +199,5 @@ def _item(one: Shown, facts: PictureFacts) -> FoundItem:
     return FoundItem(
         facts.item_id, facts.title, facts.brand, facts.category, facts.price, facts.currency, *candidate.key, facts.uri,
         candidate.similarity, facts.style, facts.fits, candidate.colour_difference, tuple(one.variants),
+        candidate.is_comparable,
     )  # fmt: skip

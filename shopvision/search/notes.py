@@ -41,6 +41,11 @@ def item_notes(items: Sequence[FoundItem], one: ItemFilter, options: SearchOptio
         notes.append(f"No item fits: {one}.{others}")
     if options.collapse is not None and items and all(item.style is None for item in items):
         notes.append(f"None of these items has a value under '{options.collapse}': no variants were put together.")
+    if apart := sum(not item.is_comparable for item in items):
+        notes.append(
+            f"{apart} of these items cannot be compared: encoders of other classes made their vectors. A box has the "
+            "encoder of the class that is named with it."
+        )
     return tuple(notes)
 
 

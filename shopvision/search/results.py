@@ -22,6 +22,7 @@ class FoundItem:
         colour_difference: from the query's colour (CIE76: distance in CIELAB; 2 is just visible); None where the colour
             was not asked for or is not known.
         variants: items that are not shown beside it: of the same style, or with nearly the same picture.
+        is_comparable: whether one encoder made both vectors. Of two, the score means nothing; such items come last.
     """
 
     item_id: str
@@ -38,6 +39,7 @@ class FoundItem:
     fits: bool
     colour_difference: float | None = None
     variants: tuple[str, ...] = ()
+    is_comparable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

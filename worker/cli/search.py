@@ -171,6 +171,8 @@ def _table(items: Sequence[FoundItem], title: str | None) -> Any:
 
 def _remarks(item: FoundItem) -> str:
     parts = [] if item.fits else ["does not fit"]
+    if not item.is_comparable:
+        parts.append("cannot be compared")
     if item.colour_difference is not None:
         parts.append(f"colour differs by {item.colour_difference:.0f}")
     if item.variants:

@@ -10,13 +10,16 @@ from sqlalchemy import insert, text, update
 
 from shopvision.catalogue import upsert_items
 from shopvision.database import connect
+from shopvision.fashion.composition.arguments import CompositionArguments
 from shopvision.fashion.composition.colour import to_lab
+from shopvision.fashion.composition.policy import CropPolicy
+from shopvision.fashion.composition.predict import ComposedEncoder
 from shopvision.fashion.tables import PictureRegion
 from shopvision.index.publish import publish
 from shopvision.index.reader import IndexReader
 from shopvision.search import GarmentChoice, SearchOptions, VisualSearch
-from tests.garment_pictures import BAG, COLOURS, SHOES, composed, direction, picture
-from tests.integration.index.catalogue import embed
+from tests.garment_pictures import BAG, COLOURS, SHOES, Finder, MeanColour, composed, direction, picture
+from tests.integration.index.catalogue import embed, make_model
 from tests.integration.search.world import let_serve
 
 CLASSES = {"Shoes": "shoes", "Bags": "bag"}
@@ -121,3 +124,36 @@ def test_an_index_of_whole_pictures_has_no_colours(search: VisualSearch, reader:
 
 def test_an_item_by_any_of_its_garments(search: VisualSearch) -> None:
     assert [one.item_id for one in search.by_item("print", SearchOptions(nearly_same=1.0)).items] == ["pale", "deep"]
+
+
+def test_scores_of_two_encoders_are_told_apart(search: VisualSearch, reader: IndexReader) -> None:
+    """Bags have an encoder of their own. A box is of no class until one is named with it."""
+    arguments = CompositionArguments(
+        detector="finder:1",
+        encoder="eye:1",
+        by_class={"bag": "bags:1"},
+        policy=CropPolicy(margin=0.0, smallest_side=16),
+    )
+    routed: Any = ComposedEncoder(Finder(), MeanColour(), {"bag": MeanColour()}, arguments)
+    by_class = make_model("by-class")
+    with connect() as connection:
+        images = {row.item_id: row.image_id for row in connection.execute(text("SELECT * FROM item_images"))}
+    for key, (_, regions) in ITEMS.items():
+        for number, (colour, _) in enumerate(regions, 1):
+            vector = direction(*colour).astype(np.float32)[None]
+            extended = arguments.routes.extend(vector, [arguments.routes.of("bag" if key == "print" else "shoes")])
+            embed(by_class, [images[key]], extended.astype(np.float16), region=number)
+    publish("catalogue", by_class)
+    searching = VisualSearch(reader, lambda spec: {by_class.spec: routed}[spec])
+    box = tuple(map(float, BAG))
+    options = SearchOptions(nearly_same=1.0)
+    unnamed, named = (
+        searching.by_photo(PHOTO, options, GarmentChoice(box=box, label=label)).garments[0] for label in (None, "bag")
+    )
+    assert [one.is_comparable for one in unnamed.items] == [True, True, False]
+    assert unnamed.items[2].item_id == "print"
+    (note,) = unnamed.notes
+    assert note.startswith("1 of these items cannot be compared: encoders of other classes made their vectors.")
+    assert [one.is_comparable for one in named.items] == [True, False, False]
+    assert (named.items[0].item_id, named.items[0].score) == ("print", pytest.approx(1, abs=2e-3))
+    assert named.notes[0].startswith("2 of these items cannot be compared")
