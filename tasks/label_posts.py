@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, field_validator, model_validator
 
 from shopvision.fashion.posts.rules import LabelRules
-from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext, TableFile
 from worker.registration import register
 
 MOST_POSTS_SENT = 1_000  # more belong into a file
@@ -35,7 +35,7 @@ class LabelParams(JobParams):
     scope: Literal["changed", "all"] = "changed"
     post_ids: list[CatalogueId] | None = Field(None, min_length=1)
     posts: list[dict[str, Any]] | None = Field(None, min_length=1, max_length=MOST_POSTS_SENT)
-    posts_file: str | None = None
+    posts_file: TableFile | None = None
     images: str | None = None
     detector: str | None = None
     classifier: str | None = None

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from shopvision.matching.options import BlockingOptions, CascadeOptions, GroupOptions, Thresholds
-from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext
+from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext, TableFile
 from worker.registration import register
 
 
@@ -35,7 +35,7 @@ class ScoreParams(JobParams):
 
     scope: Literal["changed", "all"] = "changed"
     item_ids: list[CatalogueId] | None = Field(None, min_length=1)
-    pairs_file: str | None = None
+    pairs_file: TableFile | None = None
     model: str | None = None
     blocker: str | None = None
     cascade: bool | CascadeOptions = False

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from shopvision.errors import UserError
 from worker.input_checks import MAX_ID_LENGTH, require_storable
@@ -51,6 +51,16 @@ class JobParams(BaseModel):
 
 CatalogueId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH)]
 """For parameters that name items or plans."""
+
+
+def _table(location: str) -> str:
+    from shopvision.catalogue.allowed_files import require_location
+
+    return require_location(location)
+
+
+TableFile = Annotated[str, AfterValidator(_table)]
+"""For parameters that name a table to be read. It need not be there yet, and the worker may be another machine."""
 
 P = TypeVar("P", bound=JobParams)
 

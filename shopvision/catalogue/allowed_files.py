@@ -10,6 +10,21 @@ from shopvision.images.roots import allowed_image_roots
 from shopvision.settings import get_settings
 
 
+def require_location(location: str) -> str:
+    """The location itself, of a table that a job is to read: whether the file is there only the worker can tell.
+
+    Raises:
+        ValueError: another kind of address, or a name that tells no format.
+    """
+    from shopvision.catalogue.source_files import format_of
+
+    if "://" in location and not location.startswith(("s3://", "file:///")):
+        raise ValueError(f"{location}: give s3://bucket/key, file:///folder/file, or a path")
+    if format_of(location)[0] is None:
+        raise ValueError(f"{location}: unknown format; name it .jsonl, .csv or .parquet (also .gz)")
+    return location
+
+
 def allowed_location(location: str) -> str:
     """The location as ``open_source`` takes it.
 

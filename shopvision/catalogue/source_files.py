@@ -116,13 +116,19 @@ def open_source(location: str, file_format: str | None = None, *, own_exports: b
         UserError: the file is missing or of unknown format; while its records are read: it is damaged, or has no
             readable header.
     """
-    suffixes = Path(location).suffixes
-    gzipped = suffixes[-1:] == [".gz"]
-    file_format = file_format or FORMATS.get((suffixes[:-1] if gzipped else suffixes)[-1:][0] if suffixes else "")
+    told, gzipped = format_of(location)
+    file_format = file_format or told
     if file_format not in set(FORMATS.values()):
         raise UserError(f"{location}: unknown format. Name it .jsonl, .csv or .parquet (also .gz), or give --format.")
     with _local(location) as path, SourceFile(location, path, file_format, gzipped, own_exports).opened() as source:
         yield source
+
+
+def format_of(location: str) -> tuple[str | None, bool]:
+    """What the suffix tells: the format, None where it tells none, and whether the file is compressed."""
+    suffixes = Path(location).suffixes
+    gzipped = suffixes[-1:] == [".gz"]
+    return FORMATS.get("".join((suffixes[:-1] if gzipped else suffixes)[-1:])), gzipped
 
 
 def _lines(raw: BufferedReader, *, gzipped: bool) -> SourceLines:

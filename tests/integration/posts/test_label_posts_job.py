@@ -333,6 +333,10 @@ def test_parameters_that_contradict_each_other_are_refused_at_once(shop: PostSho
     for params, reason in [
         ({"post_ids": ["a"], "posts_file": "a.csv"}, "give one of post_ids, posts and posts_file"),
         ({"images": "x"}, "images goes with posts_file"),
+        ({"posts_file": "posts.xlsx"}, r"posts\.xlsx: unknown format; name it \.jsonl, \.csv or \.parquet"),
+        ({"posts_file": "posts.gz"}, r"posts\.gz: unknown format"),
+        ({"posts_file": ""}, ": unknown format"),
+        ({"posts_file": "https://shop/posts.csv"}, "https://shop/posts.csv: give s3://bucket/key, file:///folder/file"),
         ({"posts": [{"post_id": "a"}]}, "post 1: no photo"),
         ({"rules": {"max_shoes": 0}}, "max_shoes is 0: give 1 or more"),
         ({"rules": {"probability": 2}}, "probability is 2.*: give a number from 0 to 1"),

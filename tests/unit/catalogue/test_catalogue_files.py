@@ -196,6 +196,7 @@ def test_gzip_and_parquet_hold_the_same_records(tmp_path: Path) -> None:
     [
         ("a.txt", b"", "unknown format"),
         ("a", b"", "unknown format"),
+        ("a.gz", b"", "unknown format"),
         ("a.json", b"", "unknown format"),
         ("a.jsonl", b'[{"a": 1}]', "a JSON array. Write one object a line"),
         ("a.jsonl", "{}".encode("utf-16"), "the file is UTF-16"),
