@@ -52,8 +52,8 @@ class PackageFolder:
     """The packages of one machine and user, in one folder. Safe for threads and processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is made or read yet."""
-        self.folder = folder
+        """Nothing is made or read yet. ``folder`` may be a link, as to another volume."""
+        self.folder = folder.resolve()
 
     def library(self, name: str) -> Path:
         """Where the library of a key with this name lies, if it does."""
