@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PhotoFailure,
         PhotoResult,
         SearchOptions,
+        TextResult,
         VisualSearch,
     )
     from shopvision.selection.clik.predict import PlanRanker, RankedPicture
@@ -42,8 +43,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BaseScorer", "FoundItem", "Garment", "GarmentChoice", "Hit", "ImageEncoder", "IndexReader", "Item",
     "ItemError", "ItemResult", "JobError", "PairTable", "PhotoFailure", "PhotoResult", "PlanRanker",
-    "RankedPicture", "ScoredPair", "SearchOptions", "Settings", "ShopvisionError", "TransientError", "UserError",
-    "VisualSearch", "__version__", "connect", "delete_items", "delete_plans", "get_settings",
+    "RankedPicture", "ScoredPair", "SearchOptions", "Settings", "ShopvisionError", "TextResult", "TransientError",
+    "UserError", "VisualSearch", "__version__", "connect", "delete_items", "delete_plans", "get_settings",
     "items_from_catalogue", "load_model", "open_index", "read_items", "read_pairs", "upsert_items",
     "upsert_plans",
 ]  # fmt: skip
@@ -65,7 +66,7 @@ _HOMES = {
     "shopvision.models": ("load_model",),
     "shopvision.search": (
         "FoundItem", "Garment", "GarmentChoice", "ItemResult", "PhotoFailure", "PhotoResult", "SearchOptions",
-        "VisualSearch",
+        "TextResult", "VisualSearch",
     ),
     "shopvision.selection.clik.predict": ("PlanRanker", "RankedPicture"),
     "shopvision.settings": ("Settings", "get_settings"),

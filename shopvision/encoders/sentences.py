@@ -47,6 +47,10 @@ class SentenceTokenizer:
         self._cls, self._sep, self._pad, self._unk = ids.values()
         self._special_ids = np.array(tokenizer.all_special_ids)
 
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text has more tokens than are kept of it."""
+        return [len(pieces) > self.max_length - 2 for pieces in self._pieces(texts)]
+
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Tokens of n texts, as wide as the longest of them."""
         pieces = [ids[: self.max_length - 2] for ids in self._pieces(texts)]
@@ -64,7 +68,7 @@ class SentenceTokenizer:
 
     def longer(self, texts: Sequence[str]) -> int:
         """How many of the texts have more tokens than ``encode`` keeps."""
-        return sum(len(ids) > self.max_length - 2 for ids in self._pieces(texts))
+        return sum(self.are_cut(texts))
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Word pieces of texts, without special tokens; of very long ones at least as many as are kept, and one."""

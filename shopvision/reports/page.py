@@ -9,7 +9,7 @@ from typing import Any
 
 from shopvision.images import PictureDoor
 from shopvision.reports.row_writer import replacing
-from shopvision.reports.thumbnails import read_thumbnails
+from shopvision.reports.thumbnails import SIDE_PIXELS, read_thumbnails
 from shopvision.settings import get_settings
 
 
@@ -19,6 +19,7 @@ def render_page(
     uris: Mapping[int, str],
     door: PictureDoor | None = None,
     *,
+    side: int = SIDE_PIXELS,
     made: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> None:
@@ -30,6 +31,7 @@ def render_page(
         uris: addresses of the pictures that the page shows; the template finds small ones under the same keys in
             ``pictures``, but for those that cannot be read.
         door: that they come through; by default as the settings say.
+        side: pixels that small pictures have a side, at most.
         made: pictures that are ``data:`` addresses already, under their keys.
         context: what else the template shows.
 
@@ -40,9 +42,9 @@ def render_page(
         pictures = {}
     elif door is None:
         with PictureDoor(get_settings()) as own:
-            pictures = read_thumbnails(uris, own)
+            pictures = read_thumbnails(uris, own, side)
     else:
-        pictures = read_thumbnails(uris, door)
+        pictures = read_thumbnails(uris, door, side)
     shown = {**{str(key): source for key, source in pictures.items()}, **made}
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

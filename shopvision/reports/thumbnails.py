@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shopvision.errors import TransientError
@@ -17,12 +18,12 @@ SIDE_PIXELS = 180
 JPEG_QUALITY = 80
 
 
-def read_thumbnails(uris: Mapping[int, str], door: PictureDoor) -> dict[int, str]:
-    """``data:`` addresses of the pictures at ``uris``, under the same keys.
+def read_thumbnails(uris: Mapping[int, str], door: PictureDoor, side: int = SIDE_PIXELS) -> dict[int, str]:
+    """``data:`` addresses of the pictures at ``uris`` with at most ``side`` pixels a side, under the same keys.
 
     A picture that cannot be read is left out, and the page shows a blank.
     """
-    reader = PictureReader(door, thumbnail, target=(SIDE_PIXELS, SIDE_PIXELS))
+    reader = PictureReader(door, partial(thumbnail, side=side), target=(side, side))
     places = list(dict.fromkeys(uris.values()))
     found: dict[str, str] = {}
     try:

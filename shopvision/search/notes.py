@@ -59,3 +59,18 @@ def photo_notes(generation: Generation, made: QueryModels, options: SearchOption
     if options.colour and not made.has_regions:
         notes.append(f"{generation.model} keeps no regions of the catalogue's pictures: colours do not count.")
     return notes
+
+
+def score_notes(generation: Generation, items: Sequence[FoundItem], least: float | None) -> tuple[str, ...]:
+    """About what was found for a text.
+
+    Args:
+        generation: that was searched.
+        items: the best first.
+        least: score from which on a picture shows what a text says.
+    """
+    if not generation.live:
+        return ("The index holds no pictures.",)
+    if least is None or not items or max(item.score for item in items) >= least:
+        return ()
+    return (f"Nothing scores {least:.2f}, from which on a picture shows what a text says: these are the nearest.",)

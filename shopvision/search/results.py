@@ -108,4 +108,22 @@ class ItemResult:
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """The answer for a text: items whose pictures show what it says; see ``PhotoResult``.
+
+    Attributes:
+        text: as it was asked.
+        least_score: cosine from which on a picture shows what a text says; None where the model does not tell.
+    """
+
+    text: str
+    items: tuple[FoundItem, ...]
+    notes: tuple[str, ...]
+    generation: str
+    model: str
+    least_score: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+
 PhotoOutcome: TypeAlias = PhotoResult | PhotoFailure

@@ -22,7 +22,7 @@ from shopvision.database import connect
 from shopvision.index.publish import publish
 from tests.integration.index.catalogue import embed
 from tests.unit.matching import tiny_matcher
-from tests.unit.selection import tiny_clik
+from tests.unit.selection import tiny_clik, tiny_recall
 
 PAGE = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
 
@@ -31,7 +31,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="u
 def folder(
     database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]
 ) -> Path:
-    """Where a reader tries the page: his files, three small models, and an index of two items."""
+    """Where a reader tries the page: his files, four small models, and two indexes of two items."""
     set_environment(SHOPVISION_OBJECT_STORE=(tmp_path / "objects").as_uri())
     monkeypatch.chdir(tmp_path)
     for name, colour in (("photo", (200, 30, 0)), ("other", (0, 90, 220))):
@@ -54,6 +54,10 @@ def folder(
         pictures = connection.scalars(text("SELECT image_id FROM item_images ORDER BY item_id")).all()
     embed(encoder, pictures, models.load(encoder.spec)(["photo.jpg", "other.jpg"]).astype(np.float16))
     publish("catalogue", encoder)
+    tiny_recall.save_tiny_recall(tmp_path / "recall")
+    recall = models.import_model("local-dir:recall")
+    embed(recall, pictures, models.load(recall.spec).image_encoder(["photo.jpg", "other.jpg"]).astype(np.float16))
+    publish("catalogue-text", recall)
     return tmp_path
 
 

@@ -18,7 +18,7 @@ SIGNATURES = {
     "get_settings": "() -> Settings",
     "items_from_catalogue": "(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]",
     "load_model": "(model: str | Path, *, device: str | None = None, precision: Precision = 'auto') -> Any",
-    "open_index": "() -> IndexReader",
+    "open_index": "(name: str | None = None) -> IndexReader",
     "read_items": "(path: str | Path, *, images: str | None = None, strict: bool = True, "
     "on_failure: OnFailure | None = None) -> dict[str, Item]",
     "read_pairs": "(path: str | Path, items: Mapping[str, Item] | None = None, *, images: str | None = None, "
@@ -32,13 +32,14 @@ SIGNATURES = {
     "soft: bool = True, pictures: Ids | None = None) -> list[list[Hit]]",
     "PlanRanker.__call__": "(self, plan: Topic | Mapping[str, object], pictures: Sequence[Picture], "
     "top_k: int | None = None) -> list[RankedPicture]",
-    "VisualSearch.__init__": "(self, index: IndexReader | None = None, load: Callable[[str], Any] | None = None) "
-    "-> None",
+    "VisualSearch.__init__": "(self, index: IndexReader | None = None, load: Callable[[str], Any] | None = None, "
+    "text_index: IndexReader | None = None) -> None",
     "VisualSearch.by_item": "(self, item_id: str, options: SearchOptions | None = None) -> ItemResult",
     "VisualSearch.by_photo": "(self, photo: Photo, options: SearchOptions | None = None, "
     "choice: GarmentChoice | None = None) -> PhotoResult",
     "VisualSearch.by_photos": "(self, photos: Sequence[Photo], options: SearchOptions | None = None, "
     "choice: GarmentChoice | None = None, *, on_photo: OnPhoto | None = None) -> Iterator[PhotoOutcome]",
+    "VisualSearch.by_text": "(self, texts: Sequence[str], options: SearchOptions | None = None) -> list[TextResult]",
     "ItemError.__init__": "(self, code: str, message: str) -> None",
 }
 FIELDS = {
@@ -62,6 +63,7 @@ FIELDS = {
     "SearchOptions": [
         "k", "collapse", "nearly_same", "category", "by_class", "brands", "price_from", "price_to", "soft", "colour",
     ],
+    "TextResult": ["text", "items", "notes", "generation", "model", "least_score", "seconds"],
 }  # fmt: skip
 OTHERS = {"JobError", "Settings", "ShopvisionError", "TransientError", "UserError", "__version__"}
 SOURCE = ast.parse(Path(shopvision.__file__).read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PhotoFailure,
         PhotoResult,
         SearchOptions,
+        TextResult,
     )
 
 MANY_PHOTOS = 10  # take longer than starting anew
@@ -36,7 +37,9 @@ def search(
     photos: Annotated[list[str] | None, typer.Argument(help="Photos: files or addresses.")] = None,
     *,
     item: Annotated[str | None, typer.Option("--item", help="Find what looks like this item instead.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Find what these words describe instead.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Find what shows what these words say; may be repeated.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many items for each garment.")] = 10,
     garment: Annotated[
         int | None, typer.Option("--garment", help="Only this one, by the number that the answer gives it.")
@@ -61,18 +64,19 @@ def search(
         float | None, typer.Option("--nearly-same", help="Pictures with a larger cosine are shown once. Default: 0.98.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Also write an HTML page of the photos.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", help="Also write an HTML page of all pictures with their scores for a text."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find items that look like the garments in photos, or like another item."""
-    if [bool(photos), item is not None, text is not None].count(True) != 1:
+    """Find items that look like the garments in photos, or like another item, or that show what a text says."""
+    if [bool(photos), item is not None, bool(text)].count(True) != 1:
         raise UserError("Say what to look for: photos, --item ID, or --text WORDS.")
     if hard and not (category or by_class or brand or price_from or price_to):
         raise UserError("--hard needs something to fit: --category, --by-class, --brand, --price-from or --price-to.")
-    if text is not None:
-        raise UserError(
-            "--text needs a model that knows words and pictures alike, in the role image_recall, and no kind of model "
-            "here can serve as one: search with a photo or with --item."
-        )
+    if page is not None and not text:
+        raise UserError("--page belongs to --text: photos have --output.")
     from shopvision.search import GarmentChoice, SearchOptions
     from shopvision.search.options import NEARLY_SAME, as_box
 
@@ -81,10 +85,13 @@ def search(
         by_class=by_class, brands=tuple(brand or ()), price_from=_price(price_from), price_to=_price(price_to),
         soft=not hard, colour=colour,
     )  # fmt: skip
+    if not photos and (output is not None or garment is not None or label is not None or box is not None):
+        what = "an item" if item is not None else "a text"
+        raise UserError(f"--garment, --class, --box and --output belong to photos: {what} has none.")
     if item is not None:
-        if output is not None or garment is not None or label is not None or box is not None:
-            raise UserError("--garment, --class, --box and --output belong to photos: an item has none.")
         _search_item(item, options, as_json=as_json)
+    elif text:
+        _search_texts(text, options, page, as_json=as_json)
     else:
         choice = GarmentChoice(number=garment, label=label, box=None if box is None else as_box(box))
         _search_photos(photos or [], options, choice, output, as_json=as_json)
@@ -102,6 +109,26 @@ def _search_item(item_id: str, options: SearchOptions, *, as_json: bool) -> None
 
     result = VisualSearch().by_item(item_id, options)
     emit(asdict(result), as_json, lambda: Group(_table(result.items, _served(result)), *result.notes))
+
+
+def _search_texts(texts: Sequence[str], options: SearchOptions, page: Path | None, *, as_json: bool) -> None:
+    from shopvision.reports.gallery import require_place
+    from shopvision.search import VisualSearch
+    from shopvision.search.text_page import write_text_page
+
+    if page is not None:
+        require_place(page)
+    search = VisualSearch()
+    results = search.by_text(texts, options)
+    told: dict[str, Any] = {"texts": [asdict(one) for one in results]}
+    if page is not None:
+        write_text_page(search, texts, page, options)
+        told["page"] = str(page.resolve())
+    emit(told, as_json, lambda: Group(*(part for one in results for part in _text_parts(one)), told.get("page", "")))
+
+
+def _text_parts(result: TextResult) -> list[Any]:
+    return [Text(f"{result.text}, {_served(result)}", "bold"), _table(result.items, None), *result.notes, ""]
 
 
 def _search_photos(
@@ -154,7 +181,7 @@ def _named(garment: Garment) -> str | None:
     return f"{garment.number}: {garment.label} ({garment.score:.2f}) at {left},{top},{right - left},{bottom - top}"
 
 
-def _served(result: PhotoResult | ItemResult) -> str:
+def _served(result: PhotoResult | ItemResult | TextResult) -> str:
     return f"{result.model}, {result.generation.rpartition('/')[2]}"
 
 

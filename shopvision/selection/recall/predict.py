@@ -111,6 +111,15 @@ class RecallModel:
         """
         return self.image_encoder.encode(batch)
 
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text, the two special ones included; the rest is cut off."""
+        return self._tokenizer.max_length
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the model reads."""
+        return self._tokenizer.are_cut(texts)
+
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of texts; what is longer than the model reads is cut off.

@@ -61,7 +61,6 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:
     for arguments, message in (
         ((), "Say what to look for"),
         ((photo, "--item", "tee"), "Say what to look for"),
-        (("--text", "red shoes"), "--text needs a model that knows words and pictures alike"),
         ((photo, "-k", "0"), "k is 0"),
         ((photo, "--hard"), "--hard needs something to fit"),
         ((photo, "--price-to", "cheap"), "'cheap' is no price"),
