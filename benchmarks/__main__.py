@@ -39,6 +39,7 @@ NAMES = (
     "index",
     "index_latency",
     "visual_search",
+    "text_search",
     "catalogue_import",
 )
 
