@@ -71,11 +71,11 @@ class SelectImages(JobKind[SelectParams]):
 
         return params.model_copy(update=job.pin(params))
 
-    def split(self, params: SelectParams, context: StepContext) -> Iterable[str]:  # noqa: ARG002 - has one round
+    def split(self, params: SelectParams, context: StepContext) -> Iterable[str]:
         """Ids of the items to look at."""
         from shopvision.selection.item_pictures import job
 
-        return job.items_in_scope(params)
+        return job.items_in_scope(params, context.should_stop)
 
     def run(self, params: SelectParams, keys: list[str], context: StepContext) -> ChunkResult:
         """Select the pictures of one chunk's items."""

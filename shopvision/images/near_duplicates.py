@@ -31,8 +31,9 @@ def leaders(
         block = vectors[start : start + BLOCK_ROWS]
         # Against all that were kept before, at once; within the block one after the other.
         before = np.array(kept, np.int64)
-        near = block @ vectors[before].T > nearly_same
-        within = block @ block.T > nearly_same
+        # Rounded vectors may be a little longer than one.
+        near = np.minimum(block @ vectors[before].T, 1.0) > nearly_same
+        within = np.minimum(block @ block.T, 1.0) > nearly_same
         new: list[int] = []
         for place in range(len(block)):
             row = start + place

@@ -95,7 +95,9 @@ def library_generation(ref: ModelVersionRef) -> Generation:
 
     name = index_name(RECALL_ROLE)
     try:
-        generation = open_index(name).generation()
+        index = open_index(name)
+        index.refresh()  # a job takes the newest one; a reader by itself goes on with the former until it is open
+        generation = index.generation()
     except UserError as error:
         raise UserError(
             f"{error} `shopvision jobs submit refresh_embeddings role={RECALL_ROLE} --wait` does it."

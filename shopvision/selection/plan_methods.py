@@ -96,7 +96,8 @@ class _Click(PlanMethod):
         self.encoder, self._model = model, model
 
     def scorer(self, topics: Sequence[Topic]) -> list[Scorer]:
-        contexts = [self._model.context(self._model.text_of(plan_as_item(topic).title, []), []) for topic in topics]
+        texts = [self._model.text_of(plan_as_item(topic).title, []) for topic in topics]
+        contexts = self._model.contexts(texts, [[] for _ in topics])
         return [_clicks(self._model, context) for context in contexts]
 
 

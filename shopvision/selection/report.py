@@ -1,4 +1,4 @@
-"""A page for merchandisers: each plan's topic with the pictures that fit it best and worst."""
+"""A page for merchandisers: each plan's topic with the pictures that fit it best and worst, and why."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from sqlalchemy import Integer, and_, cast, func, or_, select
 from shopvision.catalogue.tables import Item, ItemImage, Plan
 from shopvision.database import connect, snapshot
 from shopvision.errors import UserError
+from shopvision.models.tables import ModelVersion
 from shopvision.reports import render_page
+from shopvision.selection.plan_methods import CLICK, CLIK, RECALL
+from shopvision.selection.results import LIBRARY
 from shopvision.selection.tables import PlanRanking, PlanRankingState
 
 BEST, WORST = 6, 3
+# What the score of each method says.
+SCORES = {CLIK: "fits the topic", RECALL: "shows the words", CLICK: "expected clicks"}
 
 
 @dataclass(frozen=True)
 class RankedPicture:
-    """A candidate in its place; ``rank`` and ``score`` are None for a picture that is shown for another reason."""
+    """A candidate in its place; ``rank`` and ``score`` are None for a picture that is shown for another reason.
+
+    Attributes:
+        reasons: why it is there: its scores, and where it came from.
+    """
 
     image_id: int
     item_id: str
@@ -29,6 +38,7 @@ class RankedPicture:
     uri: str
     rank: int | None = None
     score: float | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass
@@ -37,7 +47,8 @@ class RankedPlan:
 
     Attributes:
         topic: row of ``plans``.
-        candidates: how many pictures its items have, the ``unreadable`` ones included.
+        candidates: how many pictures it could choose from, the ``unreadable`` ones included.
+        found: of them, how many came from the library.
         unreadable_pictures: {image_id, code, message} of the first few of those.
         is_new_top: whether another picture led until this job.
         former: that picture, where it is still in the catalogue.
@@ -51,6 +62,31 @@ class RankedPlan:
     former: RankedPicture | None = None
     best: list[RankedPicture] = field(default_factory=list)
     worst: list[RankedPicture] = field(default_factory=list)
+    found: int = 0
+
+    @property
+    def heading(self) -> str:
+        """Its name."""
+        return str(self.topic.name)
+
+    @property
+    def details(self) -> list[str]:
+        """Date, categories, id."""
+        plan = self.topic
+        categories = " / ".join(filter(None, [plan.cat1, plan.cat2, plan.cat3, plan.cat4]))
+        return [part for part in (plan.date, categories, plan.plan_id) if part]
+
+    @property
+    def description(self) -> str | None:
+        """What it is about."""
+        found: str | None = self.topic.description
+        return found
+
+    @property
+    def keywords(self) -> list[str]:
+        """Its keywords."""
+        found: list[str] = self.topic.keywords
+        return found
 
     @property
     def text(self) -> str:
@@ -98,7 +134,16 @@ def plans_of(job_id: uuid.UUID, *, best: int = BEST, worst: int = WORST) -> list
             )
         readable = cast(PlanRankingState.candidates - PlanRankingState.unreadable, Integer)
         places = connection.execute(
-            select(PlanRanking.plan_id, *_PICTURE, PlanRanking.rank, PlanRanking.score)
+            select(
+                PlanRanking.plan_id,
+                *_PICTURE,
+                PlanRanking.rank,
+                PlanRanking.score,
+                PlanRanking.recall_score,
+                PlanRanking.source,
+                ModelVersion.card["kind"].astext.label("kind"),
+            )
+            .join(ModelVersion, ModelVersion.model_version_id == PlanRanking.model_version_id)
             .join(ItemImage, ItemImage.image_id == PlanRanking.image_id)
             .join(Item, Item.item_id == ItemImage.item_id)
             .join(
@@ -132,12 +177,23 @@ def plans_of(job_id: uuid.UUID, *, best: int = BEST, worst: int = WORST) -> list
             row.unreadable_pictures,
             is_new,
             former.get(row.previous_top_image_id) if is_new else None,
+            found=row.found,
         )
     for place in places:
         shown = plans[place.plan_id]
-        picture = RankedPicture(place.image_id, place.item_id, place.title, place.uri, place.rank, place.score)
+        picture = RankedPicture(
+            place.image_id, place.item_id, place.title, place.uri, place.rank, place.score, _reasons(place)
+        )
         (shown.best if place.rank <= best else shown.worst).append(picture)
     return list(plans.values())
+
+
+def _reasons(place: Any) -> tuple[str, ...]:
+    """Why a picture stands where it does."""
+    reasons = [f"{SCORES.get(place.kind, SCORES[CLIK])} {place.score:.3f}"]
+    if place.recall_score is not None and place.kind != RECALL:
+        reasons.append(f"{SCORES[RECALL]} {place.recall_score:.3f}")
+    return (*reasons, "found in the library" if place.source == LIBRARY else "a member's")
 
 
 _PICTURE = (ItemImage.image_id, Item.item_id, Item.title, ItemImage.uri)
@@ -167,7 +223,7 @@ def write_report(
         for picture in (*plan.best, *plan.worst, *([plan.former] if plan.former else []))
     }
     render_page(
-        "plan_rankings.html",
+        "chosen_pictures.html",
         output,
         shown,
         title="Pictures for promotion plans",
@@ -177,6 +233,9 @@ def write_report(
             ("with a new top picture", f"{sum(plan.is_new_top for plan in plans):,}"),
             *facts,
         ],
-        plans=plans,
+        rows=plans,
+        best="Fits best",
+        worst="Fits worst",
+        failed=("Plans that could not be ranked", "Plan"),
         failures=failures,
     )

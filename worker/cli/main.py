@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for group in (
     "jobs", "catalogue", "plans", "data", "models", "index", "stack", "train", "evaluate", "pairs", "posts",
+    "selections",
 ):  # fmt: skip
     app.add_typer(importlib.import_module(f"worker.cli.{group}").app, name=group)
 for module in ("search", "run", "demo"):

@@ -171,8 +171,12 @@ def method_of(params: SelectionParams) -> str:
     return pinned(str(params.recall), params.ranker).ordering.card.kind
 
 
-def items_in_scope(params: SelectionParams) -> Iterable[str]:
-    """Ids of the items to look at, by pinned parameters.
+def items_in_scope(params: SelectionParams, should_stop: Callable[[], bool]) -> Iterable[str]:
+    """Ids of the items to look at, by pinned parameters; first what they belong to is brought up to date.
+
+    Args:
+        params: pinned.
+        should_stop: asked meanwhile.
 
     Raises:
         UserError: an item that is named does not exist.
@@ -182,6 +186,10 @@ def items_in_scope(params: SelectionParams) -> Iterable[str]:
     if params.item_ids is not None:
         return require_items(params.item_ids)
     models = pinned(params.recall, params.ranker)
+    if models.ranker is not None:
+        from shopvision.selection.item_pictures.context import RankerContexts
+
+        RankerContexts(models.ranker).refresh(should_stop)
     return store.items_to_select(_scope(params, models, _library(params, models)), everything=params.scope == "all")
 
 

@@ -16,6 +16,7 @@ from shopvision.images.pipeline import EmbeddingPipeline
 from shopvision.selection.candidate_vectors import CandidateVectors
 from shopvision.selection.item_pictures import store
 from shopvision.selection.item_pictures.choosing import Candidate, choose, gather
+from shopvision.selection.item_pictures.context import RankerContexts
 from shopvision.selection.item_pictures.results import ItemOutcome
 from shopvision.selection.item_pictures.store import Inputs, ItemRow
 from shopvision.selection.library import FoundPicture, Library, Wanted
@@ -61,14 +62,14 @@ class Selecting:
 
         self._library, self._report, self._scope = library, report, report.scope
         self._recall: Any = models.load(chosen.recall.spec)
-        self._ranker: Any = None if chosen.ranker is None else models.load(chosen.ranker.spec)
+        self._contexts = None if chosen.ranker is None else RankerContexts(chosen.ranker)
         self._stack = ExitStack()
 
     def __enter__(self) -> Selecting:
         door = self._stack.enter_context(PictureDoor(get_settings()))
         encoders = {self._scope.recall: self._recall}
-        if self._scope.vectors not in encoders:
-            encoders[self._scope.vectors] = self._ranker  # it has a picture tower of its own
+        if self._contexts is not None and self._scope.vectors not in encoders:
+            encoders[self._scope.vectors] = self._contexts.ranker  # it has a picture tower of its own
         self._vectors = [
             CandidateVectors(EmbeddingPipeline(encoder, door), version, self._report.counters)
             for version, encoder in encoders.items()
@@ -161,12 +162,11 @@ class Selecting:
 
     def _clicks(self, ready: Sequence[_Ready]) -> Sequence[NDArray[np.float32] | None]:
         """The ranker's scores of each item's candidates; None without one."""
-        if self._ranker is None:
+        if self._contexts is None:
             return [None] * len(ready)
-        texts = [self._ranker.text_of(one.row.item.title, []) for one in ready]
-        contexts = self._ranker.contexts(texts, [[] for _ in ready])
+        contexts = self._contexts.of([one.row.item for one in ready])
         pictures = [np.stack([candidate.ranked for candidate in one.candidates]) for one in ready]
-        scores: list[NDArray[np.float32]] = self._ranker.scores_of_items(pictures, contexts)
+        scores: list[NDArray[np.float32]] = self._contexts.ranker.scores_of_items(pictures, contexts)
         return scores
 
     @staticmethod

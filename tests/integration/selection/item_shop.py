@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from sqlalchemy import insert, select
 
+from shopvision import models
 from shopvision.catalogue import upsert_items
 from shopvision.catalogue.tables import ItemImage
 from shopvision.database import connect
 from shopvision.items.item import Item
+from shopvision.models import activate
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.tables import ModelVersion
 from shopvision.selection.item_pictures.tables import ImageSelection, ImageSelectionState
@@ -46,6 +49,7 @@ class DarkRanker(MeanColour):
 
     recall_spec: str | None = None
     dimension = 4
+    towers = SimpleNamespace(encode_texts=lambda names: unit(np.ones((len(names), 4))))
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.seen += len(batch)
@@ -133,3 +137,15 @@ class ItemShop(RankingShop):
             return connection.execute(
                 select(*ImageSelectionState.__table__.c).where(ImageSelectionState.item_id == item_id)
             ).one_or_none()
+
+
+def open_shop(folder: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]) -> ItemShop:
+    """A shop without items, in which a catalogue encoder and a recall model are active."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    set_environment(SHOPVISION_IMAGE_ROOTS=str(pictures), SHOPVISION_OBJECT_STORE=f"file://{folder}/store")
+    shop = ItemShop(pictures, ColourRanker())
+    monkeypatch.setattr(models, "load", shop.models.__getitem__)
+    activate("catalogue_encoder", add_version("encoder", "image_encoder"))
+    activate("image_recall", add_version("recall", "image_recall", thresholds={"score": LEAST}))
+    return shop

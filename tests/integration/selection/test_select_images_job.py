@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import delete, text, update
 
-from shopvision import models
 from shopvision.catalogue import delete_items
 from shopvision.database import connect
 from shopvision.models import activate
 from shopvision.models.tables import ModelRole
 from shopvision.selection.item_pictures import selecting
 from shopvision.selection.item_pictures.tables import ImageSelectionState
-from tests.integration.selection.conftest import ColourRanker
-from tests.integration.selection.item_shop import LEAST, ItemShop, add_version
+from tests.conftest import Run
+from tests.integration.selection.item_shop import LEAST, ItemShop, add_version, open_shop
 from worker.ledger.progress import list_failures
 from worker.ledger.running_step import RunningStep
 from worker.retention import prune
@@ -30,15 +31,7 @@ WINE, PINK, OLIVE, ORANGE = (120, 0, 30), (250, 60, 90), (100, 90, 0), (250, 100
 def shop(
     database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_environment: Callable[..., None]
 ) -> ItemShop:
-    """No items yet; a catalogue encoder and a recall model are active."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    set_environment(SHOPVISION_IMAGE_ROOTS=str(folder), SHOPVISION_OBJECT_STORE=f"file://{tmp_path}/store")
-    shop = ItemShop(folder, ColourRanker())
-    monkeypatch.setattr(models, "load", shop.models.__getitem__)
-    activate("catalogue_encoder", add_version("encoder", "image_encoder"))
-    activate("image_recall", add_version("recall", "image_recall", thresholds={"score": LEAST}))
-    return shop
+    return open_shop(tmp_path, monkeypatch, set_environment)
 
 
 @pytest.fixture
@@ -89,6 +82,8 @@ def test_a_ranker_orders_them_by_clicks_and_both_scores_are_kept(wardrobe: ItemS
 
 def test_a_ranker_that_reads_the_recall_models_vectors_embeds_nothing(wardrobe: ItemShop) -> None:
     class Red(type(wardrobe.clicks)):  # type: ignore[misc]
+        dimension = 3
+
         def scores_of_items(self, pictures, contexts):  # type: ignore[no-untyped-def]
             return [-vectors[:, 0] for vectors in pictures]
 
@@ -261,6 +256,41 @@ def test_what_the_catalogues_encoder_saw_anew_is_embedded_anew_for_texts(wardrob
     wardrobe.refreshed("skirt", b"newer bytes", regions=(1,))
     seen = wardrobe.recall.seen
     job = wardrobe.publish(verify=False)
-    assert (job.total, wardrobe.recall.seen) == (1, seen + 1 - 1)  # a red one is known
+    assert (job.total, wardrobe.recall.seen) == (1, seen)  # the bytes of a red one are known
     assert job.result is not None
-    assert job.result["kind"] == "delta"
+    assert job.result["published"] is True
+    assert wardrobe.publish(verify=False).total == 0
+
+
+def test_shown_exported_and_as_a_page(wardrobe: ItemShop, tmp_path: Path, command_line: Run) -> None:
+    run = partial(command_line, "selections")
+    status, _, err = run("report", "--latest")
+    assert (status, "No picture has been selected yet" in err) == (1, True)
+    wardrobe.add("evil", "red </script><script>document.title='taken'</script>", RED)
+    wardrobe.publish()
+    wardrobe.select(library=True)
+    with connect() as connection:
+        connection.execute(text("UPDATE items SET title = 'a blue tee', content_hash = 'x' WHERE item_id = 'tee'"))
+    activate("image_ranker", add_version("clicks", "image_ranker"))
+    wardrobe.select(library=True)
+    status, out, _ = run("show", "tee", "--json")
+    (by_clicks, by_text) = json.loads(out)["selections"]
+    assert (status, by_clicks["model"], by_text["model"], by_text["text"]) == (0, "clicks:1", "recall:1", "a red tee")
+    assert by_clicks["pictures"][0]["click_score"] is not None
+    status, out, _ = run("show", "tee")
+    assert (status, "clicks:1 over recall:1" in out) == (0, True)
+    for item, words in (("nope", "There is no item 'nope'"), ("none", "No picture was selected for item 'none'")):
+        wardrobe.add("none", "")
+        assert words in " ".join(run("show", item)[2].split())
+    output = tmp_path / "pictures.csv"
+    status, out, _ = run("export", "--output", output, "--json")
+    lines = output.read_text().splitlines()
+    assert (status, json.loads(out)["pictures"]) == (0, len(lines) - 1)
+    assert lines[0].startswith("item_id,rank,image_id,uri,source,from_item_id,recall_score,click_score")
+    page = tmp_path / "page.html"
+    status, out, _ = run("report", "--latest", "--output", page, "--json")
+    assert (status, json.loads(out)["items"]) == (0, 5)
+    shown = page.read_text()
+    for words in ("expected clicks", "shows the words", "found in the library", "of the same category", "clicks:1"):
+        assert words in shown, words
+    assert "<script>document.title" not in shown
