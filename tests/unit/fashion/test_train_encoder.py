@@ -14,10 +14,12 @@ import torch
 
 from shopvision.encoders.image_encoder import load_image_encoder
 from shopvision.errors import UserError
+from shopvision.fashion.composition.arguments import CompositionArguments
 from shopvision.fashion.encoding.by_category import choose_categories
 from shopvision.fashion.encoding.config import EncoderConfig
 from shopvision.fashion.encoding.start import block_of
 from shopvision.fashion.encoding.train import read_splits, train_encoder
+from shopvision.fashion.kinds import COMPOSED_KIND
 from shopvision.models.card import ModelCard
 from shopvision.models.importers import fetch
 from shopvision.models.kinds import find_kind
@@ -27,6 +29,7 @@ from shopvision.training.config import load_config
 from shopvision.training.run import TrainingRun
 from tests.conftest import Run
 from tests.unit.fashion.pairs_world import backbone, write_items, write_pairs
+from tests.unit.fashion.tiny_members import save_tiny_detector
 
 TRAIN = {"epochs": 2, "batch_size": 8, "views": 2, "patience": 5}
 
@@ -203,6 +206,28 @@ def test_small_categories_of_any_name_have_encoders(image: str, tmp_path: Path) 
     folders = {result.name: result.folder for result in report.categories}
     assert folders.keys() == {"包", "鞋"}
     assert len({read_card(folder).name for folder in folders.values()}) == 2
+
+
+def test_with_a_detector_one_version_routes_by_category(image: str, tmp_path: Path) -> None:
+    """Where it knows a class of each category's name; where not, that is said before anything is trained."""
+    files = {"pairs": write_pairs(tmp_path / "train", 8), "valid": write_pairs(tmp_path / "valid", 4, first=100)}
+    config = make(image, {**files, "per_category": True, "least_products": 4}, epochs=1)
+    finder = save_tiny_detector(tmp_path / "finder")
+    report = train_encoder(config, TrainingRun(output=tmp_path / "run"), detector=finder)
+    assert report is not None
+    assert report.composed is not None
+    card = read_card(report.composed, COMPOSED_KIND)
+    assert card.name == "encoder-by-category"
+    arguments = CompositionArguments.model_validate(card.architecture.arguments)
+    assert arguments.detector == read_card(finder).spec
+    assert arguments.encoder == report.card.spec
+    assert arguments.by_class == {one.name: read_card(one.folder).spec for one in report.categories}
+    assert arguments.by_class.keys() == {"bag", "shoes"}
+    for file in files.values():
+        file.write_text(file.read_text().replace('"shoes"', '"clogs"'))
+    with pytest.raises(UserError, match=r"'clogs' .the encoder for clogs.*: it knows bag, dress, shoes"):
+        train_encoder(config, TrainingRun(output=tmp_path / "other"), detector=finder)
+    assert not (tmp_path / "other").exists()
 
 
 def test_categories_count_the_products_that_are_learnt_from(image: str, tmp_path: Path) -> None:
