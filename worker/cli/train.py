@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +17,10 @@ from worker.cli.training_bars import Bars
 
 if TYPE_CHECKING:
     from shopvision.evaluation.report import EvaluationReport
+    from shopvision.training.run import TrainingRun
+
+Config = TypeVar("Config")
+Report = TypeVar("Report")
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own data.")
 
@@ -50,11 +56,9 @@ def clik(
     from shopvision.selection.clik.config import ClikConfig
     from shopvision.selection.clik.train import train_clik
     from shopvision.training.config import load_config
-    from shopvision.training.distributed import joined
 
     settled = load_config(config, ClikConfig)
-    with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_clik(settled, bars.run(output, process, resume=resume))
+    report = _learn(settled, train_clik, output, device, resume=resume)
     if report is None:
         return
     summary = report.summary("exhibitions", report.exhibitions)
@@ -111,13 +115,11 @@ def matcher(
     from shopvision.matching.fitting.config import MatcherConfig
     from shopvision.matching.fitting.train import train_matcher
     from shopvision.training.config import load_config
-    from shopvision.training.distributed import joined
 
     settled = load_config(config, MatcherConfig)
     asked = settled.thresholds.asking(precision=precision, missed=missed, confidence=confidence)
     settled = settled.model_copy(update={"thresholds": asked})
-    with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_matcher(settled, bars.run(output, process, resume=resume))
+    report = _learn(settled, train_matcher, output, device, resume=resume)
     if report is None:
         return
     summary = report.summary("pairs", report.pairs, soup=list(report.soup))
@@ -141,11 +143,9 @@ def detector(
     from shopvision.fashion.detection.config import DetectorConfig
     from shopvision.fashion.detection.train import train_detector
     from shopvision.training.config import load_config
-    from shopvision.training.distributed import joined
 
     settled = load_config(config, DetectorConfig)
-    with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_detector(settled, bars.run(output, process, resume=resume))
+    report = _learn(settled, train_detector, output, device, resume=resume)
     if report is None:
         return
     summary = report.summary("pictures", report.pictures, training_boxes=report.boxes, regions=report.regions)
@@ -173,18 +173,32 @@ def encoder(
     from shopvision.fashion.encoding.config import EncoderConfig
     from shopvision.fashion.encoding.train import train_encoder
     from shopvision.training.config import load_config
-    from shopvision.training.distributed import joined
 
     settled = load_config(config, EncoderConfig)
     composed_with = None if detector is None else model_folder(detector)
     if composed_with is not None:
         require_registered(composed_with)
-    with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_encoder(settled, bars.run(output, process, resume=resume), detector=composed_with)
+    training = partial(train_encoder, detector=composed_with)
+    report = _learn(settled, training, output, device, resume=resume)
     if report is None:
         return
     folder = report.composed or report.folder
     _tell(report.report(), folder, ENCODER_ROLE, "embeds pictures", activate=activate, force=force, as_json=as_json)
+
+
+def _learn(
+    config: Config,
+    training: Callable[[Config, TrainingRun], Report | None],
+    output: Path,
+    device: str | None,
+    *,
+    resume: bool,
+) -> Report | None:
+    """What the training gave, in the main process of those that ``torchrun`` started; None in the others."""
+    from shopvision.training.distributed import joined
+
+    with joined(device) as process, Bars(shown=process.is_main) as bars:
+        return training(config, bars.run(output, process, resume=resume))
 
 
 def _tell(
@@ -290,11 +304,9 @@ def classifier(
     from shopvision.fashion.thumbnails.config import ClassifierConfig
     from shopvision.fashion.thumbnails.train import train_classifier
     from shopvision.training.config import load_config
-    from shopvision.training.distributed import joined
 
     settled = load_config(config, ClassifierConfig)
-    with joined(device) as process, Bars(shown=process.is_main) as bars:
-        report = train_classifier(settled, bars.run(output, process, resume=resume))
+    report = _learn(settled, train_classifier, output, device, resume=resume)
     if report is None:
         return
     summary = report.summary("pictures", report.pictures, training_pictures=report.classes)
