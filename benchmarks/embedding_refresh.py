@@ -148,9 +148,7 @@ class Refresh:
 @contextmanager
 def refreshed(case: Case, scratch: Path) -> Iterator[Refresh]:
     """A catalogue in a deployment of its own."""
-    (scratch / "home").mkdir()
-    (scratch / "home" / "compiled").symlink_to(kept() / "compiled")  # made once for a machine; each use is verified
-    (kept() / "compiled").mkdir(exist_ok=True)
+    share_compiled(scratch)
     with Deployment(scratch).servers() as shop:
         paths = make_pictures(scratch / "pictures", case.pictures, large=case.large)
         import_catalogue(write_catalogue(scratch / "items.jsonl", paths, "picture"), scratch / "pictures")
@@ -160,6 +158,13 @@ def refreshed(case: Case, scratch: Path) -> Iterator[Refresh]:
         shop.start("gpu")
         warm_up(shop, case.pictures)
         yield Refresh(shop, paths, folder)
+
+
+def share_compiled(scratch: Path) -> None:
+    """What is compiled is made once for a machine; each use of it is verified."""
+    (kept() / "compiled").mkdir(mode=0o700, exist_ok=True)
+    (scratch / "home").mkdir()
+    (scratch / "home" / "compiled").symlink_to(kept() / "compiled")
 
 
 def warm() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import fashion_baselines as others
 from benchmarks.common import CORES, Deployment, Table, import_catalogue, progress, write_catalogue
+from benchmarks.embedding_refresh import share_compiled, warm
 from benchmarks.fashion_models import LAPTOP, YOLOS, make_detector, score_of_so_many
 
 OURS = "shopvision, through Celery"
@@ -61,6 +62,7 @@ def measure_case(case: Case, rates: Table, memory: Table, *, quick: bool) -> Non
         score = score_of_so_many(detector, photos)
         encoder = activate_composed(detector, score)
         import_catalogue(write_catalogue(folder / "items.jsonl", photos, "photo"), boxes)
+        warm()
         shop.start("cpu")
         shop.start("gpu")
         warm_up(shop, case)
@@ -88,8 +90,10 @@ def measure_case(case: Case, rates: Table, memory: Table, *, quick: bool) -> Non
 @contextmanager
 def deployment() -> Iterator[tuple[Deployment, Path]]:
     """A shop without schedules in a folder of its own."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, Deployment(Path(name)).servers() as shop:
-        yield shop, Path(name)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        share_compiled(Path(name))
+        with Deployment(Path(name)).servers() as shop:
+            yield shop, Path(name)
 
 
 def data_folder() -> Path:
