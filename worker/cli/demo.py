@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -106,6 +107,9 @@ def _stack(*, keep_running: bool) -> Iterator[tuple[Guide, Path]]:
     home = get_settings().home
     was_running = read_status(home) is not None
     if not was_running:
+        if not keep_running:  # compiling and measuring pay in nights to come, of which there are none
+            os.environ.setdefault("SHOPVISION_COMPILE_IN_BACKGROUND", "false")
+            os.environ.setdefault("SHOPVISION_TUNING_SECONDS", "0")
         start_detached(home, lambda step: _say(f"starting {step} ..."))
     get_settings.cache_clear()
     try:
