@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    *,
     catalogue: Annotated[
         Path | None,
         typer.Option(help="A folder with items.jsonl, .csv or .parquet and its pictures, or with pictures alone."),
@@ -40,12 +41,16 @@ def demo(
     duplicates_output: Annotated[Path, typer.Option(help="Where the page of duplicates goes.")] = Path(
         "demo-duplicates.html"
     ),
+    selections_output: Annotated[Path, typer.Option(help="Where the page of items' pictures goes.")] = Path(
+        "demo-selections.html"
+    ),
     keep_running: KeepRunning = False,
 ) -> None:
-    """Start a stack, import and embed a catalogue, rank pictures for plans, and find products listed twice."""
+    """Start a stack, embed a catalogue, rank pictures for plans, search by text, and find products listed twice."""
     use_workers_malloc()
     from worker.demo.catalogue_folder import import_folder
     from worker.demo.duplicates import list_again, show_duplicates
+    from worker.demo.item_pictures import show_selections, show_texts, train_recall_model
     from worker.demo.look_alikes import show_look_alikes
     from worker.demo.ranked_plans import show_plans, train_ranker
 
@@ -58,6 +63,11 @@ def demo(
         if train_ranker(guide, folder):
             show_plans(guide, plans_output, guide.run("rank_plans"))
             pages.append(plans_output)
+        if train_recall_model(guide):
+            guide.run("refresh_embeddings", role="image_recall")
+            show_texts(guide)
+            show_selections(guide, selections_output, guide.run("select_images", library=True))
+            pages.append(selections_output)
         if relisted := list_again(guide, home):
             guide.run("refresh_embeddings")
             show_duplicates(guide, duplicates_output, guide.run("score_pairs"), relisted)
@@ -151,13 +161,13 @@ def _training(output: Path) -> Iterator[TrainingRun]:
         yield bars.run(output, process)
 
 
-def _run(kind: str) -> uuid.UUID:
+def _run(kind: str, **params: Any) -> uuid.UUID:
     from shopvision.database import connect
     from worker.cli.jobs import follow
     from worker.ledger.jobs import submit
 
     with connect() as connection:
-        job_id = submit(connection, kind, source="demo")
+        job_id = submit(connection, kind, params, source="demo")
     progress = follow(job_id)
     _say(progress.sentence())
     if progress.state != "succeeded":

@@ -31,13 +31,13 @@ class Guide:
         say: one line.
         show: a table: its columns and rows.
         training: a training run in a folder, shown while it goes on.
-        run: submits a job of a kind and waits for its success.
+        run: submits a job of a kind, with parameters by name, and waits for its success.
     """
 
     say: Callable[[str], None]
     show: Callable[[Sequence[str], Sequence[Sequence[str]]], None]
     training: Callable[[Path], AbstractContextManager[TrainingRun]]
-    run: Callable[[str], uuid.UUID]
+    run: Callable[..., uuid.UUID]
 
     def learn(self, recipe: Callable[[TrainingRun], Report | None]) -> tuple[ModelVersionRef, Report]:
         """Train by ``recipe``, and register what it gave; with what it reported.
