@@ -11,7 +11,7 @@ from shopvision.graph.losses import MARGIN
 from shopvision.models.card import FolderName
 from shopvision.selection.recall.model import HeadName, ScaleName
 from shopvision.selection.recall.texts import TextForm
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 
 class DataConfig(BaseModel):
@@ -27,10 +27,10 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    items: Path | None = None
-    pairs: Path | None = None
+    items: LocalPath | None = None
+    pairs: LocalPath | None = None
     images: str | None = None
-    valid: Path | None = None
+    valid: LocalPath | None = None
     valid_fraction: float = Field(0.1, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ class ModelConfig(BaseModel):
         pooling: how its outputs become one vector: the first token (``cls``, published) or the ``mean``; by default as
             it was trained.
         text_prefix: what it wants before every text: ``query: `` for E5.
-        text_form: what is read of an item: its ``name`` (published), or ``name_attributes``.
+        text_form: what is read of an item: its ``name`` (published), its ``attributes``, or ``name_attributes``.
         max_length: most tokens of a text.
         image: image encoder, see ``shopvision.models.importers.fetch``.
         dimension: length of the vectors.
@@ -107,7 +107,7 @@ class GraphConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(0.0, ge=0)
-    triples: Path | None = None
+    triples: LocalPath | None = None
     batch: int = Field(64, ge=1)
     margin: float = Field(MARGIN, gt=0)
 
@@ -119,7 +119,7 @@ class TrainConfig(FitConfig):
         batch_size: texts in a step, over all processes, each with one of its pictures.
         micro_batch: texts or pictures that pass an encoder at once; by default all of a step. Changes memory, not the
             result.
-        other_texts: how often a step asks for an item by its other text form instead of ``model.text_form``.
+        other_texts: how often a step asks for an item by another text form than ``model.text_form``.
         one_category: fill steps with items of one category, which are harder to tell apart.
         lr: of what stands on the encoders, and of the scale.
         lr_text: of the text encoder, where it learns.
@@ -132,7 +132,7 @@ class TrainConfig(FitConfig):
     select_by: Literal["hit_rate_1", "hit_rate_5", "hit_rate_10", "mrr", "last"] = "mrr"
     batch_size: int = Field(256, ge=2)
     micro_batch: int | None = Field(None, ge=1)
-    other_texts: float = Field(0.0, ge=0, le=1)
+    other_texts: float = Field(0.5, ge=0, le=1)
     one_category: bool = False
     lr: float = Field(1e-3, gt=0)
     lr_text: float = Field(5e-5, gt=0)

@@ -16,7 +16,7 @@ from shopvision.errors import ItemError, UserError
 from shopvision.items.item import Item
 from shopvision.items.record_parsing import item_from_record, picture_address, picture_root, pictures_of, record_id
 from shopvision.items.text_normalisation import normalise
-from shopvision.selection.recall.texts import TextForm, recall_text
+from shopvision.selection.recall.texts import TextForm, other_texts, recall_text
 from shopvision.training.parting import common_folder, components, draw
 
 
@@ -118,7 +118,7 @@ def read_items(path: Path, images: str | None = None, *, form: TextForm = "name"
     Args:
         path: the file.
         images: what relative pictures start from; the file's own folder where it is None.
-        form: what is asked for; the other form is a further text.
+        form: what is asked for; the other forms are further texts.
 
     Raises:
         UserError: the file cannot be read, or an item is broken; the message names its line.
@@ -129,9 +129,7 @@ def read_items(path: Path, images: str | None = None, *, form: TextForm = "name"
         text, pictures = recall_text(item, form), pictures_of(record, item, root)
         if not text or not pictures:
             return None
-        other = recall_text(item, "name" if form == "name_attributes" else "name_attributes")
-        others = (other,) if other and other != text else ()
-        return Example(text, pictures, others, item.category_path or item.category, item)
+        return Example(text, pictures, other_texts(item, form), item.category_path or item.category, item)
 
     return _read(path, images, example, wanted="title and images")
 

@@ -143,7 +143,8 @@ def _triples(config: RecallConfig, splits: Mapping[str, RecallData]) -> list[Tri
         said = read_triples(config.graph.triples, config.data.images)
     else:
         said = list(catalogue_triples(splits["train"].items()))
-    kept = learnt_triples(said, splits["valid"].texts(), splits["valid"].pictures())
+    held_out = splits["valid"]
+    kept = learnt_triples(said, [one.text for one in held_out.examples], held_out.pictures())
     if not kept:
         raise UserError("The knowledge graph says nothing of the texts of training: set graph.weight = 0.")
     return kept

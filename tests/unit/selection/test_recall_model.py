@@ -17,7 +17,7 @@ from shopvision.items.item import Item
 from shopvision.models.weights import read_tensors, save_tensors
 from shopvision.selection.recall.card import load_recall
 from shopvision.selection.recall.predict import RecallModel
-from shopvision.selection.recall.texts import recall_text
+from shopvision.selection.recall.texts import other_texts, recall_text
 from tests.unit.selection.tiny_clik import PREPROCESSING
 from tests.unit.selection.tiny_recall import recall_arguments, save_tiny_recall
 
@@ -90,12 +90,14 @@ def test_texts_become_tokens_as_the_tokenizer_itself_makes_them(folder: Path) ->
 
 
 def test_what_is_read_of_an_item() -> None:
-    item = Item(
-        "1", "Runner 3", brand="Acme", price="9.99", description="words", attributes={"Colour": ("blue", "red")}
-    )
+    attributes = {"Colour": ("blue", "red"), "New": ("Yes",), "Size": ("42",), "currency": ("EUR",), "Maker": ("Acme",)}
+    item = Item("1", "Runner  3", "shoes", "Acme", "9.99", "words", attributes)
     assert recall_text(item) == "Runner 3"
-    assert recall_text(item, "name_attributes") == "Runner 3, Acme, Colour blue,red"
+    assert recall_text(item, "attributes") == "Acme, blue, red"
+    assert recall_text(item, "name_attributes") == "Runner 3, Acme, blue, red"
     assert recall_text(Item("1"), "name_attributes") == ""
+    assert other_texts(item, "name") == ("Acme, blue, red", "Runner 3, Acme, blue, red")
+    assert other_texts(Item("1", "Cap"), "name") == ()
 
 
 def test_a_damaged_version_is_refused(folder: Path, tmp_path: Path) -> None:

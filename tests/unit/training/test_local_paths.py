@@ -13,6 +13,7 @@ from shopvision.fashion.encoding.config import EncoderConfig
 from shopvision.fashion.thumbnails.config import ClassifierConfig
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.selection.clik.config import ClikConfig
+from shopvision.selection.recall.config import RecallConfig
 from shopvision.training.config import load_config
 
 
@@ -22,6 +23,7 @@ from shopvision.training.config import load_config
         (DetectorConfig, "boxes"), (DetectorConfig, "valid"), (ClassifierConfig, "pictures"),
         (ClassifierConfig, "valid"), (EncoderConfig, "pairs"), (EncoderConfig, "items"), (EncoderConfig, "valid"),
         (MatcherConfig, "pairs"), (MatcherConfig, "valid"), (MatcherConfig, "items"), (ClikConfig, "table"),
+        (RecallConfig, "items"), (RecallConfig, "pairs"),
     ],
 )  # fmt: skip
 def test_an_address_is_no_file_of_this_machine(kind: type[BaseModel], field: str, tmp_path: Path) -> None:
