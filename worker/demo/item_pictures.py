@@ -24,10 +24,9 @@ TEXTS = 5
 
 def train_recall_model(guide: Guide) -> bool:
     """Train a small recall model on titles and pictures, and let it serve; False where there is too little."""
+    from shopvision import models
     from shopvision.selection.recall.config import RecallConfig
     from shopvision.selection.recall.train import train_recall
-
-    from shopvision import models
     from worker.demo.plans import has_asian_titles
 
     records = _records()
