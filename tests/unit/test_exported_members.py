@@ -45,7 +45,7 @@ SIGNATURES = {
 FIELDS = {
     "FoundItem": [
         "item_id", "title", "brand", "category", "price", "currency", "image_id", "region", "uri", "score", "style",
-        "fits", "colour_difference", "variants",
+        "fits", "colour_difference", "variants", "is_comparable",
     ],
     "Garment": ["number", "box", "label", "score", "items", "notes"],
     "GarmentChoice": ["number", "label", "box"],

@@ -73,9 +73,9 @@ class BaseScorer(ABC):
     vector_dimension: int | None
 
     @property
-    @abstractmethod
     def tunable_parts(self) -> tuple[TunablePart, ...]:
-        """See ``shopvision.encoders.tuning.part.Tunable``."""
+        """See ``shopvision.encoders.tuning.part.Tunable``; none where a scorer runs no network."""
+        return ()
 
     @abstractmethod
     def check(self, item: Item) -> None:

@@ -140,8 +140,9 @@ def test_a_folder_that_is_swapped_all_the_time_gives_nothing_away(root: Path) ->
     swapping.start()
     found = []
     with PictureDoor(get_settings()) as door:
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
+        began = time.monotonic()
+        # On a busy machine the folder may stand right at none of many looks.
+        while (passed := time.monotonic() - began) < 0.5 or (b"open" not in found and passed < 60):
             try:
                 found.append(door.fetch(f"file://{root}/sub/a.jpg").data)
             except ItemError as error:

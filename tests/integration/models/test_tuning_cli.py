@@ -18,6 +18,7 @@ from shopvision.encoders.tuning import __main__ as child
 from shopvision.encoders.tuning.record import Rate
 from shopvision.errors import JobError, UserError
 from shopvision.index.precisions import agreements
+from shopvision.models.loaded import LoadedModels
 from shopvision.models.part import part_of
 from tests.unit.fashion.tiny_members import save_tiny_encoder
 from worker import warm_up
@@ -168,6 +169,7 @@ def test_what_cannot_be_measured_is_one_line(
 def test_a_worker_measures_what_is_new_once_it_has_computed_for_a_while(
     encoder: models.ModelVersionRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shopvision.models.loaded._models", LoadedModels())  # without those of other tests
     monkeypatch.setattr(warm_up, "_computed", 0.0)
     monkeypatch.setattr(warm_up, "_ended", False)
     store = TuningStore(tmp_path / "home")

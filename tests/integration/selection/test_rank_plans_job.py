@@ -351,6 +351,7 @@ def test_ten_thousand_candidates(shop: RankingShop) -> None:
             for image_id, vector in zip(image_ids, vectors, strict=True)
         ]  # fmt: skip
         connection.execute(insert(Embedding), rows)
+        connection.execute(text("ANALYZE"))  # as Postgres does by itself, a minute later
     job = shop.run(top_k=20, bottom_k=20)
     assert (job.state, job.counters["candidates"], shop.seen) == ("succeeded", 10_000, 0)
     scores = vectors.astype(np.float64)[:, 1]
