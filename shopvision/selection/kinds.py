@@ -28,6 +28,13 @@ def _from_align(file: str, folder: Path, *, vocabulary: str | None = None) -> Mo
     )
 
 
+def _from_siamese(file: str, folder: Path, *, vocabulary: str | None = None, recall: str | None = None) -> ModelCard:
+    from shopvision.selection.click.checkpoints import import_checkpoint
+
+    words = None if vocabulary is None else Path(vocabulary).expanduser()
+    return import_checkpoint(Path(file).expanduser(), folder, vocabulary=words, recall=recall)
+
+
 class PlanRankerKind(ModelKind):
     """Which pictures fit a plan's topic best: CLIK."""
 
@@ -65,6 +72,18 @@ class ImageRankerKind(ModelKind):
 
     name = "image_ranker"
     roles = ("image_ranker",)
+    schemes = (
+        ImportScheme(
+            "siamese",
+            "FILE",
+            "a checkpoint of the published click ranker",
+            _from_siamese,
+            {
+                "vocabulary": "vocab.txt of its BERT, which the file does not hold",
+                "recall": "instead: NAME:TAG or folder of a recall model with the same weights, whose vectors it reads",
+            },
+        ),
+    )
 
     def load(self, folder: Path, *, device: str | None = None, precision: Precision = "auto") -> ImageRanker:
         """See ``ModelKind``."""

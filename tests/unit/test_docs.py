@@ -23,6 +23,7 @@ from shopvision.fashion.thumbnails.config import ClassifierConfig
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
+from shopvision.selection.click.config import ClickConfig
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.recall.config import RecallConfig
 from shopvision.settings import Settings
@@ -107,7 +108,7 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         file.write_text(text)
         if "[data]" in text:
             by_page = {
-                "ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig,
+                "click-ranker": ClickConfig, "ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig,
                 "classifier": ClassifierConfig, "recall": RecallConfig,
             }  # fmt: skip
             load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))

@@ -30,6 +30,7 @@ DETECTOR_ROLE = "fashion_detector"
 ENCODER_ROLE = "catalogue_encoder"
 CLASSIFIER_ROLE = "thumbnail_classifier"
 RECALL_ROLE = "image_recall"
+CLICK_ROLE = "image_ranker"
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
@@ -312,3 +313,33 @@ def classifier(
     summary = report.summary("pictures", report.pictures, training_pictures=report.classes)
     does = "says what products' pictures show"
     _tell(summary, report.folder, CLASSIFIER_ROLE, does, activate=activate, force=force, as_json=as_json)
+
+
+@app.command("click-ranker")
+def click_ranker(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file; docs/examples/click_ranker.toml explains every field.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/click-ranker"),
+    resume: Resume = False,
+    device: Device = None,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Import the model and let it order items' pictures.")
+    ] = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model that says which picture of an item people will click. `torchrun` before the command uses N GPUs."""
+    from shopvision.selection.click.config import ClickConfig
+    from shopvision.selection.click.train import train_click_ranker
+    from shopvision.training.config import load_config
+
+    settled = load_config(config, ClickConfig)
+    learn = partial(train_click_ranker, recall_folder=model_folder(settled.model.recall))
+    report = _learn(settled, learn, output, device, resume=resume)
+    if report is None:
+        return
+    summary = report.summary("pairs", report.pairs, left_out=report.left_out, broken_records=report.failures)
+    does = "orders items' pictures"
+    _tell(summary, report.folder, CLICK_ROLE, does, activate=activate, force=force, as_json=as_json)

@@ -12,7 +12,7 @@ from shopvision.selection.click.context import ContextText
 from shopvision.selection.click.entities import Order
 from shopvision.selection.click.losses import MARGIN
 from shopvision.selection.click.sources import SourceKind
-from shopvision.training.config import FitConfig
+from shopvision.training.config import FitConfig, LocalPath
 
 Variant = Literal["published", "cleaned"]
 Tower = Literal["frozen", "tuned"]
@@ -48,17 +48,17 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    clicks: Path
+    clicks: LocalPath
     kind: SourceKind
     images: str | None = None
     columns: dict[str, str] = {}
-    items: Path | None = None
-    valid: Path | None = None
+    items: LocalPath | None = None
+    valid: LocalPath | None = None
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = Field(27, ge=0)
     min_impressions: float = Field(1, ge=1)
     max_p_value: float | None = Field(None, gt=0, le=1)
-    entities: Path | None = None
+    entities: LocalPath | None = None
     entity_images: str | None = None
     entity_order: Order = "counts"
 

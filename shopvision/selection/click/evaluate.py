@@ -63,19 +63,24 @@ class PairScores:
 
     @classmethod
     def of(cls, data: ClickData, score: Score, *, swap: bool = False) -> PairScores:
-        """Ask for the score of everything; ``swap`` asks for each pair twice."""
-        pairs, shown = data.comparisons, data.shown
-        items, first, second = (values.astype(np.int64) for values in (pairs.items, pairs.first, pairs.second))
+        """Ask for the score of each picture of each item once; ``swap`` asks once more, in the opposite order."""
+        pairs, shown, count = data.comparisons, data.shown, len(data.pictures)
+        wanted = [
+            items.astype(np.int64) * count + pictures
+            for items, pictures in (
+                (pairs.items, pairs.first),
+                (pairs.items, pairs.second),
+                (shown.items, shown.pictures),
+            )
+        ]
+        keys, place = np.unique(np.concatenate(wanted), return_inverse=True)
+        first, second, rows = np.split(place, np.cumsum([len(some) for some in wanted])[:-1])
+        scores = score(keys // count, keys % count)
         swapped = None
         if swap:
-            again = score(np.tile(items[::-1], 2), np.concatenate([second[::-1], first[::-1]]))
-            swapped = again[: len(items)][::-1], again[len(items) :][::-1]
-        return cls(
-            score(items, first),
-            score(items, second),
-            swapped,
-            score(shown.items.astype(np.int64), shown.pictures.astype(np.int64)),
-        )
+            again = score(keys[::-1] // count, keys[::-1] % count)[::-1]
+            swapped = again[second], again[first]
+        return cls(scores[first], scores[second], swapped, scores[rows])
 
 
 def measure_clicks(

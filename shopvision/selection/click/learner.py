@@ -102,7 +102,8 @@ class ClickLearner(NetworkLearner):
                 'The published network has batch statistics: train it in one process, or take variant = "cleaned".'
             )
         self._units = units
-        self.steps_per_epoch = math.ceil(units / max(config.train.batch, process.world))
+        # No process without a share of every step.
+        self.steps_per_epoch = min(math.ceil(units / config.train.batch), units // process.world)
         mean, std = (torch.tensor(values, device=process.device) for values in (preprocessing.mean, preprocessing.std))
         self._scale, self._shift = (1.0 / (255.0 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from shopvision.selection.click.context import ContextText, Vector, context_text
 from shopvision.selection.click.data import ClickData
 from shopvision.selection.click.entities import EntityFacts, EntityTable, Order
 from shopvision.training.features import Features, FeatureStore, OnProgress, digest
+from shopvision.training.text_features import text_features
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
     from shopvision.selection.click.predict import DualTower
     from shopvision.training.pretrained import PictureSurvey
-
-TEXTS_AT_ONCE = 256
 
 Look = Callable[[Sequence[str]], "PictureSurvey"]
 
@@ -133,25 +131,16 @@ def prepare(
     return Prepared(data.without_pictures(gone), Features(features.vectors, by_picture), texts, bank, unreadable)
 
 
-def stored_texts(
-    texts: Sequence[str], store: FeatureStore, encode_texts: Callable[[Sequence[str]], Vector], on_progress: OnProgress
-) -> Vector:
-    """(n, d) float32 vectors of texts; each distinct one is encoded once and kept."""
-    keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
-    with store.writing():
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in store}
-        # Texts of like length side by side: less padding to compute.
-        waiting = sorted(new.items(), key=lambda pair: len(pair[1]))
-        for start in range(0, len(waiting), TEXTS_AT_ONCE):
-            chunk = waiting[start : start + TEXTS_AT_ONCE]
-            store.append([key for key, _ in chunk], encode_texts([text for _, text in chunk]).astype(np.float16))
-            on_progress(start + len(chunk), len(waiting))
-    vectors: Vector = store.vectors()[store.rows(keys)].astype(np.float32)
-    return vectors
-
-
 def dual_tower_texts(
     tower: DualTower, store: FeatureStore, on_progress: OnProgress = lambda *_: None
 ) -> Callable[[Sequence[str]], Vector]:
-    """``encode_texts`` of a recall model that remembers."""
-    return lambda texts: stored_texts(texts, store, tower.encode_texts, on_progress)
+    """``encode_texts`` of a recall model that remembers: each distinct text is encoded once and kept."""
+
+    def encode(texts: Sequence[str]) -> Vector:
+        features = text_features(
+            texts, str, store, lambda some: torch.from_numpy(tower.encode_texts(some)), on_progress
+        )
+        vectors: Vector = features.take(np.arange(len(texts))).numpy()
+        return vectors
+
+    return encode

@@ -9,7 +9,7 @@ import numpy as np
 
 from shopvision.errors import ItemError, UserError
 from shopvision.items.item_files import read_items
-from shopvision.selection.click.config import ClickConfig
+from shopvision.selection.click.config import DataConfig
 from shopvision.selection.click.data import ClickData, pictures_on_both_sides, split_by_item
 from shopvision.selection.click.entities import EntityTable, entities_of_items, read_entities
 from shopvision.selection.click.sources import ClickSource, read_clicks
@@ -48,13 +48,12 @@ class ClickSplits:
         return notes
 
 
-def read_splits(config: ClickConfig) -> ClickSplits:
+def read_splits(source: DataConfig) -> ClickSplits:
     """The pairs for training, validation and test: no item is in two of them.
 
     Raises:
         UserError: the data cannot be used.
     """
-    source = config.data
     items = None if source.items is None else read_items(source.items, images=source.images)
     read = partial(
         ClickSource, kind=source.kind, images=source.images, items=items, columns=source.columns,

@@ -55,13 +55,13 @@ class ClickReport(TrainingReport):
     failures: int
 
 
-def train_click_ranker(config: ClickConfig, recall_folder: Path, run: TrainingRun) -> ClickReport | None:
+def train_click_ranker(config: ClickConfig, run: TrainingRun, *, recall_folder: Path) -> ClickReport | None:
     """Train, and write the best epoch's model version to ``model`` in the folder of the run.
 
     Args:
         config: what to train.
-        recall_folder: model version of the recall model that ``config.model.recall`` names.
         run: this run.
+        recall_folder: model version of the recall model that ``config.model.recall`` names.
 
     Returns:
         The report in the main process, None in the others.
@@ -75,7 +75,7 @@ def train_click_ranker(config: ClickConfig, recall_folder: Path, run: TrainingRu
     card = read_card(recall_folder, RECALL_KIND)
     if card.preprocessing is None or card.dimension is None:
         raise UserError(f"{card.spec} has no preprocessing or no dimension in its card: write the card anew.")
-    splits = read_splits(config)
+    splits = read_splits(config.data)
     tuned = load_recall(recall_folder) if config.model.tower == "tuned" else None
     arguments = RankerArguments(
         dimension=card.dimension,
@@ -104,7 +104,8 @@ def train_click_ranker(config: ClickConfig, recall_folder: Path, run: TrainingRu
         result = fit(learner, config.train, run, identity=identity)
     if not run.process.is_main:
         return None
-    pairs = {name: len(data.comparisons) for name, data in splits.by_name.items()}
+    pairs = dict.fromkeys(("valid", "train", "test"), 0)
+    pairs |= {name: len(data.comparisons) for name, data in splits.by_name.items()}
     pairs |= {name: len(one.data.comparisons) for name, one in prepared.items()}
     about = f"{config.data.clicks.name}, {pairs['train']} pairs, content sha256 {fingerprint['train']}"
     _write_left_out(run.output, splits.failures)

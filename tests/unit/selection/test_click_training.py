@@ -43,7 +43,7 @@ def config(world: Path, model: dict[str, Any] | None = None, **train: Any) -> Cl
 
 
 def train(world: Path, output: Path, settled: ClickConfig) -> ClickReport:
-    report = train_click_ranker(settled, world / "recall", TrainingRun(output=output))
+    report = train_click_ranker(settled, TrainingRun(output=output), recall_folder=world / "recall")
     assert report is not None
     return report
 
@@ -55,7 +55,7 @@ def test_a_ranker_learns_what_the_audience_likes_and_serves_it(world: Path, tmp_
     assert report.card.metrics["pair_accuracy"] == pytest.approx(report.metrics["pair_accuracy"], abs=1e-6)
     recall = read_card(world / "recall")
     assert report.card.architecture.arguments["recall"] == recall.spec
-    splits = read_splits(settled)
+    splits = read_splits(settled.data)
     assert splits.valid is not None
     with PictureDoor(get_settings().with_image_roots((world,))) as door:
         found = evaluate_click_ranker(report.folder, splits.valid, splits.table, door, device="cpu", resamples=50)
@@ -144,9 +144,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(world: Path, tmp_path: Pa
             raise Stop
 
     with pytest.raises(Stop):
-        train_click_ranker(settled, world / "recall", TrainingRun(output=tmp_path / "part", on_progress=stop))
+        train_click_ranker(
+            settled, TrainingRun(output=tmp_path / "part", on_progress=stop), recall_folder=world / "recall"
+        )
     run = TrainingRun(output=tmp_path / "part", resume=True)
-    again = train_click_ranker(settled, world / "recall", run)
+    again = train_click_ranker(settled, run, recall_folder=world / "recall")
     assert again is not None
     assert again.card.files == whole.card.files
 
@@ -193,9 +195,7 @@ def test_losses_are_those_of_their_definitions() -> None:
 
 
 def test_metrics_by_hand(world: Path) -> None:
-    (data,) = read_splits(
-        config(world).model_copy(update={"data": config(world).data.model_copy(update={"fractions": (1, 0, 0)})})
-    ).by_name.values()
+    (data,) = read_splits(config(world).data.model_copy(update={"fractions": (1, 0, 0)})).by_name.values()
     rates = np.zeros((len(data.items), len(data.pictures)), np.float32)
     rates[data.shown.items, data.shown.pictures] = data.shown.rates
     perfect = measure_clicks(

@@ -6,6 +6,7 @@ import typer
 
 from worker.cli.evaluate.cascade import cascade
 from worker.cli.evaluate.classifier import classifier
+from worker.cli.evaluate.click_ranker import click_ranker
 from worker.cli.evaluate.detector import detector
 from worker.cli.evaluate.encoder import encoder
 from worker.cli.evaluate.matcher import matcher
@@ -22,5 +23,5 @@ def evaluate() -> None:
     use_workers_malloc()
 
 
-for command in (ranker, recall, matcher, cascade, detector, encoder, classifier):
+for command in (ranker, recall, matcher, cascade, detector, encoder, classifier, click_ranker):
     app.command()(command)
