@@ -29,6 +29,7 @@ NAMES = (
     "blocking",
     "grouping",
     "ranking",
+    "click_ranking",
     "embedding_refresh",
     "embedding_refresh_large_pictures",
     "embedding_refresh_large_model",
