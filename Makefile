@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Without compiled modules beside the sources every process that imports torch compiles thousands of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-fashion up down lint test test-quality bench lock
+.PHONY: help setup demo demo-fashion up down lint imported test test-quality bench lock
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -39,7 +39,12 @@ lint: setup  ## style, types and import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## lint and every test but the slow ones
+imported: setup
+	@# Whoever imports a module first compiles it: one process here, not each of several that test at once.
+	$(BIN)/pytest --collect-only --quiet --quiet
+
+test: setup  ## lint and every test but the slow ones
+	@$(MAKE) --no-print-directory --jobs 2 lint imported
 	@# Torch's threads of several processes would wait for each other, spinning. Of three test processes two begin with
 	@# the running shops, which mostly wait, so that three keep two cores busy.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)

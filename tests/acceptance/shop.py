@@ -77,6 +77,7 @@ class Shop:
             "SHOPVISION_KIND_MODULES": "tasks,tests.acceptance.kinds",
             "SHOPVISION_COMPILE_IN_BACKGROUND": "false",
             "SHOPVISION_TUNING_SECONDS": "0",
+            "SHOPVISION_WORKER_PROCESSES": "1",  # each imports for seconds; who needs a second starts "gpu-other"
             "SHOPVISION_SCHEDULES": json.dumps(SCHEDULES),
             "SHOPVISION_LEASE_SECONDS": "5",
             "SHOPVISION_DEATHS_BEFORE_SPLIT": "2",

@@ -154,6 +154,7 @@ def test_two_publishers_a_rollback_and_garbage_collection_at_once(shop: Shop, tm
     assert shop.cli("index", "verify")["problems"] == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_cache(shop: Shop) -> None:
     """A worker whose cache lies on a disk too small for the model says so; another one completes the job."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0:

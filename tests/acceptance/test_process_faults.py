@@ -35,7 +35,12 @@ def test_kill_9_the_worker_mid_chunk(shop: Shop, name: str) -> None:
     assert (shop.deaths(job_id) > 0) == (name == "gpu")
 
 
+def gpu_logs(shop: Shop) -> str:
+    return shop.log("gpu") + shop.log("gpu-other")
+
+
 def test_the_same_chunk_delivered_three_times_two_of_them_at_once(shop: Shop) -> None:
+    shop.start("gpu-other")
     job_id = shop.begin_refresh(pictures=160)
     with connect() as connection:
         ready = connection.scalars(select(Chunk.chunk_id).where(Chunk.job_id == job_id, Chunk.state == "ready")).all()
@@ -48,11 +53,12 @@ def test_the_same_chunk_delivered_three_times_two_of_them_at_once(shop: Shop) ->
     eventually(lambda: len(shop.at_gate()) == 2, "both processes hold a chunk")
     shop.succeeds_exactly_once(job_id)
     assert shop.attempts(job_id) == [1] * len(shop.attempts(job_id))
-    eventually(lambda: shop.log("gpu").count("chunk_not_available") >= 2 * len(ready), "every duplicate is refused")
+    eventually(lambda: gpu_logs(shop).count("chunk_not_available") >= 2 * len(ready), "every duplicate is refused")
 
 
 def test_a_process_that_was_thought_dead_comes_back_late(shop: Shop) -> None:
     """It holds finished vectors of a chunk that another one has done meanwhile: the fence refuses them."""
+    shop.start("gpu-other")
     job_id = shop.begin_refresh()
     chunk_id, pid = shop.holder(job_id)
     os.kill(pid, signal.SIGSTOP)
@@ -67,7 +73,7 @@ def test_a_process_that_was_thought_dead_comes_back_late(shop: Shop) -> None:
         eventually(done_by_another, "another process does the chunk")
     finally:
         os.kill(pid, signal.SIGCONT)
-    eventually(lambda: "lease_lost" in shop.log("gpu"), "the late one is refused")
+    eventually(lambda: "lease_lost" in gpu_logs(shop), "the late one is refused")
     shop.succeeds_exactly_once(job_id)
 
 
