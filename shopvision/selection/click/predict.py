@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from shopvision.models.loaded import load
 from shopvision.selection.click.card import load_ranker
 from shopvision.selection.click.context import Entity, ItemContext, Vector, context_text, entity_features
 
+if TYPE_CHECKING:
+    from shopvision.encoders.compiled.module import CompiledModule
+    from shopvision.encoders.tuning.part import TunablePart
+
 PICTURES_AT_ONCE = 4096
 
 
@@ -29,11 +33,15 @@ class DualTower(Protocol):
         preprocessing: how pictures must be prepared before ``encode``.
         batch_size: how many pictures at once are fast.
         dimension: d.
+        tunable_parts: see ``shopvision.encoders.tuning.part.Tunable``.
+        compiled_modules: what of it may run compiled.
     """
 
     preprocessing: Preprocessing
     batch_size: int
     dimension: int
+    tunable_parts: tuple[TunablePart, ...]
+    compiled_modules: tuple[CompiledModule, ...]
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, H, W, 3) uint8 -> (n, d) float32 of unit length."""
@@ -89,6 +97,16 @@ class ImageRanker:
     def batch_size(self) -> int:
         """How many pictures at once are fast."""
         return self.towers.batch_size
+
+    @property
+    def tunable_parts(self) -> tuple[TunablePart, ...]:
+        """See ``Tunable``: none where another version makes the vectors of pictures, for they are that one's."""
+        return self.towers.tunable_parts if self.recall_spec is None else ()
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled; likewise."""
+        return self.towers.compiled_modules if self.recall_spec is None else ()
 
     @property
     def vectors_of(self) -> str:

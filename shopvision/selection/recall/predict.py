@@ -20,6 +20,7 @@ from shopvision.selection.recall.texts import recall_text
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shopvision.encoders.compiled.module import CompiledModule
     from shopvision.images.given import Picture
     from shopvision.items.item import Item
     from shopvision.models.kinds import Precision
@@ -94,6 +95,11 @@ class RecallModel:
     def tunable_parts(self) -> tuple[ImageEncoder, ...]:
         """See ``shopvision.encoders.tuning.part.Tunable``. Texts are few."""
         return (self.image_encoder,)
+
+    @property
+    def compiled_modules(self) -> tuple[CompiledModule, ...]:
+        """What of it may run compiled."""
+        return self.image_encoder.compiled_modules
 
     @property
     def batch_size(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shopvision.errors import JobError, UserError
 from shopvision.models.importers import fetch
+from shopvision.models.part import digests_in, part_of
 from shopvision.models.version_folder import read_card
 from shopvision.selection.click.context import Entity
 from shopvision.selection.click.predict import ImageRanker
@@ -104,11 +105,20 @@ def test_scores_are_those_of_the_published_network(published: PublishedRanker, f
         expected = published(torch.from_numpy(pictures), text, *padded, torch.full((PICTURES,), used))
         np.testing.assert_allclose(ranker.scores(pictures, context), expected.numpy(), rtol=1e-4, atol=1e-5)
 
+    # Its own pictures' network may be compiled and measured here, under the digest of the recall model inside.
+    inside = read_card(tmp_path / "model/recall")
+    [part] = ranker.tunable_parts
+    assert part.part == part_of(inside, "images")
+    assert part.part.digest in digests_in(card)
+    assert [module.key.part for module in ranker.compiled_modules] == ["image encoder"]
+
     # The same recall model in the registry's place: the ranker reads its vectors.
     second = fetch(f"siamese:{folder / 'ranker.ckpt'}", tmp_path / "second", {"recall": str(tmp_path / "model/recall")})
     recall = read_card(tmp_path / "model/recall")
     assert second.architecture.arguments["recall"] == recall.spec
-    assert ImageRanker(tmp_path / "second", device="cpu").vectors_of == recall.spec
+    reader = ImageRanker(tmp_path / "second", device="cpu")
+    assert reader.vectors_of == recall.spec
+    assert (reader.tunable_parts, reader.compiled_modules) == ((), ())
 
 
 def test_what_is_no_such_file_is_named(published: PublishedRanker, folder: Path, tmp_path: Path) -> None:
