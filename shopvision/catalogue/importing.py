@@ -6,11 +6,9 @@ another process. Stopping half way leaves whole batches behind, and the same imp
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TextIO, TypeVar
@@ -28,6 +26,7 @@ from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.row_conversion import item_row, plan_row
 from shopvision.catalogue.row_upserts import ITEMS, PLANS, Counts, Target, delete_rows, write_rows
 from shopvision.catalogue.source_files import Source
+from shopvision.cycle_search import without_cycle_search
 from shopvision.database import connect
 from shopvision.errors import TransientError
 
@@ -140,7 +139,7 @@ class Importer:
         """
         started = time.monotonic()
         with (
-            _without_cycle_search(),
+            without_cycle_search(),
             ThreadPoolExecutor(1) as writer,
             self._checker.batches(self._source) as batches,
         ):
@@ -249,18 +248,6 @@ class Importer:
     def _are_in_file(self, keys: Sequence[str]) -> list[bool]:
         lines = zip(self._seen.lines(keys), self._refused_keys.lines(keys), strict=True)
         return [bool(seen or refused) for seen, refused in lines]
-
-
-@contextmanager
-def _without_cycle_search() -> Iterator[None]:
-    """Rows hold no reference cycles, and looking for some among thousands of live rows costs a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _IndigestibleError(Exception):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from shopvision.cycle_search import without_cycle_search
 from shopvision.models.kinds import Precision, all_roles, find_kind
 from shopvision.models.registry import find, local_copy
 from shopvision.models.serving import active
@@ -73,7 +74,10 @@ class LoadedModels:
             ref = find(key.spec)
             folder = local_copy(ref)
             self._make_room(entry, sum((folder / file).stat().st_size for file in files_of(folder)))
-            entry.model.set_result(find_kind(ref.card.kind).load(folder, device=key.device, precision=key.precision))
+            # The first model of a process imports torch and what stands on it: a fifth of that would be the search.
+            with without_cycle_search():
+                model = find_kind(ref.card.kind).load(folder, device=key.device, precision=key.precision)
+            entry.model.set_result(model)
         # Whoever waits must hear of it, and the next one tries again.
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             with self._lock:
