@@ -59,15 +59,21 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> int:
 
     Returns:
         How many were folded; 0 where the network has none, or where folding would change its output (then it is
-        left as it was).
+        left as it was). A pair whose folded weights would not be finite stays as it is, whether or not the example
+        shows it.
     """
     before = network(example)
+    if not torch.isfinite(before).all():  # there is nothing to check the fold with
+        return 0
     names = {id(module): name for name, module in network.named_modules()}
     replaced: list[tuple[str, nn.Module]] = []
     for convolution, norm in _pairs(network, example):
         if norm.running_mean is None or norm.running_var is None:
             continue
-        for module, replacement in ((convolution, fuse_conv_bn_eval(convolution, norm)), (norm, _rest(norm))):
+        fused = fuse_conv_bn_eval(convolution, norm)
+        if not all(torch.isfinite(weight).all() for weight in fused.parameters()):
+            continue
+        for module, replacement in ((convolution, fused), (norm, _rest(norm))):
             replaced.append((names[id(module)], module))
             network.set_submodule(names[id(module)], replacement)
     if torch.allclose(network(example), before, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())):

@@ -129,3 +129,30 @@ def test_a_fold_that_would_change_the_output_is_taken_back() -> None:
     assert fold_batch_norm(made, pictures[:1]) == 0
     assert torch.equal(made(pictures), before)
     assert isinstance(made.norm, nn.BatchNorm2d)
+
+
+@torch.inference_mode()
+def test_weights_that_overflow_when_they_are_folded_are_left_as_they_are() -> None:
+    """Each of them is finite, and so is what comes out: behind ReLU6 an overflow looks like a large number."""
+    made = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4)
+    ).eval()
+    made[0].weight.fill_(1e37)
+    made[0].bias.fill_(1e37)
+    made[1].weight.fill_(1e3)
+    pictures = torch.rand(2, 3, 8, 8) * 1e-3
+    before = made(pictures)
+    assert torch.isfinite(before).all()
+    assert fold_batch_norm(made, pictures[:1]) == 1
+    assert isinstance(made[1], nn.BatchNorm2d)
+    assert not isinstance(made[4], nn.BatchNorm2d)
+    assert all(torch.isfinite(weight).all() for weight in made.parameters())
+    assert torch.allclose(made(pictures), before, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_network_whose_output_is_not_finite_is_not_folded() -> None:
+    made = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    made[1].weight.fill_(3e38)
+    assert fold_batch_norm(made, torch.full((1, 3, 8, 8), 1e3)) == 0
+    assert isinstance(made[1], nn.BatchNorm2d)
