@@ -99,8 +99,8 @@ class CropBatches:
         # Garments that the model cannot place are looked at again with the next look at the picture.
         if not good:
             return without_vector(task)
-        # Numbers of regions are those of what is stored: where the same bytes were looked at twice, by two workers at
-        # once, the last bits and so the order may differ.
+        # Where the same bytes were looked at twice, by two workers at once, the last bits and so the order may differ:
+        # whoever writes it puts these numbers and those of what is stored together.
         is_stored = task.found_sha256 == picture.sha256 and task.found == picture.found
         found = None if is_stored else picture.found
         return EmbeddedRegions(task.image_id, picture.sha256, picture.fingerprint, good, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -14,7 +15,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import among, connect, copy_upsert
+from shopvision.database.named_lock import take_lock
 from shopvision.embeddings.composition import Composition
+from shopvision.embeddings.region_numbers import renumbered
 from shopvision.embeddings.region_tasks import EmbeddedRegions, RegionOutcome, RegionTask, VectorKey, key_of
 from shopvision.embeddings.store import lock_pictures, upsert_vectors, write_fingerprints
 from shopvision.fashion.composition.found import FoundRegion, single_box
@@ -177,7 +180,9 @@ def write_region_outcomes(
 ) -> int:
     """Write what was found and its vectors, and take out what is out of date, in the caller's transaction.
 
-    Pictures that left the catalogue meanwhile are skipped. An image_id must not occur twice.
+    Pictures that left the catalogue meanwhile are skipped. An image_id must not occur twice. What the detector found in
+    a picture's bytes is written once: where another worker wrote it first, that stays, since vectors of other encoders
+    go by its numbers, and these vectors get them too.
 
     Args:
         connection: to the database.
@@ -200,8 +205,31 @@ def write_region_outcomes(
         return 0
     now = datetime.now(UTC)
     existing = [embedded[image_id] for image_id in lock_pictures(connection, list(embedded))]
-    _write_found(connection, composition, [one for one in existing if one.found is not None], now)
-    return _write_vectors(connection, composition, existing, now, precision)
+    first = _stored_before(connection, composition, [one for one in existing if one.found is not None])
+    _write_found(connection, composition, [one for one in existing if one.found and one.image_id not in first], now)
+    numbered = [
+        replace(one, vectors=renumbered(one.vectors, one.found, first[one.image_id]))
+        if one.found and one.image_id in first
+        else one
+        for one in existing
+    ]
+    # A picture whose vectors are all of something else is left as it was: the next refresh looks at it again.
+    return _write_vectors(connection, composition, [one for one in numbered if one.vectors], now, precision)
+
+
+def _stored_before(
+    connection: Connection, composition: Composition, news: Sequence[EmbeddedRegions]
+) -> dict[int, tuple[FoundRegion, ...]]:
+    """What others stored of the same pictures and bytes, by picture; nobody stores more until the commit."""
+    if not news:
+        return {}
+    take_lock(connection, f"regions found by {composition.detector_version_id}")
+    sha256s = {one.image_id: one.sha256 for one in news}
+    return {
+        image_id: regions
+        for image_id, sha256, regions in _found(connection, composition, list(sha256s))
+        if sha256 == sha256s[image_id]
+    }
 
 
 def _write_found(

@@ -174,10 +174,11 @@ def make_readable(folder: Path) -> None:
 
 @app.command()
 def show(item_id: Annotated[str, typer.Argument(help="The item's id.")], as_json: JsonFlag = False) -> None:
-    """Show an item with its pictures."""
+    """Show an item with its pictures, and what of them has vectors: the whole, or which garment."""
     from sqlalchemy import text
 
     from shopvision.database import snapshot
+    from shopvision.embeddings.chosen_regions import chosen_regions
 
     with snapshot() as connection:
         row = connection.execute(
@@ -195,15 +196,30 @@ def show(item_id: Annotated[str, typer.Argument(help="The item's id.")], as_json
             ),
             {"item_id": item_id},
         ).mappings()
-        item: dict[str, Any] = {**row, "images": [dict(picture) for picture in pictures]}
+        item: dict[str, Any] = {
+            **row, "images": [dict(picture) for picture in pictures], "vectors": chosen_regions(connection, item_id)
+        }  # fmt: skip
 
     def render() -> Group:
-        fields = [(name, value) for name, value in item.items() if name != "images" and value not in (None, [], {})]
+        apart = {"images", "vectors"}
+        fields = [(name, value) for name, value in item.items() if name not in apart and value not in (None, [], {})]
         columns = ("position", "image_id", "view", "embeddings", "uri")
         shown = [[picture[column] for column in columns] for picture in item["images"]]
-        return Group(table(("field", "value"), fields), "", table(columns, shown))
+        parts = [table(("field", "value"), fields), "", table(columns, shown)]
+        if item["vectors"]:
+            vectors = [(one["image_id"], one["model"], one["region"], _part(one)) for one in item["vectors"]]
+            parts += ["", table(("image_id", "model", "region", "vector of"), vectors)]
+        return Group(*parts)
 
     emit(item, as_json, render)
+
+
+def _part(vector: dict[str, Any]) -> str:
+    """What of a picture a vector is of."""
+    if vector["label"] is None:
+        return "the whole picture" if vector["region"] == 0 else "a garment that is not known any more"
+    left, top, right, bottom = (round(edge) for edge in vector["box"])
+    return f"{vector['label']} ({vector['score']:.2f}) at {left},{top},{right - left},{bottom - top}"
 
 
 @app.command()

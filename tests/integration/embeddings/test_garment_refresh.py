@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, text
@@ -14,10 +19,13 @@ from shopvision.catalogue.tables import Item
 from shopvision.database import connect
 from shopvision.embeddings.publishing import publish_index
 from shopvision.errors import ItemError, UserError
+from shopvision.fashion.detection.regions import Region
 from shopvision.fashion.tables import PictureRegion
 from shopvision.index.tables import IndexChange
+from tasks.refresh_embeddings import RefreshParams
+from tests.conftest import Run
 from tests.garment_pictures import BAG, COLOURS, DRESS, SHOES, SIZE, Finder, MeanColour, direction, picture
-from tests.integration.embeddings.garment_shop import GarmentShop
+from tests.integration.embeddings.garment_shop import KIND, GarmentShop
 
 OUTFIT = picture(bag=BAG, dress=DRESS, shoes=SHOES)
 
@@ -47,7 +55,9 @@ def changed_pictures() -> list[int]:
     return found
 
 
-def test_what_was_found_is_stored_and_the_garment_of_the_category_is_embedded(shop: GarmentShop) -> None:
+def test_what_was_found_is_stored_and_the_garment_of_the_category_is_embedded(
+    shop: GarmentShop, command_line: Run
+) -> None:
     finder = Finder()
     model = shop.compose("main", finder, MeanColour())
     shop.put("boot", "Shoes/Boots", boot=OUTFIT)
@@ -67,6 +77,11 @@ def test_what_was_found_is_stored_and_the_garment_of_the_category_is_embedded(sh
     assert [row.score for row in (bag, dress, shoes)] == pytest.approx([0.9, 0.8, 0.7])
     assert bag.colour[1] > 50 > 0 > dress.colour[1]  # red, green
     assert [row.region for row in shop.regions("sky")] == [0]
+    status, out, _ = command_line("catalogue", "show", "boot", "--json")
+    (vector,) = json.loads(out)["vectors"]
+    assert (status, vector["model"], vector["region"], vector["box"]) == (0, model, 3, list(SHOES))
+    assert "shoes (0.70) at 60,125,40,32" in command_line("catalogue", "show", "boot")[1]
+    assert "the whole picture" in command_line("catalogue", "show", "sky")[1]
 
 
 def test_only_what_changed_is_done_again(shop: GarmentShop) -> None:
@@ -153,6 +168,66 @@ def test_equal_bytes_are_done_once_in_any_job_but_each_category_gets_its_garment
     assert vectors["same shoe"] == vectors["shoe"] == {3: seen("shoes")}
     assert vectors["bag"] == {1: seen("bag")}
     assert shop.regions("bag") == shop.regions("shoe")
+
+
+def find(**boxes: tuple[float, float, float, float]) -> tuple[Region, ...]:
+    """What a detector found, the best first."""
+    return tuple(Region(box, label, 0.9 - place / 100) for place, (label, box) in enumerate(boxes.items()))
+
+
+def test_regions_keep_their_numbers_when_two_encoders_look_at_once(shop: GarmentShop) -> None:
+    """Both run the one detector before either has written; what the second to write found is not quite the same."""
+    width = SIZE[0]
+    first = shop.compose("first", Finder(answers={width: find(bag=BAG, dress=DRESS, shoes=SHOES)}), MeanColour())
+    moved = {"shoes": (61.0, 125.0, 101.0, 157.0), "bag": (10.0, 11.0, 50.0, 51.0)}
+    second = shop.compose("second", Finder(answers={width: find(**moved)}), MeanColour(), crop="all")
+    shop.put("boot", "Shoes", boot=OUTFIT)
+    waiting = [first]
+
+    def meanwhile() -> bool:
+        while waiting:
+            shop.refresh(waiting.pop())
+        return False
+
+    shop.refresh(second, should_stop=meanwhile)
+    assert [(row.label, row.box) for row in shop.regions("boot")[1:]] == [
+        ("bag", list(BAG)), ("dress", list(DRESS)), ("shoes", list(SHOES)),
+    ]  # fmt: skip
+    assert shop.vectors(first)["boot"] == {3: seen("shoes")}
+    assert list(shop.vectors(second)["boot"]) == [1, 3]
+    for number, label in ((1, "bag"), (3, "shoes")):
+        assert shop.vectors(second)["boot"][number] == pytest.approx(seen(label), abs=0.1)
+    # A garment that only the second look saw is missed once, and found by the next refresh.
+    _, again = shop.refresh(second)
+    assert (again.counters["detected"], list(shop.vectors(second)["boot"])) == (0, [1, 2, 3])
+
+
+def test_of_two_writers_at_once_the_second_waits_and_takes_the_first_ones_numbers(shop: GarmentShop) -> None:
+    width = SIZE[0]
+    shop.put("boot", "Shoes", boot=OUTFIT)
+    results = {}
+    for name, boxes in (("first", {"bag": BAG, "shoes": SHOES}), ("second", {"shoes": SHOES, "bag": BAG})):
+        finder = Finder(answers={width: find(**boxes)})
+        pinned = KIND.pin(RefreshParams(model=shop.compose(name, finder, MeanColour()), publish=False))
+        context: Any = SimpleNamespace(job_id=uuid.uuid4(), round=1, should_stop=lambda: False)
+        results[name] = KIND.run(pinned, list(KIND.split(pinned, context)), context).write
+
+    def write_second() -> None:
+        with connect() as connection:
+            assert results["second"] is not None
+            results["second"](connection)
+
+    with ThreadPoolExecutor(1) as pool:
+        with connect() as connection:
+            assert results["first"] is not None
+            results["first"](connection)
+            waits = pool.submit(write_second)
+            asking = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            while not connection.scalar(asking):
+                assert not waits.done()
+        waits.result()
+    assert [row.label for row in shop.regions("boot")] == [None, "bag", "shoes"]
+    assert shop.vectors("first")["boot"] == shop.vectors("second")["boot"] == {2: seen("shoes")}
 
 
 def test_everything_is_embedded_anew_and_what_was_found_stays(shop: GarmentShop) -> None:
