@@ -77,6 +77,9 @@ def test_commands_exist(page: str) -> None:
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         assert given <= options, f"shopvision {' '.join(words)}"
+        # A command alone is only named; one with an option is meant to be typed.
+        needed = [parameter.opts for parameter in command.params if parameter.required] if given else []
+        assert all(given & set(names) for names in needed if names[0].startswith("-")), f"shopvision {' '.join(words)}"
 
 
 @every_page

@@ -20,7 +20,7 @@ SPEC = "NAME:TAG, a role, or the folder of a model version"
 
 def compose_(
     *,
-    name: Annotated[str, typer.Option(help="Of the composed encoder.")],
+    name: Annotated[str, typer.Option(help="Of the composed encoder.")] = "garments",
     detector: Annotated[str, typer.Option(metavar="SPEC", help=f"Finds the garments: {SPEC}.")] = "fashion_detector",
     encoder: Annotated[str, typer.Option(metavar="SPEC", help=f"Embeds them: {SPEC}.")],
     encoder_for: Annotated[
