@@ -46,16 +46,16 @@ class ImageEncoderKind(ModelKind):
 
     def doubt(self, card: ModelCard, role: str) -> str | None:  # noqa: ARG002 - it serves one role
         """See ``ModelKind``. Cards of encoders that were trained on pairs say what was there before."""
-        found = card.metrics.get("recall_1")
+        found = card.metrics.get("map")
         if found is None:
             return None
-        if found <= card.metrics.get("random_recall_1", 0.0):
-            return f"finds no more products than chance (recall@1 {found:.2f})"
-        before = card.metrics.get("frozen_recall_1", -1.0)
+        if found <= card.metrics.get("random_map", 0.0):
+            return f"finds products no better than chance (mAP {found:.2f})"
+        before = card.metrics.get("frozen_map", -1.0)
         if found <= before:
             return (
-                "finds no more products than the image encoder did before training "
-                f"(recall@1 {found:.2f} against {before:.2f})"
+                "finds products no better than the image encoder did before training "
+                f"(mAP {found:.2f} against {before:.2f})"
             )
         return None
 

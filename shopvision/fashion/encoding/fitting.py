@@ -129,11 +129,10 @@ def training_data(config: EncoderConfig, train: PairData) -> str:
 
 def save_fitted(fitted: Fitted, start: Start, folder: Path, *, name: str, training_data: str) -> ModelCard:
     """Write the model version of an encoder that was taught."""
-    measured = fitted.valid["recall_1"]
-    metrics = {metric: of.value for metric, of in fitted.valid.items()} | {
-        "random_recall_1": measured.random,
-        "frozen_recall_1": fitted.frozen["recall_1"].value,
-    }
+    metrics = {metric: of.value for metric, of in fitted.valid.items()}
+    for metric in ("recall_1", "map"):
+        metrics[f"random_{metric}"] = fitted.valid[metric].random
+        metrics[f"frozen_{metric}"] = fitted.frozen[metric].value
     return save_projected(
         folder,
         deepcopy(fitted.learner.network.encoder).cpu(),
