@@ -71,7 +71,12 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(f"There is no file {path}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError:  # torch's own words advise to trust the file
+        raise UserError(
+            f"{path} cannot be read as a checkpoint of plain tensors: it is no file of torch.save, or holds more than "
+            "tensors and plain values. Save the network's state_dict() alone."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{path} cannot be read as a checkpoint of plain tensors: {reason}.") from None
 

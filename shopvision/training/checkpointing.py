@@ -6,6 +6,7 @@ and bookkeeping, for ``torch.load(weights_only=True)``); ``<output>/checkpoints/
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -92,12 +93,17 @@ def _sync(path: Path) -> None:
 
 
 def require_fresh(output: Path, *, resume: bool) -> None:
-    """Refuse to overwrite a run.
+    """Refuse to overwrite a run, and to begin one that cannot be written.
 
     Raises:
-        UserError: ``output`` is a file, or holds a run and ``resume`` is not asked for.
+        UserError: ``output`` is a file or in a folder without rights, or holds a run and ``resume`` is not asked for.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: name a folder for the run with --output.")
+    # Told now, and not after every picture was looked at.
+    place = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        reason = os.strerror(errno.EACCES if place.is_dir() else errno.ENOTDIR)
+        raise UserError(f"{output} cannot be made ({reason}): choose another --output.")
     if Checkpoints(output).latest() and not resume:
         raise UserError(f"{output} holds a run: continue it with --resume, or name another --output.")

@@ -28,7 +28,12 @@ def read_categories(path: Path) -> dict[str, str]:
         parts = [part.strip() for part in category.split("/")]
         if not all(parts):
             raise UserError(f"{path}: the category '{category}' has an empty part: write it as the catalogue does.")
-        classes["/".join(parts)] = name
+        path_of_category = "/".join(parts)
+        if classes.setdefault(path_of_category, name) != name:
+            raise UserError(
+                f"{path}: the category '{path_of_category}' stands there twice, as {classes[path_of_category]} and as "
+                f"{name}: keep one."
+            )
     return classes
 
 

@@ -10,6 +10,7 @@ from shopvision import models
 from shopvision.errors import UserError
 from shopvision.fashion.composition.card import compose
 from shopvision.fashion.composition.policy import CropPolicy
+from shopvision.fashion.kinds import KIND as DETECTOR_KIND
 from shopvision.models import ModelVersionRef
 from shopvision.models.version_folder import read_card
 
@@ -43,9 +44,9 @@ def require_registered(folder: Path) -> None:
     """Refuse a detector that the registry does not hold as it is.
 
     Raises:
-        UserError: says how to bring it in.
+        UserError: it is none, or says how to bring it in.
     """
-    card = read_card(folder)
+    card = read_card(folder, DETECTOR_KIND)
     if not any(ref.spec == card.spec and ref.card == card for ref in models.list_versions()):
         raise UserError(
             f"The registry does not hold the detector {card.spec} of {folder}, and what a detector finds is stored by "

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from shopvision.encoders.model_place import ModelPlace, parse_place
 from shopvision.encoders.quiet_transformers import quiet_transformers
+from shopvision.encoders.unreadable import cannot_load
 from shopvision.errors import UserError
 from shopvision.fashion.detection.card import save_detector
 from shopvision.fashion.detection.transformers_network import TransformersNetwork, make_config
@@ -76,13 +78,14 @@ def fetch_network(place: ModelPlace, *, classes: Sequence[str] | None = None) ->
             )  # fmt: skip
     except pickle.UnpicklingError:
         raise UserError(f"{source}: its weights hold more than tensors and are not opened: save safetensors.") from None
-    except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         mend = "Check the name and the network; a folder needs config.json, preprocessor_config.json and weights."
-        raise UserError(f"{source} cannot be loaded ({type(error).__name__}: {reason}). {mend}") from None
+        where_it_lies = Path(place.place) if place.is_folder else place.place
+        raise cannot_load(source, error, where_it_lies, place.revision, mend) from None
     if not hasattr(processor, "post_process_object_detection"):
         raise UserError(f"{source}: {type(processor).__name__} is no image processor of a detector.")
     _require_complete(info if classes is None else info | {"mismatched_keys": ()}, source)
+    _require_finite(network, source)
     return TransformersNetwork(network.eval(), processor)
 
 
@@ -97,3 +100,11 @@ def _require_complete(info: dict[str, Any], source: str) -> None:
     ):
         if names:
             raise UserError(f"{source}: tensor '{names[0]}' {problem} ({len(names)} in all). Get the right weights.")
+
+
+def _require_finite(network: torch.nn.Module, source: str) -> None:
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"{source}: tensor '{name}' holds numbers that are not finite. Import weights that were saved whole."
+            )

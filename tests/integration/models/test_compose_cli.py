@@ -35,6 +35,8 @@ def test_from_members_to_the_active_encoder_and_what_is_refused(
     categories.write_text('{"Men/Shoes": "shoes"}')
     with pytest.raises(UserError, match=r"registry does not hold the detector finder.*: `shopvision models import"):
         call("--name", "g", "--detector", finder, "--encoder", eye)
+    with pytest.raises(UserError, match=r"eye:\w+ is of the kind image_encoder .*not fashion_detector"):
+        call("--name", "g", "--detector", eye, "--encoder", eye)
     with pytest.raises(JobError, match="No model serves the role fashion_detector"):
         call("--name", "g", "--encoder", eye)
     detector = models.import_model(f"local-dir:{finder}")

@@ -28,6 +28,7 @@ def test_json_and_toml(tmp_path: Path) -> None:
         ("c.toml", "[Men]\nShoes = 'shoes'", "put paths with / into quotes"),
         ("c.json", '{"Men//Shoes": "shoes"}', "has an empty part"),
         ("c.json", '{"Men": "top", "Men": "shoes"}', "'Men' stands there twice"),
+        ("c.json", '{"Men/Tops": "top", "Men / Tops": "outer"}', "'Men/Tops' stands there twice, as top and as outer"),
     ],
 )
 def test_files_that_say_something_else(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,24 @@ def test_the_mask_of_padding_reaches_the_network(pictures: list[Image.Image], tm
         ("bbox_predictor.layers.0.weight", None, "'bbox_predictor.layers.0.weight' is missing"),
         ("vit.pooler.weight", torch.zeros(2), "'vit.pooler.weight' is not in the architecture"),
         ("bbox_predictor.layers.0.bias", torch.zeros(9), "'bbox_predictor.layers.0.bias' has another shape"),
+        ("bbox_predictor.layers.0.bias", torch.full((32,), math.nan), "0.bias' holds numbers that are not finite"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(name: str, value: torch.Tensor | None, message: str, tmp_path: Path) -> None:
     saved = save_tiny("yolos", tmp_path / "saved")
     spoil(saved, {name: value})
     with pytest.raises(UserError, match=message):
+        fetch(f"detector:local-dir:{saved}", tmp_path / "model")
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", b"\x40\0\0\0\0\0\0\0{"), ("config.json", b"{")])
+def test_a_file_that_is_cut_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    saved = save_tiny("yolos", tmp_path / "saved")
+    (saved / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"saved/{name} is cut, empty or not of the format .* copy it anew\."):
+        fetch(f"detector:local-dir:{saved}", tmp_path / "model")
+    (saved / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"local-dir:saved cannot be loaded \(TypeError|local-dir:saved: .* is cut"):
         fetch(f"detector:local-dir:{saved}", tmp_path / "model")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shopvision.errors import JobError, UserError
-from shopvision.training.checkpointing import Checkpoints, load_checkpoint
+from shopvision.training.checkpointing import Checkpoints, load_checkpoint, require_fresh
 from shopvision.training.config import FitConfig, load_config
 from shopvision.training.distributed import joined
 from shopvision.training.loop import FitResult, fit, learning_rate_factor, step_seed
@@ -107,6 +107,15 @@ def test_a_file_is_no_folder_for_a_run(tmp_path: Path) -> None:
         run(Regression(), tmp_path / "file")
     with pytest.raises(UserError, match=r"file/run cannot be made \(Not a directory\): choose another --output"):
         run(Regression(), tmp_path / "file" / "run")
+
+
+def test_a_folder_without_rights_is_told_before_anything_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != tmp_path)  # the tests may run as root
+    with pytest.raises(UserError, match=r"a/run cannot be made \(Permission denied\): choose another --output"):
+        require_fresh(tmp_path / "a" / "run", resume=False)
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
