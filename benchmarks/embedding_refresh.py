@@ -154,6 +154,7 @@ def refreshed(case: Case, scratch: Path) -> Iterator[Refresh]:
         import_catalogue(write_catalogue(scratch / "items.jsonl", paths, "picture"), scratch / "pictures")
         folder = local_copy(activate(case.model, scratch))
         warm()
+        tune(folder)
         shop.start("cpu")
         shop.start("gpu")
         warm_up(shop, case.pictures)
@@ -161,17 +162,35 @@ def refreshed(case: Case, scratch: Path) -> Iterator[Refresh]:
 
 
 def share_compiled(scratch: Path) -> None:
-    """What is compiled is made once for a machine; each use of it is verified."""
-    (kept() / "compiled").mkdir(mode=0o700, exist_ok=True)
+    """What is compiled and measured is made once for a machine; each use of a package is verified."""
     (scratch / "home").mkdir()
-    (scratch / "home" / "compiled").symlink_to(kept() / "compiled")
+    for name in ("compiled", "tuning"):
+        (kept() / name).mkdir(mode=0o700, exist_ok=True)
+        (scratch / "home" / name).symlink_to(kept() / name)
 
 
 def warm() -> None:
-    """Compile and tune before the night, as docs/operating.md says."""
+    """Compile before the night, as docs/operating.md says."""
+    _before_the_night("warm")
+
+
+def tune(folder: Path) -> None:
+    """Measure a model before the night likewise, unless it was measured on this machine."""
+    from shopvision.encoders.tuning import TuningStore
+    from shopvision.models.part import digests_in
+    from shopvision.models.version_folder import read_card
+    from shopvision.settings import get_settings
+
+    card = read_card(folder)
+    if digests_in(card).isdisjoint(tuning.digest for tuning in TuningStore(get_settings().home).all()):
+        _before_the_night("tuning", card.spec, "--again")
+
+
+def _before_the_night(*command: str) -> None:
     started = time.monotonic()
-    subprocess.run([Path(sys.executable).with_name("shopvision"), "models", "warm"], check=True, cwd=REPOSITORY)
-    progress(f"shopvision models warm: {time.monotonic() - started:.0f} s")
+    shopvision = Path(sys.executable).with_name("shopvision")
+    subprocess.run([shopvision, "models", *command], check=True, cwd=REPOSITORY)
+    progress(f"shopvision models {command[0]}: {time.monotonic() - started:.0f} s")
 
 
 def warm_up(shop: Deployment, pictures: int) -> None:

@@ -19,6 +19,7 @@ COLUMNS = (
     "model", "network", "device", "threads", "batch", "way", "decoding", "precision", "processes", "a second",
     "usual", "measured",
 )  # fmt: skip
+PATIENCE = 4  # times as long as a worker may take, who has a night's work to do
 RATE_COLUMNS = ("network", "threads", "processes", "batch", "way", "decoding", "precision", "a second", "scatter")
 
 
@@ -113,7 +114,7 @@ def measure_version(ref: ModelVersionRef, *, shown: bool) -> None:
     settings = get_settings()
     if not settings.fast_paths:
         raise UserError("SHOPVISION_FAST_PATHS is false, so nothing that is measured is used: set it to true.")
-    seconds = settings.tuning_seconds or type(settings).model_fields["tuning_seconds"].default
+    seconds = PATIENCE * (settings.tuning_seconds or type(settings).model_fields["tuning_seconds"].default)
     gpus, cores = processes.visible_gpus(), processes.available_cores()
     if gpus:
         layouts = [(max(1, cores // len(gpus)), 1)]

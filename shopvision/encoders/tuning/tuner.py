@@ -112,9 +112,11 @@ def tune(
     if rates and steady:
         # Of a network that was too slow for its usual batch nothing is said but the way.
         sizes_compared = rates[0].setting.batch_size == default.batch_size
+        # Where time ended before every way was measured, none is preferred.
+        ways_compared = len(part.ways) > 1 and {rate.setting.way for rate in rates} == set(part.ways)
         chosen = TuningChoice(
             batch_size=found.best.batch_size if sizes_compared else None,
-            way=found.best.way if len(part.ways) > 1 else None,
+            way=found.best.way if ways_compared else None,
         )
         if decodes:
             decoding = _compare_decoding(part, found.best, seconds * 0.4, measure, should_stop)

@@ -113,7 +113,7 @@ def test_a_worker_takes_the_layout_of_the_models_that_serve(
         monkeypatch.setattr(module, "available_cores", lambda: 2)
 
     def run(spec: str, wanted: tuple[int, int], seconds: float, variables: dict[str, str]) -> list[list[Tuning]]:
-        assert (spec, seconds) == ("eye:1", 0.5)
+        assert (spec, seconds) == ("eye:1", 4 * 0.5)  # as somebody waits for it
         assert variables == {"CUDA_VISIBLE_DEVICES": "", "GLIBC_TUNABLES": processes.MALLOC_TUNABLES}
         return [[measured(spec, digest, wanted[0], speeds[wanted], agreement=0.9991)]] * wanted[1]
 

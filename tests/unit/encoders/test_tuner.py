@@ -113,6 +113,14 @@ def test_a_slow_network_is_measured_less_and_keeps_its_usual_batch(clock: Clock)
     assert (very_slow.chosen, very_slow.rates) == (TuningChoice(), ())
 
 
+def test_a_way_that_there_was_no_time_for_is_not_refused(clock: Clock) -> None:
+    part = Part(clock, lambda setting: 0.001 if setting.batch_size == 8 else 0.035)  # slower than it looked
+    part.ways = ("eager", "compiled")
+    found = tune(part, 15, measure=clock.measure)
+    assert {rate.setting.way for rate in found.rates} == {"eager"}
+    assert found.chosen.way is None
+
+
 def test_on_a_machine_that_is_busy_with_other_things_the_usual_settings_stay(clock: Clock) -> None:
     noise: Iterator[float] = iter(np.random.default_rng(0).uniform(0.3, 3.0, 1000).tolist())
     part = Part(clock, lambda setting: 0.001 * next(noise) * (1 if setting.batch_size == 32 else 0.9))
