@@ -11,10 +11,12 @@ from shopvision.models.card import FolderName
 from shopvision.selection.clik.losses import MATCHING_WEIGHT, TEMPERATURE
 from shopvision.selection.clik.model import Query
 from shopvision.selection.clik.refine import RefineOptions
+from shopvision.selection.clik.sampling import Sampling
 from shopvision.selection.clik.topic_tokens import SeasonLanguage
 from shopvision.training.config import FitConfig, LocalPath
 
 Method = Literal["clik", "triplet", "pairwise", "pointwise"]
+RankingLoss = Literal["best", "listwise"]
 
 # Projections are small and start from random weights: the published rates are for pretrained encoders.
 FROZEN_LEARNING_RATE = 1e-3
@@ -99,7 +101,12 @@ class TrainConfig(FitConfig):
         word_dropout: share of a topic's tokens that training replaces by the unknown one; not with frozen encoders,
             whose outputs are computed once.
         text_augmentation: how often the matching part takes the product's own texts instead of the topic's.
+        matching_sampling: which product of a topic the matching part takes: ``random`` any one (published),
+            ``weighted`` the best of 7 drawn by label, ``sequential`` the best.
         ranking_sampling: how a group is drawn, see ``shopvision.selection.clik.sampling``.
+        ranking_loss: what CLIK learns from a group: that its ``best`` picture goes before the others (published), or
+            the share of each by its label (``listwise``, an ablation).
+        label_temperature: of ``listwise``: labels are shares of the group's best, divided by this.
         same_topic_per_step: all groups of a step from one exhibition, as published; else from different ones.
         matching_weight: of the topic-matching loss beside the ranking loss; by default 20 for CLIK and 0 for others.
         temperature: of both losses.
@@ -115,7 +122,10 @@ class TrainConfig(FitConfig):
     micro_batch: int | None = Field(None, ge=1)
     word_dropout: float = Field(0.1, ge=0, lt=1)
     text_augmentation: float = Field(0.5, ge=0, le=1)
-    ranking_sampling: Literal["weighted", "random", "sequential"] = "weighted"
+    matching_sampling: Sampling = "random"
+    ranking_sampling: Sampling = "weighted"
+    ranking_loss: RankingLoss = "best"
+    label_temperature: float = Field(TEMPERATURE, gt=0)
     same_topic_per_step: bool = False
     matching_weight: float | None = Field(None, ge=0)
     temperature: float = Field(TEMPERATURE, gt=0)
@@ -137,6 +147,8 @@ class ClikConfig(BaseModel):
             raise ValueError("train.groups = 0 leaves nothing to learn where train.matching_weight is 0")
         if self.query != "topic" and not self.train.groups:
             raise ValueError(f'model.query = "{self.query}" is learnt from ranking groups: raise train.groups')
+        if self.train.ranking_loss != "best" and self.train.method != "clik":
+            raise ValueError(f'train.method = "{self.train.method}" is a loss of its own: leave out train.ranking_loss')
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.selection.clik.config import ClikConfig
@@ -16,8 +16,10 @@ from shopvision.selection.clik.evaluate import evaluate_vectors
 from shopvision.selection.clik.inputs import Inputs, Topics
 from shopvision.selection.clik.losses import (
     image_ranking_loss,
+    listwise_loss,
     pairwise_loss,
     pointwise_loss,
+    shares_of_best,
     topic_matching_loss,
     total_loss,
     triplet_loss,
@@ -85,16 +87,13 @@ class ClikLearner(NetworkLearner):
         self._to_input = PixelsToInput(preprocessing, process.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The text tower; the image tower with the aggregation."""
-        clik = self.clik
-        towers: dict[str, list[nn.Module]] = {"text": [clik.txt_encoder], "image": [clik.img_encoder, clik.agg]}
+        """The text tower; the image tower with what makes queries."""
+        weights = {"text": list(self.clik.txt_encoder.parameters())}
+        texts = set(weights["text"])
+        weights["image"] = [weight for weight in self.clik.parameters() if weight not in texts]
         return [
-            {
-                "name": name,
-                "lr": rate,
-                "params": [weight for part in parts for weight in part.parameters() if weight.requires_grad],
-            }
-            for (name, parts), rate in zip(towers.items(), self._config.learning_rates, strict=True)
+            {"name": name, "lr": rate, "params": [weight for weight in of_group if weight.requires_grad]}
+            for (name, of_group), rate in zip(weights.items(), self._config.learning_rates, strict=True)
         ]
 
     def batches(self, epoch: int) -> Iterator[ClikBatch]:
@@ -151,16 +150,20 @@ class ClikLearner(NetworkLearner):
         return {"loss": torch.stack(parts).sum(), **metrics}
 
     def _ranking_loss(self, topics: Tensor, pictures: Tensor, labels: Tensor) -> Tensor:
-        if self._config.train.method == "triplet":
+        train = self._config.train
+        if train.method == "triplet":
             return triplet_loss(topics, pictures)
         compatibility = self.clik.compatibility(topics, pictures)
-        match self._config.train.method:
+        match train.method:
             case "pairwise":
                 return pairwise_loss(compatibility)
             case "pointwise":
-                return pointwise_loss(compatibility, labels, self._config.train.temperature)
+                return pointwise_loss(compatibility, labels, train.temperature)
+            case _ if train.ranking_loss == "listwise":
+                shares = shares_of_best(labels)
+                return listwise_loss(compatibility, shares, train.temperature, train.label_temperature)
             case _:
-                return image_ranking_loss(compatibility, self._config.train.temperature)
+                return image_ranking_loss(compatibility, train.temperature)
 
     def _topic_vectors(self, topics: Topics) -> Tensor:
         """Features or tokens of n topics -> (n, h) of unit length, on the device."""

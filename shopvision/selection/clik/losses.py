@@ -4,7 +4,8 @@ Letters in shapes: M matching pairs of all processes, g groups of this process, 
 label with the best first, h dimensions of the vectors.
 
 Several processes: gradients are averaged over W processes, as DistributedDataParallel does. ``image_ranking_loss``,
-``pairwise_loss`` and ``pointwise_loss`` are means over the own groups, and their average is that of all groups.
+``listwise_loss``, ``pairwise_loss`` and ``pointwise_loss`` are means over the own groups, and their average is that of
+all groups.
 ``topic_matching_loss`` is computed by every process over all M pairs with gradients in its own slice only, so the
 average is a W-th of what one process with all pairs would get; ``total_loss`` makes up for it. ``triplet_loss`` is a
 sum over the own groups: times W, its average is the sum over all.
@@ -49,6 +50,33 @@ def image_ranking_loss(compatibility: Tensor, temperature: float = TEMPERATURE) 
     return functional.cross_entropy(compatibility / temperature, compatibility.new_zeros(len(compatibility)).long())
 
 
+def listwise_loss(
+    compatibility: Tensor, labels: Tensor, temperature: float = TEMPERATURE, label_temperature: float = TEMPERATURE
+) -> Tensor:
+    """All labels of a group instead of its best alone (ListNet, Cao et al. 2007): an ablation of CLIK.
+
+    Mean over groups of ``-sum softmax(label / tau_label) * log softmax(compatibility / tau)``. The published code takes
+    the labels of the last group for all of them; here each group has its own.
+
+    Args:
+        compatibility: (g, k).
+        labels: (g, k), of any order and scale: ``shares_of_best`` brings groups to one.
+        temperature: tau.
+        label_temperature: tau of the labels; as it falls to 0, the best pictures of a group share all the weight.
+    """
+    wanted = (labels / label_temperature).softmax(dim=1)
+    return functional.cross_entropy(compatibility / temperature, wanted.to(compatibility.dtype))
+
+
+def shares_of_best(labels: Tensor) -> Tensor:
+    """(g, k) labels as shares of the best of their group, 0 to 1, so that CTRs of 0.001 and counts of 10,000 are alike.
+
+    A group of zeros stays zeros.
+    """
+    best = labels.amax(dim=1, keepdim=True)
+    return torch.where(best > 0, labels / best, torch.zeros_like(labels))
+
+
 def total_loss(
     topic_matching: Tensor, image_ranking: Tensor, *, weight: float = MATCHING_WEIGHT, world_size: int = 1
 ) -> Tensor:
@@ -90,14 +118,13 @@ def pairwise_loss(compatibility: Tensor) -> Tensor:
 def pointwise_loss(compatibility: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Mean of the binary cross-entropy between ``sigmoid(score / tau)`` and the label as a share of the group's best.
 
-    The published code leaves this one out. Shares make CTRs of 0.001 and counts of 10,000 alike to learn; without the
-    temperature, cosines could only say probabilities between 0.27 and 0.73.
+    The published code leaves this one out. Without the temperature, cosines could only say probabilities between 0.27
+    and 0.73.
 
     Args:
         compatibility: (g, k).
-        labels: (g, k), not negative; a group of zeros stays zeros.
+        labels: (g, k), not negative.
         temperature: tau.
     """
-    best = labels.amax(dim=1, keepdim=True)
-    shares = torch.where(best > 0, labels / best, torch.zeros_like(labels))
-    return functional.binary_cross_entropy_with_logits(compatibility / temperature, shares.to(compatibility.dtype))
+    shares = shares_of_best(labels).to(compatibility.dtype)
+    return functional.binary_cross_entropy_with_logits(compatibility / temperature, shares)

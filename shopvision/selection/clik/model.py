@@ -20,7 +20,7 @@ from shopvision.errors import JobError
 if TYPE_CHECKING:
     from shopvision.encoders.tokens import TokenBatch
 
-Query = Literal["group", "virtual", "topic"]
+Query = Literal["group", "virtual", "fusion", "topic"]
 
 
 class Projection(nn.Module):
@@ -106,7 +106,8 @@ class Clik(nn.Module):
     Attributes:
         memory_bank: (M, h) float32 unit vectors: the pictures of the last training step's matching part.
         query: what a topic's pictures are compared with: the ``group`` query; the ``virtual`` image alone (an
-            ablation); or the ``topic`` vector itself (the methods CLIK is compared with).
+            ablation); both topic and virtual image, whose cosines are weighed (``fusion``); or the ``topic`` vector
+            itself (the methods CLIK is compared with).
     """
 
     memory_bank: Tensor
@@ -119,6 +120,8 @@ class Clik(nn.Module):
         dimension = img_encoder.proj.linear_out.out_features
         # Weights that no gradient reaches would stop distributed training.
         self.agg = nn.Linear(2 * dimension, dimension).requires_grad_(query == "group")
+        # The log-odds of the topic's share, one half at first.
+        self.topic_share = nn.Parameter(torch.zeros(())) if query == "fusion" else None
         self.register_buffer("memory_bank", functional.normalize(torch.randn(bank_size, dimension)))
 
     def virtual_image(self, topic_vectors: Tensor) -> Tensor:
@@ -138,19 +141,36 @@ class Clik(nn.Module):
         both = torch.cat([topic_vectors, self.virtual_image(topic_vectors)], dim=1)
         return functional.normalize(self.agg(both), dim=1)
 
+    def fused_query(self, topic_vectors: Tensor) -> Tensor:
+        """Topic and virtual image weighed by one learnt share: ``w z_s + (1 - w) z_v``, (n, h) -> (n, h).
+
+        A picture's product with it is ``w z_s . z_j + (1 - w) z_v . z_j``, the fusion of two cosines: scores need
+        neither a network that sees topic and picture together, nor more than one vector of each. Its length is at most
+        1 and not brought to 1, which would undo the weighing of one topic beside another.
+        """
+        if self.topic_share is None:
+            raise AssertionError("a query of fusion has a share")
+        share = self.topic_share.sigmoid()
+        return share * topic_vectors + (1 - share) * self.virtual_image(topic_vectors)
+
     def query_vectors(self, topic_vectors: Tensor) -> Tensor:
-        """What the topics' pictures are compared with, as ``query`` says: (n, h) -> (n, h) of unit length, float32."""
+        """What the topics' pictures are compared with, as ``query`` says: (n, h) -> (n, h) float32.
+
+        Of unit length, and of at most that for ``fusion``.
+        """
         with torch.autocast(topic_vectors.device.type, enabled=False):  # three digits would be lost
             match self.query:
                 case "group":
                     return self.group_query(topic_vectors)
                 case "virtual":
                     return self.virtual_image(topic_vectors)
+                case "fusion":
+                    return self.fused_query(topic_vectors)
                 case "topic":
                     return topic_vectors
 
     def compatibility(self, topic_vectors: Tensor, image_vectors: Tensor) -> Tensor:
-        """How well each picture of a topic fits it: the cosine of query and picture.
+        """How well each picture of a topic fits it: the product of query and picture.
 
         Args:
             topic_vectors: (n, h) of unit length.

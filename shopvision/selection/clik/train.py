@@ -113,6 +113,7 @@ def _sampler(config: ClikConfig, data: RankingData, process: Process) -> Ranking
         groups=train.groups,
         group_size=train.group_size,
         text_augmentation=train.text_augmentation,
+        matching_sampling=train.matching_sampling,
         ranking_sampling=train.ranking_sampling,
         same_topic_per_step=train.same_topic_per_step,
         world=process.world,

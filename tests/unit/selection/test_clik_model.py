@@ -38,7 +38,7 @@ def tokens() -> TokenBatch:
     return make_topic_tokenizer(arguments(), tiny_tokenizer()).encode(TOPICS)
 
 
-@pytest.mark.parametrize("query", ["group", "virtual", "topic"])
+@pytest.mark.parametrize("query", ["group", "virtual", "fusion", "topic"])
 def test_compatibility(query: str) -> None:
     clik = tiny_clik(arguments(query=query)).double()
     topics, images = units(4, 8), units(4, 5, 8)
@@ -46,7 +46,9 @@ def test_compatibility(query: str) -> None:
     raw = np.exp(topics @ bank.T)
     virtual = unit((raw / raw.sum(axis=1, keepdims=True)) @ bank)
     group = unit(np.concatenate([topics, virtual], axis=1) @ weight.T + bias)
-    chosen = {"group": group, "virtual": virtual, "topic": topics}[query]
+    share = 0.0 if clik.topic_share is None else 1 / (1 + np.exp(-clik.topic_share.item()))
+    fusion = share * topics + (1 - share) * virtual  # so a score is as much of either cosine
+    chosen = {"group": group, "virtual": virtual, "fusion": fusion, "topic": topics}[query]
     expected = [[chosen[i] @ images[i, j] for j in range(5)] for i in range(4)]
     z = torch.from_numpy(topics)
     with torch.no_grad():
@@ -54,6 +56,7 @@ def test_compatibility(query: str) -> None:
         np.testing.assert_allclose(clik.group_query(z), group, atol=1e-12)
         np.testing.assert_allclose(clik.compatibility(z, torch.from_numpy(images)), expected, atol=1e-12)
     assert clik.agg.weight.requires_grad == (query == "group")
+    assert (clik.topic_share is not None) == (query == "fusion")  # else checkpoints would need one
 
 
 def test_mixed_precision_does_not_touch_the_query() -> None:

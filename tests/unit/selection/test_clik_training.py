@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.images.preprocessing import Preprocessing, prepare
 from shopvision.models.importers import fetch
+from shopvision.selection.clik.card import load_clik
 from shopvision.selection.clik.config import ClikConfig
 from shopvision.selection.clik.data import read_table
 from shopvision.selection.clik.inputs import RawInputs
@@ -190,6 +192,30 @@ def test_the_compared_methods_learn_too(world: World, tmp_path: Path, method: st
     assert losses[-1] < losses[0]
     assert report.metrics["mrr"] > 1.5 * RANDOM_MRR
     assert "matching_loss" not in lines(tmp_path, "train")[0]
+
+
+def test_the_ablations_learn_too(world: World, tmp_path: Path) -> None:
+    sections = world.sections(ranking_loss="listwise", label_temperature=0.3, matching_sampling="weighted", epochs=3)
+    sections["model"]["query"] = "fusion"
+    report = train(ClikConfig.model_validate(sections), tmp_path)
+    losses = [line["ranking_loss"] for line in lines(tmp_path, "train")]
+    assert losses[-1] < losses[0]
+    assert report.metrics["mrr"] > 1.5 * RANDOM_MRR
+    assert load_clik(report.folder).clik.topic_share != 0  # learnt, and kept
+
+
+def test_a_loss_of_its_own_takes_no_other(world: World) -> None:
+    with pytest.raises(
+        ValidationError, match=r'method = "triplet" is a loss of its own: leave out train\.ranking_loss'
+    ):
+        world.config(method="triplet", ranking_loss="listwise")
+
+
+def test_what_matching_takes_is_configured(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(world, tmp_path, monkeypatch, matching_sampling="sequential")
+    data, step = learner._train.data, next(learner._sampler.epoch(1))
+    best = [data.exhibitions[number].products[0] for number in step.matching_exhibitions]
+    assert step.matching_products.tolist() == best
 
 
 def test_matching_alone(world: World, tmp_path: Path) -> None:

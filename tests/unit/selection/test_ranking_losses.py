@@ -10,8 +10,10 @@ import torch
 
 from shopvision.selection.clik.losses import (
     image_ranking_loss,
+    listwise_loss,
     pairwise_loss,
     pointwise_loss,
+    shares_of_best,
     topic_matching_loss,
     total_loss,
     triplet_loss,
@@ -43,6 +45,29 @@ def test_image_ranking_takes_the_first_picture_for_the_right_one() -> None:
     compatibility = RNG.uniform(-1, 1, (4, 6))
     expected = -log_softmax(compatibility / 0.07)[:, 0].mean()
     np.testing.assert_allclose(image_ranking_loss(torch.from_numpy(compatibility)), expected, rtol=1e-12)
+
+
+def test_listwise_takes_every_group_by_its_own_labels() -> None:
+    compatibility = RNG.uniform(-1, 1, (3, 4))
+    labels = np.array([[0.3, 0.2, 0.0, 0.0], [0.0, 0.1, 0.1, 0.4], [0.0, 0.0, 0.0, 0.0]])  # of any order
+    expected = 0.0
+    for scores, of_group in zip(compatibility, labels, strict=True):
+        wanted = np.exp(of_group / 0.2) / np.exp(of_group / 0.2).sum()
+        expected -= (wanted * log_softmax(scores[None] / 0.07)[0]).sum() / 3
+    found = listwise_loss(torch.from_numpy(compatibility), torch.from_numpy(labels), 0.07, 0.2)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_listwise_of_one_best_picture_is_the_published_loss() -> None:
+    compatibility, labels = torch.from_numpy(RNG.uniform(-1, 1, (4, 6))), torch.eye(6, dtype=torch.float64)[[0] * 4]
+    found = listwise_loss(compatibility, labels, label_temperature=0.01)
+    np.testing.assert_allclose(found, image_ranking_loss(compatibility), rtol=1e-12)
+
+
+def test_shares_of_best_make_rates_and_counts_alike() -> None:
+    rates = torch.tensor([[0.004, 0.001, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    np.testing.assert_allclose(shares_of_best(rates), [[1, 0.25, 0], [0, 0, 0]])
+    np.testing.assert_allclose(shares_of_best(rates * 1e6), shares_of_best(rates))
 
 
 def test_the_total_weighs_matching_twenty_times() -> None:
