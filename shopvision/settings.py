@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from shopvision.errors import UserError
@@ -50,6 +51,14 @@ def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("unknown time zone; use a name like Asia/Seoul") from None
+    return name
+
+
 _CommaSeparated = (NoDecode, BeforeValidator(_split_commas))
 
 
@@ -85,6 +94,10 @@ class Settings(BaseSettings):
             "nightly_matching": Schedule(kind="score_pairs", cron="0 5 * * *"),
         },
         description="JSON object: name -> {kind, cron, params, timezone}",
+    )
+
+    timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
+        "UTC", description="the shop's: which day a plan's date is that says a time of day, and what today is"
     )
 
     image_roots: Annotated[tuple[Path, ...], *_CommaSeparated] = Field(

@@ -29,6 +29,8 @@ class RankParams(JobParams):
         recall_model: ``name:tag``; by default the version that is active for ``image_recall`` at the start.
         most_found: so many pictures of the library at most for one plan.
         least_score: cosine from which on a picture of the library is taken; by default the recall model's own.
+        undated: as beginning on which day a plan without a date is ranked: ``YYYY-MM-DD``, or ``today`` in the shop's
+            time zone when the job begins; by default it has no season. The result says which day was taken.
         model: ``name:tag``; by default the version that is active for the role ``plan_ranker`` at the start. An
             ``image_recall`` ranks by how well a picture shows the plan's words, an ``image_ranker`` by expected clicks.
         urgent: go before other jobs; by default where ``plan_ids`` names at most 20 plans.
@@ -44,6 +46,7 @@ class RankParams(JobParams):
     recall_model: str | None = None
     most_found: int = Field(200, ge=1, le=10_000)
     least_score: float | None = Field(None, ge=-1, le=1)
+    undated: str | None = Field(None, pattern="^(today|[0-9]{4}-[0-9]{2}-[0-9]{2})$")
     model: str | None = None
     urgent: bool | None = None
 
@@ -104,6 +107,8 @@ class RankPlans(JobKind[RankParams]):
             return dict(job.WITHOUT_MODEL)
         progress = job_progress(context.job_id)
         result = {"model": params.model, "method": job.method_of(params), "plans": progress.done}
+        if params.undated is not None:
+            result["undated_as"] = params.undated
         return {**result, "failed": progress.failed, **progress.counters}
 
 

@@ -53,6 +53,7 @@ class RankingParams(Protocol):
     recall_model: str | None
     most_found: int
     least_score: float | None
+    undated: str | None
     model: str | None
 
 
@@ -63,8 +64,8 @@ class RankReport:
     Attributes:
         remaining: plans not ranked because the chunk was asked to stop.
         counters: candidates, among them those found in the library and unreadable ones, embedded (pictures that went
-            through the model), shared (that got the vector of another picture with the same bytes), and, once written,
-            top_changed.
+            through the model), shared (that got the vector of another picture with the same bytes), where the scope
+            dates them, undated (plans without a date), and, once written, top_changed.
         model_seconds: time that pictures and texts spent in the model.
         model_items: how many of both there were.
     """
@@ -128,7 +129,8 @@ def pin(params: RankingParams) -> dict[str, Any]:
     if routine and models.serves(ROLE) is None:
         return {}
     recall = plan_library.recall_of(params.recall_model, params.least_score, insists=params.recall)
-    return {"model": resolve_ranker(params.model).spec, "recall_model": recall}
+    day = Topic("plans without a date").dated(params.undated).date
+    return {"model": resolve_ranker(params.model).spec, "recall_model": recall, "undated": day or None}
 
 
 def plans_in_scope(params: RankingParams) -> Iterable[str]:
@@ -162,7 +164,7 @@ def _scope(params: RankingParams, ref: ModelVersionRef, library: Library | None)
     return Scope(
         ref.model_version_id, params.pictures == "all", params.top_k, params.bottom_k, params.min_candidates,
         vectors_version_id=vectors_of(ref).model_version_id, library="" if library is None else f" {library.mark}",
-        every_plan=params.recall,
+        every_plan=params.recall, undated=params.undated or "",
     )  # fmt: skip
 
 
@@ -190,6 +192,8 @@ def rank_plans(
     from shopvision.settings import get_settings
 
     report = RankReport(scope, job_id)
+    if scope.undated:
+        report.counters["undated"] = 0
     groups = store.in_groups(scope, plan_ids)
     method = plan_method(ref)
     with PictureDoor(get_settings()) as door:
@@ -224,7 +228,10 @@ def _rank_group(
             report.remaining.append(plan.plan_id)  # a picture was added this moment
             continue
         try:
-            ready.append((plan, Topic.from_mapping(plan.topic)))
+            topic = Topic.from_mapping(plan.topic)
+            ready.append((plan, topic.dated(report.scope.undated)))
+            if report.scope.undated and not topic.date:
+                report.counters["undated"] += 1
         except UserError as error:
             report.outcomes.append(plan_failure(plan, "bad_topic", str(error)))
     started = time.perf_counter()

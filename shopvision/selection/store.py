@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from shopvision.database import connect
 from shopvision.selection.picture_vectors import MARK, OWN, SEEN
+from shopvision.selection.plan_dates import quarter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +31,11 @@ _MEMBERS = """
     """
 _CANDIDATES = f"{_MEMBERS} {OWN} LEFT {SEEN}"
 _PICTURES = f"string_agg({MARK}, ''::bytea ORDER BY image.image_id)"
-# Of a plan that looks at the library, what that holds counts too.
-_OPTIONS = ":options || CASE WHEN :every_plan OR candidates.pictures IS NULL THEN :library ELSE '' END"
+# Of a plan that looks at the library, what that holds counts too; of one without a date, what season it is given.
+_OPTIONS = """
+    :options || CASE WHEN :every_plan OR candidates.pictures IS NULL THEN :library ELSE '' END
+             || CASE WHEN coalesce(plan.date, '') = '' THEN :season ELSE '' END
+    """
 _INPUT_HASH = f"sha256(plan.content_hash || convert_to({_OPTIONS}, 'UTF8') || coalesce(candidates.pictures, ''::bytea))"
 
 _DUE_PLANS = f"""
@@ -91,6 +95,7 @@ class Scope:
         vectors_version_id: the model version whose vectors of pictures the model reads; by default its own.
         library: what the pictures found in the library depend on beside a plan; empty where none are looked for.
         every_plan: look for them also where a plan's members have pictures.
+        undated: the day on which plans without a date are taken to begin; empty where they are not.
     """
 
     model_version_id: int
@@ -101,6 +106,7 @@ class Scope:
     vectors_version_id: int | None = None
     library: str = ""
     every_plan: bool = False
+    undated: str = ""
 
     @property
     def vectors(self) -> int:
@@ -117,6 +123,7 @@ class Scope:
             "options": options,
             "library": self.library,
             "every_plan": self.every_plan,
+            "season": f" season {quarter(self.undated)}" if self.undated else "",
             **values,
         }
 

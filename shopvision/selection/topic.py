@@ -7,9 +7,10 @@ import math
 import numbers
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from shopvision.errors import UserError
+from shopvision.selection.plan_dates import TODAY, day_of, today
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Topic:
     Attributes:
         name: title.
         desc: description.
-        date: first day, ``YYYY-MM-DD``; only its season counts.
+        date: first day, ``YYYY-MM-DD``; only its season counts. Without one, no season does: see ``dated``.
         cat1: coarsest category; ``cat2`` to ``cat4`` are finer.
         kwds: keywords, separated by commas.
 
@@ -46,7 +47,7 @@ class Topic:
 
         Args:
             values: slot -> text. Missing slots, None and NaN are empty; ``kwds`` may also be a list of texts, ``date``
-                also a ``datetime.date``.
+                also a moment, or a ``datetime.date``: see ``shopvision.selection.plan_dates``.
 
         Raises:
             UserError: a name is no slot, a value is no text, or the date is no day.
@@ -55,6 +56,16 @@ class Topic:
         if unknown:
             raise UserError(f"A topic has no slot '{unknown[0]}'. The slots are {', '.join(SLOTS)}.")
         return cls(**{slot: _text(slot, values.get(slot)) for slot in SLOTS})
+
+    def dated(self, day: str | None) -> Topic:
+        """The same, and where it has no date, as one that begins on ``day``: ``YYYY-MM-DD``, or ``today`` in the shop.
+
+        Raises:
+            UserError: that is no day.
+        """
+        if self.date or not day:
+            return self
+        return replace(self, date=today() if day == TODAY else day)
 
 
 SLOTS = tuple(field.name for field in fields(Topic))
@@ -73,12 +84,12 @@ def _is_day(text: str) -> bool:
 
 def _text(slot: str, value: object) -> str:
     if isinstance(value, str):
-        return value.strip()
+        return day_of(value.strip()) if slot == "date" else value.strip()
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
         return ""
     if slot == "kwds" and isinstance(value, (list, tuple)) and all(isinstance(keyword, str) for keyword in value):
         return ",".join(value)
     if slot == "date" and isinstance(value, dt.date):
-        return value.isoformat()[:10]  # a day with a time of day loses that
+        return day_of(value)
     kind = "a text or a list of texts" if slot == "kwds" else "a text"
     raise UserError(f"The topic's slot '{slot}' must be {kind}, not {value!r}: put it in quotes.")

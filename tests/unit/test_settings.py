@@ -39,6 +39,7 @@ def test_lists_are_separated_by_commas(set_environment: Callable[..., None]) -> 
         ("SHOPVISION_SCHEDULES", '{"nightly": {"kind": "x"}}'),
         ("SHOPVISION_SCHEDULES", "{not json"),
         ("SHOPVISION_QUEUE_DEPTH_LIMIT", "many"),
+        ("SHOPVISION_TIMEZONE", "Seoul"),
     ],
 )
 def test_a_wrong_value_names_its_variable(set_environment: Callable[..., None], variable: str, value: str) -> None:

@@ -19,7 +19,6 @@ from shopvision.catalogue.picture_addresses import PictureRoot
 from shopvision.catalogue.tables import Item, ItemImage, Plan, PlanItem
 from shopvision.errors import UserError
 from shopvision.selection.clik.exhibition_table import (
-    DATE_CHARACTERS,
     EXHIBITION_SLOTS,
     PRODUCT_SLOTS,
     load_column_map,
@@ -27,6 +26,7 @@ from shopvision.selection.clik.exhibition_table import (
 )
 from shopvision.selection.clik.exhibitions import Exhibition, RankingData, Rows, RuleRecord, assemble
 from shopvision.selection.clik.products import Products
+from shopvision.selection.plan_dates import day_of
 from shopvision.selection.topic import Topic
 
 __all__ = [
@@ -42,13 +42,14 @@ __all__ = [
 CATALOGUE_BATCH_ROWS = 20_000
 CATEGORY_DEPTH = 4
 SAMPLED_ROWS = 10_000
+MEMBERSHIP = "membership"  # the label where there is no column of labels
 SEPARATOR = "\x1f"  # ASCII's own unit separator: no text holds it
 
 
 def read_table(
     path: str | Path,
     *,
-    label: str,
+    label: str | None,
     images: str | None = None,
     columns: Mapping[str, str] | None = None,
     look_for_pictures: bool = True,
@@ -57,7 +58,7 @@ def read_table(
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``.
-        label: the numeric column that holds the labels.
+        label: the numeric column that holds the labels; None gives every row the label 1.
         images: what relative pictures start from: a folder, ``s3://bucket/prefix`` or ``https://host/folder``;
             the table's own folder where it is None.
         columns: our column -> theirs.
@@ -81,7 +82,7 @@ def read_table(
     order, kept = collector.finish(root)
     _check_dates(kept)
     rows = Rows(np.concatenate(exhibitions), order[np.concatenate(products)], np.concatenate(labels))
-    return assemble(topics, kept, rows, f"{path}: {label}", look_for_pictures=look_for_pictures)
+    return assemble(topics, kept, rows, f"{path}: {label or MEMBERSHIP}", look_for_pictures=look_for_pictures)
 
 
 def from_catalogue(connection: Connection, label: str | None = None) -> RankingData:
@@ -118,7 +119,9 @@ def from_catalogue(connection: Connection, label: str | None = None) -> RankingD
     item_codes = {item_id: code for code, item_id in enumerate(products.ids)}
     known = [(plan_codes[plan_id], item_codes[item_id]) for plan_id, item_id in members if item_id in item_codes]
     pairs = np.array(known, np.int32).reshape(-1, 2)
-    data = assemble(topics, products, Rows(pairs[:, 0], pairs[:, 1], labels[pairs[:, 1]]), label or "membership")
+    rows = Rows(pairs[:, 0], pairs[:, 1], labels[pairs[:, 1]])
+    named = np.bincount([plan_codes[plan_id] for plan_id, _ in members if plan_id in plan_codes], minlength=len(topics))
+    data = assemble(topics, products, rows, label or MEMBERSHIP, members=named)
     if len(known) < len(members):
         plans = (len({plan_id for plan_id, _ in members}), len(np.unique(pairs[:, 0])))
         data.read_log.insert(0, RuleRecord("members without an item or picture", *plans, len(members), len(known)))
@@ -231,7 +234,7 @@ def _plan_topic(plan: Row[Any]) -> Topic:
         return Topic(
             name=plan.name,
             desc=plan.description or "",
-            date=(plan.date or "")[:DATE_CHARACTERS],
+            date=day_of(plan.date or ""),
             kwds=",".join(plan.keywords),
             **texts,
         )

@@ -7,7 +7,7 @@ column                                  meaning
 ``prod_id``                 required    the product; its picture is ``<prod_id>.jpg`` where ``image`` says nothing
 ``exhibit_name``            required    slot name of the plan's topic
 ``exhibit_page_title``                  slot desc
-``exhibit_startdate``                   slot date, YYYY-MM-DD (a time after it is left out)
+``exhibit_startdate``                   slot date, YYYY-MM-DD, or a moment (see ``shopvision.selection.plan_dates``)
 ``exhibit_cat1`` .. ``4``               slots cat1 to cat4
 ``exhibit_kwds``                        slot kwds, separated by commas
 ``prod_name``                           the product's own name
@@ -30,15 +30,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from shopvision.catalogue.column_mapping import Mapping as ColumnMapping
 from shopvision.catalogue.source_files import columns_of_csv
 from shopvision.errors import UserError
+from shopvision.selection.plan_dates import DAY_CHARACTERS, day_of
 
 EXHIBITION_SLOTS = {
     "name": "exhibit_name",
@@ -59,7 +61,6 @@ REQUIRED = (*KEYS, "exhibit_name")
 OURS = (*KEYS, *EXHIBITION_SLOTS.values(), *PRODUCT_SLOTS.values(), "image")
 NAMES = {*KEYS, "image"}
 DATES = {EXHIBITION_SLOTS["date"], PRODUCT_SLOTS["date"]}
-DATE_CHARACTERS = 10
 LIKE_ENOUGH = 0.85  # similarity from which a column that we do not know is taken for a misspelt one
 
 PARQUET_BATCH_ROWS = 65_536
@@ -75,13 +76,13 @@ class ExhibitionTable:
 
     Attributes:
         columns: our column -> theirs, of those that are there.
-        label: their column that holds the labels.
+        label: their column that holds the labels; None where every row has the label 1.
         unused: their columns that nothing is read from.
     """
 
     path: Path
     columns: Mapping[str, str]
-    label: str
+    label: str | None
     unused: tuple[str, ...]
     delimiter: str = ""
 
@@ -102,11 +103,11 @@ class ExhibitionTable:
 
     def _parquet(self) -> Iterator[Any]:
         with parquet.ParquetFile(self.path) as file:
-            yield from file.iter_batches(PARQUET_BATCH_ROWS, columns=[*self.columns.values(), self.label])
+            yield from file.iter_batches(PARQUET_BATCH_ROWS, columns=[*self.columns.values(), *self._labels])
 
     def _csv(self) -> Iterator[Any]:
-        wanted = list(dict.fromkeys([*self.columns.values(), self.label]))
-        types = {name: pa.string() for name in self.columns.values()} | {self.label: pa.float64()}
+        wanted = list(dict.fromkeys([*self.columns.values(), *self._labels]))
+        types = {name: pa.string() for name in self.columns.values()} | dict.fromkeys(self._labels, pa.float64())
         yield from arrow_csv.open_csv(
             self.path,
             arrow_csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
@@ -122,7 +123,7 @@ class ExhibitionTable:
                 raise UserError(
                     f"{self.path}: row {first_row + absent} has no {self.columns[key]}; every row needs it."
                 )
-        result["label"] = self._label(batch.column(self.label))
+        result["label"] = pa.array(np.ones(batch.num_rows)) if self.label is None else self._label(batch)
         return result
 
     def _text(self, ours: str, column: Any) -> Any:
@@ -132,22 +133,34 @@ class ExhibitionTable:
             column = pc.binary_join(column, ",")
         texts = pc.fill_null(column.cast(pa.string()), "")
         if ours in DATES:
-            return pc.utf8_slice_codeunits(texts, 0, DATE_CHARACTERS)
+            return _days(pc.utf8_trim_whitespace(texts))
         return pc.utf8_trim_whitespace(texts) if ours in NAMES else texts
 
-    def _label(self, column: Any) -> Any:
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        return () if self.label is None else (self.label,)
+
+    def _label(self, batch: Any) -> Any:
         try:
-            return column.cast(pa.float64())
+            return batch.column(self.label).cast(pa.float64())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise UserError(f"{self.path}: {self.label} is not numeric. Name another column as the label.") from None
 
 
-def open_table(path: Path, label: str, columns: Mapping[str, str] | None = None) -> ExhibitionTable:
+def _days(texts: Any) -> Any:
+    """Moments as days; each distinct text is looked at once."""
+    if not len(texts) or pc.max(pc.utf8_length(texts)).as_py() <= DAY_CHARACTERS:
+        return texts
+    distinct = texts.dictionary_encode()
+    return pa.array(map(day_of, distinct.dictionary.to_pylist()), pa.string()).take(distinct.indices)
+
+
+def open_table(path: Path, label: str | None, columns: Mapping[str, str] | None = None) -> ExhibitionTable:
     """Look at the header and settle which column is what.
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``.
-        label: the numeric column that holds the labels, under their name.
+        label: the numeric column that holds the labels, under their name; None gives every row the label 1.
         columns: our column -> theirs, for foreign tables.
 
     Raises:
@@ -167,19 +180,23 @@ def open_table(path: Path, label: str, columns: Mapping[str, str] | None = None)
     return ExhibitionTable(path, chosen, label, unused, delimiter)
 
 
-def load_column_map(path: Path) -> dict[str, str]:
+def load_column_map(path: Path, row: type[BaseModel] = ExhibitionRow) -> dict[str, str]:
     """Our column -> theirs, from the ``[columns]`` of a TOML file as ``catalogue import --map`` takes it.
+
+    Args:
+        path: of the file.
+        row: whose fields are our columns.
 
     Raises:
         UserError: the file is missing or not TOML, a column is none of ours, or another section is given.
     """
-    mapping = ColumnMapping.load(path, ExhibitionRow)
+    mapping = ColumnMapping.load(path, row)
     if mapping.constants or mapping.image_prefix:
-        raise UserError(f"--map {path}: a table of exhibitions takes only [columns] with our column = their column.")
+        raise UserError(f"--map {path}: it takes only [columns] with our column = their column.")
     return {ours: theirs for ours, theirs in mapping.columns.items() if isinstance(theirs, str)}
 
 
-def _settled(path: Path, header: list[str], label: str, mapped: dict[str, str]) -> dict[str, str]:
+def _settled(path: Path, header: list[str], label: str | None, mapped: dict[str, str]) -> dict[str, str]:
     for ours, theirs in mapped.items():
         if ours not in OURS:
             raise UserError(f"{path}: the mapping names {ours}, which is no column of ours. Ours: {', '.join(OURS)}.")
@@ -191,7 +208,7 @@ def _settled(path: Path, header: list[str], label: str, mapped: dict[str, str]) 
         there = next((name for name in (ours, older) if name in header), None)
         if ours not in chosen and there is not None:
             chosen[ours] = there
-    if label not in header:
+    if label is not None and label not in header:
         raise UserError(f"{path}: there is no label column {label}.{_near(label, header)}")
     free = [name for name in header if name not in {*chosen.values(), label}]
     for ours in OURS:

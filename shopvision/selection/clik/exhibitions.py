@@ -45,6 +45,8 @@ class Exhibition:
         category: what the exhibitions are stratified by: the topic's cat2 or, where that is empty, cat1.
         products: (n,) int32, indices into ``Products``; by label descending, ties by product id.
         labels: (n,) float32, not negative.
+        members: how many products the plan names.
+        available: how many of these are for sale and have a picture, labelled or not.
     """
 
     exhibition_id: str
@@ -52,6 +54,8 @@ class Exhibition:
     category: str
     products: NDArray[np.int32]
     labels: NDArray[np.float32]
+    members: int
+    available: int
 
     def keep(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Exhibition:
         """The same exhibition with these rows, in their order."""
@@ -111,7 +115,13 @@ class Rows:
 
 
 def assemble(
-    topics: Mapping[str, Topic], products: Products, rows: Rows, label: str, *, look_for_pictures: bool = True
+    topics: Mapping[str, Topic],
+    products: Products,
+    rows: Rows,
+    label: str,
+    *,
+    members: NDArray[np.int64] | None = None,
+    look_for_pictures: bool = True,
 ) -> RankingData:
     """Checked data in canonical order.
 
@@ -122,6 +132,7 @@ def assemble(
         products: sorted by id; ``rows.products`` are positions in it.
         rows: in any order.
         label: what the labels are called in messages.
+        members: how many products each exhibition names, also those that are in no row; by default as many as rows.
         look_for_pictures: whether missing local pictures are found out.
 
     Raises:
@@ -133,16 +144,24 @@ def assemble(
         raise UserError("There is no row: the table has a header only, or no exhibition has a product.")
     log: list[RuleRecord] = []
     _check_labels(rows, ids, products, label)
-    rows = _drop(rows, ~np.isnan(rows.labels), "rows without a label", log)
+    raw, rows = rows, _drop(rows, ~np.isnan(rows.labels), "rows without a label", log)
     _check_twice(rows, ids, products)
-    if look_for_pictures:
-        rows = _drop(rows, _present(products)[rows.products], "rows without a picture", log)
-        if not len(rows):
-            raise UserError("No row has both a label and a picture. Check the label column and the picture folder.")
-    return RankingData(*_grouped(topics, products, rows), log)
+    present = _present(products) if look_for_pictures else np.ones(len(products), bool)
+    rows = _drop(rows, present[rows.products], "rows without a picture", log)
+    if not len(rows):
+        raise UserError("No row has both a label and a picture. Check the label column and the picture folder.")
+    named = np.bincount(raw.exhibitions, minlength=len(ids)) if members is None else members
+    available = np.bincount(raw.exhibitions[present[raw.products]], minlength=len(ids))
+    return RankingData(*_grouped(topics, products, rows, named, available), log)
 
 
-def _grouped(topics: Mapping[str, Topic], products: Products, rows: Rows) -> tuple[list[Exhibition], Products]:
+def _grouped(
+    topics: Mapping[str, Topic],
+    products: Products,
+    rows: Rows,
+    members: NDArray[np.int64],
+    available: NDArray[np.int64],
+) -> tuple[list[Exhibition], Products]:
     used = np.unique(rows.products)
     if len(used) < len(products):
         products = products.take(used)
@@ -156,7 +175,8 @@ def _grouped(topics: Mapping[str, Topic], products: Products, rows: Rows) -> tup
     for code, start, end in zip(codes.tolist(), starts.tolist(), ends, strict=True):
         topic = topics[ids[code]]
         category = topic.cat2 or topic.cat1
-        exhibitions.append(Exhibition(ids[code], topic, category, chosen[start:end], labels[start:end]))
+        counts = int(members[code]), int(available[code])
+        exhibitions.append(Exhibition(ids[code], topic, category, chosen[start:end], labels[start:end], *counts))
     return sorted(exhibitions, key=lambda exhibition: exhibition.exhibition_id), products
 
 

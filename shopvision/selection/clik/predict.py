@@ -119,7 +119,12 @@ class PlanRanker:
         return queries
 
     def __call__(
-        self, plan: Topic | Mapping[str, object], pictures: Sequence[Picture], top_k: int | None = None
+        self,
+        plan: Topic | Mapping[str, object],
+        pictures: Sequence[Picture],
+        top_k: int | None = None,
+        *,
+        undated: str | None = None,
     ) -> list[RankedPicture]:
         """Rank a plan's pictures. All must be readable: a ranking that silently lacks one could hide the best.
 
@@ -128,6 +133,8 @@ class PlanRanker:
             pictures: paths, addresses (``https://``, ``s3://``, ``file://``: the rules of the picture door apply) or
                 uint8 arrays (height, width, 3), RGB.
             top_k: how many to return; by default all.
+            undated: as beginning on which day a plan without a date is ranked: ``YYYY-MM-DD``, or ``today`` in the
+                shop, as the published interface takes it; by default it has no season.
 
         Returns:
             The best first; of equal scores the earlier picture.
@@ -139,7 +146,7 @@ class PlanRanker:
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k is {top_k}: ask for at least 1 picture.")
         topic = plan if isinstance(plan, Topic) else Topic.from_mapping(plan)
-        query = self.query_vectors([topic])[0]
+        query = self.query_vectors([topic.dated(undated)])[0]
         # Not a matrix product, whose rounding depends on the row: a picture given twice would get two scores.
         scores = (self.image_encoder(pictures) * query).sum(axis=1)
         order = np.argsort(-scores, kind="stable")[:top_k]

@@ -12,6 +12,9 @@ default, because the published rule looks inverted or leaks; ``RefineOptions.pub
   well. Here validation is kept clear of test before it is cut to candidates.
 * Exhibitions alone in their category were dropped. Here they are split together, as one category.
 
+Before all of this a plan was collected only where at least 50 of its members, and half of them or more, were for sale
+and had a picture: the rest of others says little of what was clicked. These are the first two rules.
+
 The sizes are parameters: a shop with twenty plans of ten products lowers them.
 """
 
@@ -25,6 +28,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shopvision.errors import UserError
+from shopvision.selection.clik.exhibition_filters import (
+    distinct_labels,
+    keep_available,
+    keep_available_share,
+    keep_distinct,
+    keep_positive,
+    keep_positive_or_distinct,
+    keep_products,
+    positive_labels,
+)
 from shopvision.selection.clik.exhibitions import Exhibition, RankingData, RuleRecord
 from shopvision.selection.clik.weighted_sampling import tie_broken, weighted_sample
 
@@ -39,6 +52,10 @@ class RefineOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    min_available: int | None = Field(
+        None, ge=0, description="members for sale with a picture that an exhibition needs; by default min_products"
+    )
+    min_available_share: float = Field(0.5, ge=0, le=1, description="share of its members that these are at least")
     min_positive: int = Field(5, ge=0, description="labels above 0 that an exhibition needs")
     min_distinct_labels: int = Field(2, ge=1, description="1 lets plain membership pass, for topic matching alone")
     subsample: int | None = Field(None, ge=1, description="products drawn from each exhibition before the split")
@@ -76,26 +93,6 @@ class RefineOptions(BaseModel):
             last_step=("train", "valid"),
             inverted_rules=True,
         )
-
-
-def keep_positive(data: RankingData, minimum: int) -> RankingData:
-    """Exhibitions with at least ``minimum`` labels above 0 (published: 5)."""
-    return _where(data, lambda exhibition: _positive(exhibition) >= minimum)
-
-
-def keep_distinct(data: RankingData, minimum: int) -> RankingData:
-    """Exhibitions with at least ``minimum`` distinct labels (published: 2); equal labels rank nothing."""
-    return _where(data, lambda exhibition: _distinct(exhibition) >= minimum)
-
-
-def keep_positive_or_distinct(data: RankingData, positive: int) -> RankingData:
-    """Exhibitions with fewer than ``positive`` labels above 0 or two distinct ones: the published, inverted rule."""
-    return _where(data, lambda exhibition: _positive(exhibition) < positive or _distinct(exhibition) > 1)
-
-
-def keep_products(data: RankingData, minimum: int) -> RankingData:
-    """Exhibitions with at least ``minimum`` products (published: 50)."""
-    return _where(data, lambda exhibition: len(exhibition.products) >= minimum)
 
 
 def sample_products(data: RankingData, size: int, generator: np.random.Generator) -> RankingData:
@@ -229,6 +226,9 @@ def apply_rules(data: RankingData, options: RefineOptions) -> tuple[dict[str, Ra
         log.append(RuleRecord(rule, *counts, split=name))
         return after
 
+    least = options.min_products if options.min_available is None else options.min_available
+    data = note("members available", data, keep_available(data, least))
+    data = note("share of members available", data, keep_available_share(data, options.min_available_share))
     data = note("labels above 0", data, keep_positive(data, options.min_positive))
     if options.subsample:
         data = note("subsample", data, sample_products(data, options.subsample, for_subsample))
@@ -273,24 +273,16 @@ def _made_unique(
         return part
 
     def accept(rest: Exhibition) -> bool:
-        positive = _positive(rest)
+        positive = positive_labels(rest)
         enough = (len(rest.labels) - positive if options.inverted_rules else positive) >= options.min_positive
-        return enough and len(rest.products) >= options.min_products and _distinct(rest) >= options.min_distinct_labels
+        return (
+            enough
+            and len(rest.products) >= options.min_products
+            and distinct_labels(rest) >= options.min_distinct_labels
+        )
 
     return note("unique products", part, unique_products(part, accept, options.cut_above, options.cut_to), name)
 
 
-def _where(data: RankingData, keep: Callable[[Exhibition], bool]) -> RankingData:
-    return data.with_exhibitions(filter(keep, data.exhibitions))
-
-
 def _filled(data: RankingData, exhibitions: Iterable[Exhibition]) -> RankingData:
     return data.with_exhibitions(exhibition for exhibition in exhibitions if len(exhibition.products))
-
-
-def _positive(exhibition: Exhibition) -> int:
-    return int(np.count_nonzero(exhibition.labels > 0))
-
-
-def _distinct(exhibition: Exhibition) -> int:
-    return len(np.unique(exhibition.labels))

@@ -17,6 +17,7 @@ import torch
 
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import UserError
+from shopvision.selection.plan_dates import quarter
 from shopvision.selection.topic import SLOTS, Topic
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def clean(text: str) -> str:
 
 def season(date: str, language: SeasonLanguage) -> str:
     """``"2021-08-30"`` -> ``"가을"`` (``ko``): the word of the quarter; no date, no word."""
-    return SEASONS[language][(int(date[5:7]) - 1) // 3] if date else ""
+    return SEASONS[language][quarter(date)] if date else ""
 
 
 class TopicTokenizer:

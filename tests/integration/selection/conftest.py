@@ -60,11 +60,13 @@ class ColourRanker:
     def __init__(self) -> None:
         self.image_encoder = MeanColour()
         self.topics = 0
+        self.dates: list[str] = []
 
     def query_vectors(self, topics: Sequence[Topic]) -> NDArray[np.float32]:
         if any(len(topic.cat1) > 100 for topic in topics):
             raise UserError("The categories are too long.")
         self.topics += len(topics)
+        self.dates += [topic.date for topic in topics]
         return unit([COLOURS[topic.name.split()[0]] for topic in topics])
 
 

@@ -111,6 +111,17 @@ def test_what_a_plan_is_due_for(palette: RankingShop) -> None:
     assert due() == 2
 
 
+def test_a_plan_without_a_date_begins_when_the_job_says(palette: RankingShop) -> None:
+    palette.add_plan("dated", "blue", "blue", date="2026-03-31T23:30+00:00")
+    job = palette.run(undated="2026-11-29")
+    assert (job.result["undated_as"], job.result["undated"], job.done) == ("2026-11-29", 1, 2)
+    assert palette.ranker.dates == ["2026-03-31", "2026-11-29"]
+    assert palette.run(undated="2026-12-05").total == 0  # of the same season
+    assert palette.run(undated="2027-01-05").total == 1
+    job = palette.run()
+    assert (job.total, palette.ranker.dates[-1], "undated" in job.result) == (1, "", False)
+
+
 def test_the_input_hash_is_that_of_everything_the_ranking_depends_on(palette: RankingShop) -> None:
     palette.refreshed("green", b"g" * 32)
     palette.run(top_k=4)
@@ -468,6 +479,7 @@ def test_without_a_ranker_the_nightly_job_has_nothing_to_do_and_others_are_told(
         ({"plan_ids": ["p", "nope", "neither"]}, "Plan 'nope' and 1 more is not in the catalogue"),
         ({"model": "encoder:1"}, "encoder:1 is of the kind image_encoder, not plan_ranker"),
         ({"model": "ranker:9"}, "There is no model version ranker:9"),
+        ({"undated": "2026-02-30"}, "The date '2026-02-30' of 'plans without a date' is no day: write YYYY-MM-DD"),
     ],
 )
 def test_a_mistake_ends_the_job_with_one_line(palette: RankingShop, params: dict[str, object], words: str) -> None:

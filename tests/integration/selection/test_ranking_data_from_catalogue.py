@@ -92,6 +92,7 @@ def test_members_with_a_label_from_the_items(tmp_path: Path) -> None:
         ("rows without a picture", 6, 5),
     ]
     men, summer = data.exhibitions
+    assert (men.members, men.available, summer.members, summer.available) == (2, 2, 6, 4)  # one is gone, one unknown
     assert summer.topic == Topic("Summer", "light", "2026-06-01", "Fashion", "Women", kwds="dress,linen")
     assert (summer.category, men.category) == ("Women", "Men")
 

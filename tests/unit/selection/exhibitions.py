@@ -13,9 +13,18 @@ from shopvision.selection.topic import Topic
 
 
 def exhibition(
-    name: str, labels: Mapping[int, float] | Sequence[float], *, category: str = "c", first: int = 0, title: str = ""
+    name: str,
+    labels: Mapping[int, float] | Sequence[float],
+    *,
+    category: str = "c",
+    first: int = 0,
+    title: str = "",
+    gone: int = 0,
 ) -> Exhibition:
-    """Labels by product number, or one after another from product ``first`` on; the name is the id and the title."""
+    """Labels by product number, or one after another from product ``first`` on; the name is the id and the title.
+
+    ``gone`` more members are not available.
+    """
     pairs = labels.items() if isinstance(labels, Mapping) else enumerate(labels, first)
     ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
     return Exhibition(
@@ -24,6 +33,8 @@ def exhibition(
         category,
         np.array([product for product, _ in ordered], np.int32),
         np.array([label for _, label in ordered], np.float32),
+        members=len(ordered) + gone,
+        available=len(ordered),
     )
 
 

@@ -149,6 +149,7 @@ def test_missing_pictures_and_labels_are_dropped_everywhere(tmp_path: Path) -> N
         ("rows without a label", 2, 2, 5, 4),
         ("rows without a picture", 2, 1, 4, 2),
     ]
+    assert (data.exhibitions[0].members, data.exhibitions[0].available) == (3, 2)
     with pytest.raises(UserError, match=r"All 3 pictures are missing, file://.*/09\.jpg first"):
         read_table(file, label="ctr", images=pictures(tmp_path / "empty"))
 

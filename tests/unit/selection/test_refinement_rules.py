@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from shopvision.errors import UserError
+from shopvision.selection.clik import exhibition_filters as filters
 from shopvision.selection.clik import refine as rules
 from shopvision.selection.clik.exhibitions import RankingData
 from shopvision.selection.clik.refine import RefineOptions, apply_rules, refine
@@ -24,27 +25,49 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def test_plans_worth_collecting() -> None:
+    table = data(
+        exhibition("whole", [1, 1, 0]), exhibition("half", [1, 1, 0], gone=3), exhibition("less", [1, 1, 0], gone=4),
+        exhibition("small", [1, 1]),
+    )  # fmt: skip
+    assert list(contents(filters.keep_available(table, 3))) == ["whole", "half", "less"]
+    assert list(contents(filters.keep_available_share(table, 0.5))) == ["whole", "half", "small"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "least", "kept"), [(0, None, True), (51, None, False), (51, 51, False), (0, 51, False)]
+)
+def test_they_are_the_first_rules(gone: int, least: int | None, *, kept: bool) -> None:
+    """50 members with a picture, half of all or more, unless the options say otherwise."""
+    options = RefineOptions(fractions=(1, 0, 0), min_available=least)
+    table = data(exhibition("e", np.arange(50.0).tolist(), gone=gone))
+    splits, log = apply_rules(table, options)
+    assert [record.rule for record in log[:2]] == ["members available", "share of members available"]
+    assert bool(splits["train"].exhibitions) is kept
+    assert bool(log[1].exhibitions_after) is kept
+
+
 def test_labels_above_zero() -> None:
     table = data(exhibition("five", [1, 1, 1, 1, 1, 0]), exhibition("four", [1, 1, 1, 1, 0, 0]))
-    assert list(contents(rules.keep_positive(table, 5))) == ["five"]
+    assert list(contents(filters.keep_positive(table, 5))) == ["five"]
 
 
 def test_distinct_labels() -> None:
     table = data(exhibition("two", [1, 2, 2]), exhibition("one", [2, 2, 2]))
-    assert list(contents(rules.keep_distinct(table, 2))) == ["two"]
-    assert list(contents(rules.keep_distinct(table, 1))) == ["two", "one"]
+    assert list(contents(filters.keep_distinct(table, 2))) == ["two"]
+    assert list(contents(filters.keep_distinct(table, 1))) == ["two", "one"]
 
 
 def test_published_leftover_rule_is_inverted() -> None:
     table = data(
         exhibition("hardly sold", [1, *ZEROS]), exhibition("all alike", [2.0] * 6), exhibition("good", [1, 2, 3, 4, 5])
     )
-    assert list(contents(rules.keep_positive_or_distinct(table, 5))) == ["hardly sold", "good"]
+    assert list(contents(filters.keep_positive_or_distinct(table, 5))) == ["hardly sold", "good"]
 
 
 def test_enough_products() -> None:
     table = data(exhibition("three", [1, 0, 0]), exhibition("two", [1, 0]))
-    assert list(contents(rules.keep_products(table, 3))) == ["three"]
+    assert list(contents(filters.keep_products(table, 3))) == ["three"]
 
 
 def test_sampled_products_are_drawn_by_label() -> None:
@@ -159,8 +182,9 @@ def test_splits_share_neither_products_nor_names() -> None:
             assert not np.intersect1d(taken, train.used_products()).size
             assert not {e.topic.name for e in part.exhibitions} & {e.topic.name for e in train.exhibitions}
             assert max(len(e.products) for e in part.exhibitions) <= 20
-    assert [(record.rule, record.split) for record in log][:3] == [
-        ("labels above 0", None), ("distinct labels", None), ("split", None),
+    assert [(record.rule, record.split) for record in log][:5] == [
+        ("members available", None), ("share of members available", None), ("labels above 0", None),
+        ("distinct labels", None), ("split", None),
     ]  # fmt: skip
     last = {record.split: (record.exhibitions_after, record.rows_after) for record in log}
     assert all(last[name] == (len(part.exhibitions), part.rows) for name, part in splits.items())
