@@ -63,6 +63,62 @@ def describe(
     emit(report, as_json, lambda: _rendered(report))
 
 
+@app.command()
+def clicks(
+    log_file: Annotated[
+        str, typer.Argument(metavar="LOG", help="Click log: .csv, .jsonl or .parquet, also .gz or s3://.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", help="Exhibition table to write: .parquet.")],
+    plans: Annotated[
+        Path | None,
+        typer.Option(help="Exhibition table of the plans with their products; by default the catalogue."),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Picture folder (or s3://, https://) of the table; without it all pictures count as there."),
+    ] = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="TOML file: \\[columns] of the plans, our column = their column.")
+    ] = None,
+    log_map: Annotated[
+        Path | None, typer.Option("--log-map", help="TOML file: \\[columns] of the log, our column = their column.")
+    ] = None,
+    per: Annotated[
+        str, typer.Option(help="plan: a label for each plan and product; item: one for each product (published).")
+    ] = "plan",
+    min_impressions: Annotated[float, typer.Option(min=0, help="A product that was seen less often has no label.")] = 1,
+    min_available: Annotated[int, typer.Option(min=0, help="Members with a picture that a plan needs.")] = 50,
+    min_share: Annotated[float, typer.Option(min=0, max=1, help="Share of its members that these are at least.")] = 0.5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an exhibition table of plans and a click log: clicks, impressions and rate of each plan and product."""
+    from shopvision.database import snapshot
+    from shopvision.errors import UserError
+    from shopvision.selection.clik.click_log import ClickRow, read_click_log
+    from shopvision.selection.clik.click_table import CollectRules, require_suffix, write_click_table
+    from shopvision.selection.clik.data import from_catalogue, load_column_map, read_table
+
+    if per not in ("plan", "item"):
+        raise UserError(f"--per {per}: write plan or item.")
+    if plans is None and (images is not None or map_file is not None):
+        raise UserError("--images and --map belong to a table of plans (--plans); the catalogue knows its own.")
+    require_suffix(output)
+    columns = load_column_map(map_file) if map_file else None
+    log_columns = load_column_map(log_map, ClickRow) if log_map else None
+    with error_console.status(f"Reading {plans.name if plans else 'the catalogue'}"):
+        if plans is not None:
+            data = read_table(plans, label=None, images=images, columns=columns, look_for_pictures=images is not None)
+        else:
+            with snapshot() as connection:
+                data = from_catalogue(connection)
+    with error_console.status(f"Reading {log_file}"):
+        log = read_click_log(log_file, log_columns)
+        rules = CollectRules(min_available, min_share, min_impressions, "item" if per == "item" else "plan")
+        report = write_click_table(output, data, log, rules)
+    emit(report, as_json, lambda: _labelled(report))
+
+
 @app.command("convert-boxes")
 def convert_boxes(
     file: Annotated[Path, typer.Argument(help="Annotations of the source: its COCO JSON.")],
@@ -87,6 +143,17 @@ def convert_boxes(
     rows = [("images", f"{result.images:,}"), *((f"dropped: {rule}", f"{n:,}") for rule, n in result.dropped.items())]
     rows += [("kept", f"{kept:,}"), ("boxes", f"{boxes:,}")]
     emit(report, as_json, lambda: table(["", "count"], rows, str(output)))
+
+
+def _labelled(report: dict[str, Any]) -> Group:
+    counts = {name: report[name] for name in ("plans", "rows", "labelled", "clicks", "clicks_elsewhere", "broken_rows")}
+    notes = [f"The first broken row: {report['first_broken_row']}."] if report["broken_rows"] else []
+    return Group(
+        table(["", "count"], [[name.replace("_", " "), f"{n:,.0f}"] for name, n in counts.items()], report["output"]),
+        *notes,
+        "",
+        table(["rule", "split", "exhibitions", "rows"], [_rule(record) for record in report["rules"]], "Rules"),
+    )
 
 
 def _rendered(report: dict[str, Any]) -> Group:

@@ -1,66 +1,115 @@
-"""Click-through rates from a click log that notes clicks but no impressions.
+"""Click-through rates of products in plans, from a click log.
 
-The rule: every click on a plan is a view of it, whether it went to a product or to the plan's own name. A clicked
-product was seen as often as the plans in which it was clicked were viewed; its rate is one number, the same in every
-plan. A product nobody clicked was seen as often as its plan was viewed, and its rate is 0.
+A log that counts impressions says them itself. Of one that notes clicks alone they follow by the published rule: every
+click on a plan is a view of it, whether it went to a product or to the plan's own name, and a product was seen as often
+as its plan was viewed. That gives a label for each plan and product (``plan``).
+
+The published code has one for each product (``item``), the same in all its plans: its clicks in all of them by the
+views of those in which it was clicked. A product that draws in one plan and bores in another then ranks alike in both,
+and where it was seen without a click counts for nothing. A product nobody clicked was seen as often as the plan of the
+row was viewed.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from shopvision.errors import UserError
+from shopvision.selection.clik.click_log import PLAN_NAME, ClickLog
+from shopvision.selection.clik.exhibitions import RankingData
 
-PLAN_NAME = -1  # what was clicked, where it was the plan's own name
+Per = Literal["plan", "item"]
+Counts = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 
 
 class ClickRates(NamedTuple):
-    """Per row of the rows asked for: impressions (n,) float64 and click-through rate (n,) float64 in [0, 1]."""
+    """Of each row (n,) float64: clicks, impressions, and the rate in [0, 1], NaN where nobody saw it."""
 
-    impressions: NDArray[np.float64]
-    ctr: NDArray[np.float64]
+    clicks: Counts
+    impressions: Counts
+    ctr: Counts
 
 
-def click_rates(
-    clicked_plans: ArrayLike, clicked_products: ArrayLike, plans: ArrayLike, products: ArrayLike
-) -> ClickRates:
-    """Impressions and click-through rates of products in plans.
+@dataclass(frozen=True)
+class LabelledRows:
+    """Clicks on the products of exhibitions.
+
+    Attributes:
+        exhibitions: (n,) of each row, by position.
+        products: (n,) likewise.
+        rates: of each row.
+        elsewhere: clicks of the log that went to no row and to no exhibition's name.
+    """
+
+    exhibitions: Numbers
+    products: Numbers
+    rates: ClickRates
+    elsewhere: float
+
+
+def label_by_clicks(data: RankingData, log: ClickLog, *, per: Per = "plan", min_impressions: float = 1) -> LabelledRows:
+    """The click-through rate of every row of ``data``.
 
     Args:
-        clicked_plans: (clicks,) whole numbers, the plan of each click.
-        clicked_products: (clicks,) whole numbers, the product of each click; ``PLAN_NAME`` for the plan's own name.
-        plans: (n,) the plan of each row that a label is wanted for.
-        products: (n,) the product of each row.
-
-    Raises:
-        UserError: arrays that belong together differ in length.
+        data: exhibitions, whose labels do not matter.
+        log: of these and maybe other plans.
+        per: a label for each plan and product, or for each product (published).
+        min_impressions: a product that was seen less often has no label.
     """
-    log_plans, log_products = np.asarray(clicked_plans, np.int64), np.asarray(clicked_products, np.int64)
-    row_plans, row_products = np.asarray(plans, np.int64), np.asarray(products, np.int64)
-    if log_plans.shape != log_products.shape or row_plans.shape != row_products.shape:
-        raise UserError("Clicks and rows are pairs of a plan and a product: give two arrays of one length each.")
-    plan_ids, views = np.unique(log_plans, return_counts=True)
-    pairs, pair_clicks = np.unique(
-        np.stack([log_plans, log_products], axis=1)[log_products != PLAN_NAME], axis=0, return_counts=True
-    )
-    product_ids, product_of_pair = np.unique(pairs[:, 1], return_inverse=True)
-    clicks = np.bincount(product_of_pair, pair_clicks, len(product_ids))
-    seen = np.bincount(product_of_pair, views[np.searchsorted(plan_ids, pairs[:, 0])], len(product_ids))
-
-    was_clicked = np.isin(row_products, product_ids)
-    impressions = _looked_up(plan_ids, views, row_plans)
-    impressions[was_clicked] = _looked_up(product_ids, seen, row_products[was_clicked])
-    ctr = np.zeros(len(row_plans))
-    ctr[was_clicked] = _looked_up(product_ids, clicks, row_products[was_clicked]) / impressions[was_clicked]
-    return ClickRates(impressions, ctr)
+    exhibitions = np.repeat(np.arange(len(data.exhibitions)), [len(one.products) for one in data.exhibitions])
+    products = np.concatenate([one.products for one in data.exhibitions]).astype(np.int64)
+    plan_numbers = np.array([log.plans.get(one.exhibition_id, -1) for one in data.exhibitions], np.int64)
+    used = data.used_products()
+    product_numbers = np.full(len(data.products), -1, np.int64)
+    product_numbers[used] = [log.products.get(data.products.ids[int(product)], -1) for product in used]
+    row_plans, row_products = plan_numbers[exhibitions], product_numbers[products]
+    rates = click_rates(log, row_plans, row_products, per)
+    rates.ctr[rates.impressions < min_impressions] = np.nan
+    here = np.isin(_keys(log.pair_plans, log.pair_products), _keys(row_plans, row_products))
+    here |= (log.pair_products == PLAN_NAME) & np.isin(log.pair_plans, plan_numbers)
+    return LabelledRows(exhibitions, products, rates, float(log.clicks[~here].sum()))
 
 
-def _looked_up(keys: NDArray[np.int64], values: NDArray[Any], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The value of each wanted key, 0 where it is unknown; ``keys`` ascend."""
-    result = np.zeros(len(wanted))
-    known = np.isin(wanted, keys)
-    result[known] = values[np.searchsorted(keys, wanted[known])]
-    return result
+def click_rates(log: ClickLog, plans: Numbers, products: Numbers, per: Per = "plan") -> ClickRates:
+    """Clicks, impressions and rates of products in plans.
+
+    Args:
+        log: which numbers both.
+        plans: (n,) the plan of each row, -1 where the log does not know it.
+        products: (n,) the product of each row, likewise.
+        per: see the module's docstring.
+    """
+    views = np.bincount(log.pair_plans, log.clicks, len(log.plans))  # of plans, where impressions are not counted
+    seen = views[log.pair_plans] if log.impressions is None else log.impressions
+    in_plan = _sums(_keys(log.pair_plans, log.pair_products), (log.clicks, seen), _keys(plans, products))
+    if log.impressions is None:
+        in_plan[1] = np.where(plans >= 0, views[plans], 0.0)
+    if per == "plan":
+        return _rates(*in_plan)
+    was_clicked = np.ones(len(seen), bool) if log.impressions is not None else log.clicks > 0
+    clicks, impressions = _sums(log.pair_products[was_clicked], (log.clicks[was_clicked], seen[was_clicked]), products)
+    return _rates(clicks, np.where(impressions > 0, impressions, in_plan[1]))
+
+
+def _keys(plans: Numbers, products: Numbers) -> Numbers:
+    """One number for each pair; -1 where plan or product is unknown."""
+    keys: Numbers = np.where((plans < 0) | (products < 0), -1, plans << 32 | products)
+    return keys
+
+
+def _sums(keys: Numbers, values: tuple[Counts, ...], wanted: Numbers) -> list[Counts]:
+    """The sums of the values of each wanted key; 0 where it is absent."""
+    known, place = np.unique(keys, return_inverse=True)
+    at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    there = known[at] == wanted
+    return [np.where(there, np.bincount(place, column, len(known))[at], 0.0) for column in values]
+
+
+def _rates(clicks: Counts, impressions: Counts) -> ClickRates:
+    ctr = np.full(len(clicks), np.nan)
+    np.divide(clicks, impressions, out=ctr, where=impressions > 0)
+    return ClickRates(clicks, impressions, ctr)

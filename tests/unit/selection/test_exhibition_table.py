@@ -19,7 +19,6 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from shopvision.errors import UserError
-from shopvision.selection.clik.click_labels import PLAN_NAME, click_rates
 from shopvision.selection.clik.data import RankingData, load_column_map, read_table
 from shopvision.selection.topic import Topic
 from worker.cli.data import app
@@ -227,19 +226,6 @@ def test_wrong_types_in_parquet(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(rows()), tmp_path / "t.parquet")
     with pytest.raises(UserError, match=r"prod_name is not numeric"):
         read(tmp_path / "t.parquet", label="prod_name")
-
-
-def test_click_rates_by_hand() -> None:
-    """Plan 1: 3 clicks on product 10, 1 on its name, so 4 views; plan 2: 1 on 10, 2 on 20, so 3 views."""
-    plans = [1, 1, 1, 1, 2, 2, 2]
-    products = [10, 10, 10, PLAN_NAME, 10, 20, 20]
-    rates = click_rates(plans, products, [1, 1, 2, 2, 2, 3], [10, 30, 10, 20, 30, 10])
-    assert rates.impressions.tolist() == [7, 4, 7, 3, 3, 7]  # a clicked product's are the same in every plan
-    np.testing.assert_allclose(rates.ctr, [4 / 7, 0, 4 / 7, 2 / 3, 0, 4 / 7])
-    unseen = click_rates(plans, products, [3], [30])
-    assert (unseen.impressions.tolist(), unseen.ctr.tolist()) == ([0], [0])
-    with pytest.raises(UserError, match="pairs of a plan and a product"):
-        click_rates([1], [], [1], [1])
 
 
 def test_describe_shows_table_and_rules(tmp_path: Path) -> None:
