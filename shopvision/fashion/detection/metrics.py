@@ -100,7 +100,8 @@ def _computed(
 ) -> dict[str, Tensor]:
     from torchmetrics.detection import MeanAveragePrecision
 
-    metric = MeanAveragePrecision(class_metrics=class_metrics, **options)
+    # Of several processes one measures everything; by default the metric would wait for what the others have.
+    metric = MeanAveragePrecision(class_metrics=class_metrics, sync_on_compute=False, **options)
     metric.warn_on_many_detections = False
     metric.update(
         [{"boxes": one.boxes, "labels": one.labels, "scores": one.scores} for one in found],
