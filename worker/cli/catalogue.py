@@ -205,7 +205,7 @@ def show(item_id: Annotated[str, typer.Argument(help="The item's id.")], as_json
         fields = [(name, value) for name, value in item.items() if name not in apart and value not in (None, [], {})]
         columns = ("position", "image_id", "view", "embeddings", "uri")
         shown = [[picture[column] for column in columns] for picture in item["images"]]
-        parts = [table(("field", "value"), fields), "", table(columns, shown)]
+        parts: list[Any] = [table(("field", "value"), fields), "", table(columns, shown)]
         if item["vectors"]:
             vectors = [(one["image_id"], one["model"], one["region"], _part(one)) for one in item["vectors"]]
             parts += ["", table(("image_id", "model", "region", "vector of"), vectors)]

@@ -20,7 +20,7 @@ def read_categories(path: Path) -> dict[str, str]:
     values = _read(path)
     if not isinstance(values, dict) or not values:
         raise UserError(f'{path} must map category paths to classes, such as {{"Men/Shoes": "shoes"}}.')
-    classes = {}
+    classes: dict[str, str] = {}
     for category, name in values.items():
         if not isinstance(name, str) or not name:
             hint = " (in TOML, put paths with / into quotes)" if isinstance(name, dict) else ""
