@@ -107,14 +107,14 @@ def train_in_two_processes(folder: Path, command: str, config: str, training: Ca
     return json.loads(done.stdout)
 
 
-def assert_same_first_gradients(folder: Path, name: str, *, at_least: int, rtol: float) -> None:
+def assert_same_first_gradients(folder: Path, name: str, *, at_least: int, rtol: float, atol: float = 2e-6) -> None:
     """``folder/NAME-1.pt`` of one process and ``folder/NAME-2.pt`` of two agree, and hold so many tensors."""
     ones, twos = (torch.load(folder / f"{name}-{world}.pt", weights_only=True) for world in (1, 2))
     assert len(ones) == len(twos) > at_least
     for one, two in zip(ones, twos, strict=True):
         assert (one is None) == (two is None)
         if one is not None:
-            torch.testing.assert_close(two, one, rtol=rtol, atol=2e-6)
+            torch.testing.assert_close(two, one, rtol=rtol, atol=atol)
 
 
 def assert_same_weights(folder: Path, *, but_not: Collection[str] = ()) -> None:
