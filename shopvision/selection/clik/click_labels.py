@@ -83,7 +83,8 @@ def click_rates(log: ClickLog, plans: Numbers, products: Numbers, per: Per = "pl
         products: (n,) the product of each row, likewise.
         per: see the module's docstring.
     """
-    views = np.bincount(log.pair_plans, log.clicks, len(log.plans))  # of plans, where impressions are not counted
+    # Of plans, where impressions are not counted.
+    views: Counts = np.bincount(log.pair_plans, log.clicks, len(log.plans)).astype(np.float64)
     seen = views[log.pair_plans] if log.impressions is None else log.impressions
     in_plan = _sums(_keys(log.pair_plans, log.pair_products), (log.clicks, seen), _keys(plans, products))
     if log.impressions is None:

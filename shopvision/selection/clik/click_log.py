@@ -107,7 +107,8 @@ class _Gathered:
         plan = record_id(record, PLAN_KEYS)
         if not plan:
             raise ItemError("broken_record", "no plan_id; every row needs one")
-        clicked, seen = (None if record.get(name) == "" else record.get(name) for name in ("clicks", "impressions"))
+        values: list[Any] = [None if record.get(name) == "" else record.get(name) for name in ("clicks", "impressions")]
+        clicked, seen = values
         counted = seen is not None
         if counted != (counted if self.counted is None else self.counted):
             raise ItemError("broken_record", "some rows say impressions and some do not; all need them, or none")
@@ -128,7 +129,7 @@ class _Gathered:
         """One row of each pair: keys ascending, and (n, 2) clicks and impressions."""
         rows = np.frombuffer(self.values, np.float64).reshape(-1, 2)
         keys, place = np.unique(np.frombuffer(self.keys, np.int64), return_inverse=True)
-        sums = np.stack([np.bincount(place, column, len(keys)) for column in rows.T], axis=1)
+        sums = np.stack([np.bincount(place, column, len(keys)) for column in rows.T], axis=1).astype(np.float64)
         self.keys, self.values = array("q", keys.tobytes()), array("d", sums.tobytes())
         return keys, sums
 
