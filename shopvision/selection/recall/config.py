@@ -64,7 +64,8 @@ class ModelConfig(BaseModel):
         text_layers: how many of its layers are kept, from the first; by default all. Published: 4.
         pooling: how its outputs become one vector: the first token (``cls``, published) or the ``mean``; by default as
             it was trained.
-        text_prefix: what it wants before every text: ``query: `` for E5.
+        text_prefix: what stands before every text; by default what did when it was trained, ``query: `` for
+            ``wheel:e5-small``.
         text_form: what is read of an item: its ``name`` (published), its ``attributes``, or ``name_attributes``.
         max_length: most tokens of a text.
         image: image encoder, see ``shopvision.models.importers.fetch``.
@@ -82,7 +83,7 @@ class ModelConfig(BaseModel):
     text: str = "wheel:e5-small"
     text_layers: int | None = Field(None, ge=1)
     pooling: Literal["cls", "mean"] | None = None
-    text_prefix: str = ""
+    text_prefix: str | None = None
     text_form: TextForm = "name"
     max_length: int = Field(50, ge=3)
     image: str = "wheel:efficientnet-lite0"

@@ -12,7 +12,7 @@ import numpy as np
 from shopvision.errors import UserError
 from shopvision.evaluation.bootstrap import RESAMPLES, Measured
 from shopvision.evaluation.report import EvaluationReport, Part
-from shopvision.evaluation.text_retrieval import retrieve_pictures
+from shopvision.evaluation.text_retrieval import TextRetrieval, retrieve_pictures
 from shopvision.images.encoded import EncodedPictures, encode_pictures
 from shopvision.selection.recall.data import RecallData, right_pictures
 from shopvision.selection.recall.measure import measure_retrieval
@@ -26,6 +26,27 @@ if TYPE_CHECKING:
     from shopvision.training.features import OnProgress
 
 KS = (1, 5, 10)
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What was compared with what.
+
+    Attributes:
+        texts: n texts.
+        text_vectors: (n, d) float32.
+        uris: addresses of m pictures.
+        vectors: (m, d) float32.
+        right: for each text the rows of its pictures.
+        found: how well each text finds them.
+    """
+
+    texts: Sequence[str]
+    text_vectors: NDArray[np.float32]
+    uris: Sequence[str]
+    vectors: NDArray[np.float32]
+    right: Sequence[Sequence[int]]
+    found: TextRetrieval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +66,7 @@ class RecallEvaluation:
         data: what was measured on.
         metrics: name -> mean, interval over texts, random expectation.
         counts: how many texts, pictures, and whatever else matters.
+        searched: what the metrics are of.
         parts: the same counted otherwise.
         notes: sentences that a reader of the numbers should know.
     """
@@ -53,6 +75,7 @@ class RecallEvaluation:
     data: str
     metrics: dict[str, Measured]
     counts: dict[str, int]
+    searched: Searched
     parts: Sequence[Part] = ()
     notes: Sequence[str] = field(default_factory=tuple)
 
@@ -97,19 +120,19 @@ def evaluate_recall(
     good = [row for row in range(len(uris)) if row not in encoded.failures]
     left = data.readable({uris[row] for row in good})
     right = right_pictures(left, [uris[row] for row in good], encoded.contents[good].tolist())
-    texts = model.encode_texts([one.text for one in left.examples])
-    found = retrieve_pictures(texts, encoded.vectors[good], right, KS)
+    searched = _search(model, [one.text for one in left.examples], [uris[row] for row in good], encoded, right)
     return RecallEvaluation(
         model=model.card.spec,
         data=f"texts and pictures, content sha256 {left.fingerprint()}",
-        metrics=measure_retrieval(found, KS, resamples=resamples),
+        metrics=measure_retrieval(searched.found, KS, resamples=resamples),
+        searched=searched,
         counts={
             "texts": len(left.examples),
             "pictures searched among": len(good),
             "unreadable pictures left out": len(encoded.failures),
             "texts without a readable picture left out": len(data.examples) - len(left.examples),
         },
-        notes=_texts_cut(model, [one.text for one in left.examples]),
+        notes=_texts_cut(model, searched.texts),
     )
 
 
@@ -151,15 +174,16 @@ def evaluate_places(
     owners = [files[row][0] for row in good]
     strict = _rows_by_owner(owners)
     right = [strict.get(poi_id, []) for poi_id, _ in names]
-    texts = model.encode_texts([name for _, name in names])
-    found = retrieve_pictures(texts, encoded.vectors[good], right, KS)
+    readable = [files[row][1].resolve().as_uri() for row in good]
+    searched = _search(model, [name for _, name in names], readable, encoded, right)
     shared = _shared(places, names, strict, encoded.contents[good])
-    as_shared = retrieve_pictures(texts, encoded.vectors[good], shared, KS)
+    as_shared = retrieve_pictures(searched.text_vectors, searched.vectors, shared, KS)
     same_bytes = len(good) - len(set(encoded.contents[good].tolist()))
     return RecallEvaluation(
         model=model.card.spec,
         data=f"{len(names)} places, {len(files)} pictures of {pictures.name}",
-        metrics=measure_retrieval(found, KS, resamples=resamples),
+        metrics=measure_retrieval(searched.found, KS, resamples=resamples),
+        searched=searched,
         parts=[
             Part("shared names and pictures count as right", "", measure_retrieval(as_shared, KS, resamples=resamples))
         ],
@@ -172,7 +196,7 @@ def evaluate_places(
             "addresses under several places": len(places.shared_urls()),
             "pictures of the same bytes as another": same_bytes,
         },
-        notes=_texts_cut(model, [name for _, name in names]),
+        notes=_texts_cut(model, searched.texts),
     )
 
 
@@ -182,6 +206,19 @@ def _encoded(model: RecallModel, uris: Sequence[str], door: PictureDoor, on_prog
         reason = next(iter(encoded.failures.values()))
         raise UserError(f"Not one of {len(uris):,} pictures can be read ({reason}): check the picture folder.")
     return encoded
+
+
+def _search(
+    model: RecallModel,
+    texts: Sequence[str],
+    uris: Sequence[str],
+    encoded: EncodedPictures,
+    right: Sequence[Sequence[int]],
+) -> Searched:
+    """Let texts look among the pictures that could be read, which are at ``uris``."""
+    vectors = np.delete(encoded.vectors, list(encoded.failures), axis=0)
+    text_vectors = model.encode_texts(texts)
+    return Searched(texts, text_vectors, uris, vectors, right, retrieve_pictures(text_vectors, vectors, right, KS))
 
 
 def _rows_by_owner(owners: Sequence[str]) -> dict[str, list[int]]:

