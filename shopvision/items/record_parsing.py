@@ -29,10 +29,17 @@ PICTURE_KEYS = ("picture", "image", "image_url", "item_image_name", "images")
 PLAIN_NUMBER = re.compile(r"[0-9]+\.[0-9]+")  # 52.0 and 52 are one price
 
 
-def record_id(record: Mapping[str, Any], keys: Iterable[str] = ID_KEYS) -> str:
-    """The first id that is there, as text; empty where there is none."""
+def record_id(record: Mapping[str, Any], keys: Iterable[str] = ID_KEYS, *, code: str = "broken_record") -> str:
+    """The first id that is there, as text; empty where there is none.
+
+    Raises:
+        ItemError: ``code``: the number 1.0 is no id. Whether it was 1 once, as a table makes of a column with gaps, or
+            is another item than 1, nobody can tell; the texts 1 and 1.0 are two ids.
+    """
     for key in keys:
         value = record.get(key)
+        if isinstance(value, float):
+            raise ItemError(code, f"{key} is the number {value!r}; write ids as text or as whole numbers")
         if value is not None and not isinstance(value, (dict, list)) and (text := str(value).strip()):
             return text
     return ""

@@ -160,7 +160,7 @@ def _pair(record: Mapping[str, Any] | RecordError) -> tuple[str, str]:
 
 
 def _side(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    item_id = record_id(record, keys)
+    item_id = record_id(record, keys, code="broken_row")
     if not item_id:
         raise ItemError("broken_row", f"no {keys[0]}; give the ids of two catalogue items")
     if len(item_id) > MAX_ID_CHARACTERS:

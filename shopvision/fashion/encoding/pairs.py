@@ -191,7 +191,10 @@ class _Item:
 
 
 def _item(record: Mapping[str, Any], root: PictureRoot, where: str) -> _Item:
-    item_id = record_id(record)
+    try:
+        item_id, style = record_id(record), record_id(record, ("style",))
+    except ItemError as error:
+        raise UserError(f"{where}: {error.message}.") from None
     if not item_id:
         raise UserError(f"{where}: no item_id; every item needs one.")
     try:
@@ -199,7 +202,7 @@ def _item(record: Mapping[str, Any], root: PictureRoot, where: str) -> _Item:
         views = tuple(map(View, pictures_of(record, item, root)))
     except ItemError as error:
         raise UserError(f"{where}: item {item_id!r}: {error.message}.") from None
-    style = record_id(record, ("style",)) or item_id
+    style = style or item_id
     return _Item(item_id, style, item.category_path or item.category, views)
 
 

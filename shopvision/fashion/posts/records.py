@@ -146,7 +146,7 @@ def _product(value: Any, number: int, root: PictureRoot | None) -> TaggedProduct
 
 
 def _id(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    found = record_id(record, keys)
+    found = record_id(record, keys, code="broken_row")
     if not found:
         raise _broken(f"no {keys[0]}; give one")
     if len(found) > MAX_ID_CHARACTERS:

@@ -95,17 +95,23 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
         """What is computed once for every picture; None where the network reads pixels in every step."""
         return None
 
-    def check(self, item: Item) -> None:
+    def check(self, item: Item, *, has_text: bool) -> None:
         """Refuse an item that gives the model nothing to read.
+
+        Args:
+            item: any.
+            has_text: what the reader says of it; not what its fields hold, of which a text builder may leave out some.
 
         Raises:
             ItemError: ``no_text`` or ``no_picture``.
         """
-        has_text = self.reads_text and bool(item.title or item.attributes or item.description)
-        if has_text or (self.reads_pictures and item.picture):
+        if (self.reads_text and has_text) or (self.reads_pictures and item.picture):
             return
         if self.reads_text:
-            raise ItemError("no_text", f"Item {item.item_id!r} has no title, attributes or description: give it some.")
+            picture = " and no picture" if self.reads_pictures else ""
+            raise ItemError(
+                "no_text", f"Item {item.item_id!r} has no words that the model reads{picture}: give it a title."
+            )
         raise ItemError("no_picture", f"Item {item.item_id!r} has no picture: give it one, or use a model of texts.")
 
     def part_files(self, parts: Parts) -> Sequence[FileWriter]:

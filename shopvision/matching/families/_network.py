@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.items.item import Item
+from shopvision.items.text_normalisation import normalise
 
 Rows: TypeAlias = NDArray[np.integer[Any]]
 Kept = TypeVar("Kept")
@@ -106,6 +108,10 @@ class PairReader(ABC, Generic[Kept]):
     def read(self, items: Sequence[Item]) -> Kept:
         """What is kept of m items."""
 
+    def has_text(self, item: Item) -> bool:
+        """Whether an item's texts hold anything to read. Those that build texts judge by what they build."""
+        return any(map(normalise, (item.title, item.description, *chain(*item.attributes.values()))))
+
     @abstractmethod
     def lengths(self, kept: Kept, left: Rows, right: Rows) -> NDArray[np.int64]:
         """(n,) how long each pair is for the network, in tokens or the like: batches are made of pairs of like length.
@@ -134,6 +140,10 @@ class ItemReader(ABC, Generic[Kept]):
     @abstractmethod
     def read(self, items: Sequence[Item]) -> Kept:
         """What is kept of m items."""
+
+    def has_text(self, item: Item) -> bool:
+        """Whether an item's texts hold anything to read. Those that build texts judge by what they build."""
+        return any(map(normalise, (item.title, item.description, *chain(*item.attributes.values()))))
 
     @abstractmethod
     def lengths(self, kept: Kept) -> NDArray[np.int64]:

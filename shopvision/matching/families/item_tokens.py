@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from shopvision.items.item import Item
-    from shopvision.items.item_texts import TextBuilder
+    from shopvision.items.item_texts import ItemText, TextBuilder
 
 Rows: TypeAlias = NDArray[np.integer[Any]]
+
+_BLANKS = ("\u2581", "\u0120")  # as SentencePiece and byte-level BPE write a blank that stands alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,14 @@ class ItemTokenizer:
         self._backend = tokenizer.backend_tokenizer
         self._builder, self._max_length = builder, max_length
         self._unknown, self._special = unknown, np.array(special)
+        blanks = [number for mark in _BLANKS if (number := self._backend.token_to_id(mark)) is not None]
+        self._silent = np.array([unknown, *blanks])
+
+    def knows(self, text: ItemText) -> bool:
+        """Whether title or values have a token that says something; names of attributes alone say nothing."""
+        parts = [text.title, *(piece.partition(":")[2].rstrip(";") for piece in text.pieces)]
+        encoded = self.encode([part for part in parts if part])
+        return any(not np.isin(tokens, self._silent).all() for tokens in encoded)
 
     def items(self, items: Sequence[Item]) -> ItemTokens:
         """Token ids of n items; equal texts among them are tokenised once."""

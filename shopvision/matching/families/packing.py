@@ -113,6 +113,10 @@ class Packer:
         """Token ids of n items."""
         return self._tokenizer.items(items)
 
+    def has_text(self, item: Item) -> bool:
+        """Whether the texts made of an item hold a word of the vocabulary."""
+        return self._tokenizer.knows(self.builder.item(item))
+
     # -- many sequences at once ---------------------------------------------------------------------------------------
 
     def pair_lengths(self, items: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:

@@ -130,6 +130,10 @@ class TextPairReader(PairReader[ItemTokens]):
         """See ``PairReader``."""
         return self.packer.items(items)
 
+    def has_text(self, item: Item) -> bool:
+        """See ``PairReader``."""
+        return self.packer.has_text(item)
+
     def lengths(self, kept: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
         """See ``PairReader``."""
         return self.packer.pair_lengths(kept, left, right)
@@ -148,6 +152,10 @@ class TextItemReader(ItemReader[ItemTokens]):
     def read(self, items: Sequence[Item]) -> ItemTokens:
         """See ``ItemReader``."""
         return self.packer.items(items)
+
+    def has_text(self, item: Item) -> bool:
+        """See ``ItemReader``."""
+        return self.packer.has_text(item)
 
     def lengths(self, kept: ItemTokens) -> NDArray[np.int64]:
         """See ``ItemReader``."""

@@ -5,12 +5,13 @@ After Wortsman et al., "Model soups", 2022. An ingredient is a dict of tensors, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from shopvision.errors import UserError
+from shopvision.errors import JobError, UserError
 
 
 def uniform_soup(ingredients: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -47,7 +48,8 @@ def greedy_soup(
 
     Args:
         ingredients: at least one.
-        score: of a model on validation data, e.g. F1 at its best threshold; higher is better.
+        score: of a model on validation data, e.g. F1 at its best threshold; higher is better. A score that is not
+            finite loses against every other one.
 
     Returns:
         The soup, and the positions of its ingredients in the order they were added. Of equal scores the earlier
@@ -55,17 +57,24 @@ def greedy_soup(
 
     Raises:
         UserError: see ``uniform_soup``.
+        JobError: no ingredient has a finite score.
     """
     _check(ingredients)
-    alone = [score(uniform_soup([one])) for one in ingredients]
+    alone = [_finite_or_worst(score(uniform_soup([one]))) for one in ingredients]
+    if max(alone) == -math.inf:
+        raise JobError("No ingredient of the soup has a finite score: train with lower learning rates, or without one.")
     order = sorted(range(len(ingredients)), key=lambda position: (-alone[position], position))
     kept = order[:1]
     soup = uniform_soup([ingredients[position] for position in kept])
     best = alone[kept[0]]
     for position in order[1:]:
         tried = uniform_soup([ingredients[other] for other in (*kept, position)])
-        reached = score(tried)
+        reached = _finite_or_worst(score(tried))
         if reached >= best:
             soup, best = tried, reached
             kept.append(position)
     return soup, kept
+
+
+def _finite_or_worst(score: float) -> float:
+    return score if math.isfinite(score) else -math.inf

@@ -238,6 +238,7 @@ class PairScorer(BaseScorer):
         self._runner: OneTowerRunner | TwoTowerRunner
         options: Any = {"device": self.device, "dtype": self.dtype, "symmetric": model.arguments.symmetric}
         network, reader = model.network, model.reader
+        self._reads_text_of = reader.has_text
         if isinstance(network, PairNetwork) and isinstance(reader, PairReader):
             self._runner = OneTowerRunner(network, reader, **options)
         elif isinstance(network, ItemNetwork) and isinstance(reader, ItemReader):
@@ -264,7 +265,7 @@ class PairScorer(BaseScorer):
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``."""
-        self._family.check(item)
+        self._family.check(item, has_text=self._reads_text_of(item))
 
     def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
         """See ``BaseScorer``."""
@@ -278,7 +279,7 @@ class PairScorer(BaseScorer):
         if self._family.needs_every_picture:
             for item, picture in zip(items, pictures, strict=True):
                 if picture is None:
-                    self._family.check(replace(item, picture=""))
+                    self._family.check(replace(item, picture=""), has_text=False)
         if self._features is not None:
             features = self._picture_features(pictures, self._features)
             return features if isinstance(self._runner, OneTowerRunner) else self._runner.vectors(items, features)

@@ -219,8 +219,15 @@ def _row(line: bytes) -> SubmissionRow:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not np.isfinite(threshold):
         raise ValueError(f"threshold is {threshold!r}; write a number")
     return SubmissionRow(
-        str(left), str(right), _vector(KEYS[1], left_vector), _vector(KEYS[3], right_vector), float(threshold)
-    )
+        _id(KEYS[0], left), _id(KEYS[2], right), _vector(KEYS[1], left_vector), _vector(KEYS[3], right_vector),
+        float(threshold),
+    )  # fmt: skip
+
+
+def _id(name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}; write the item's id as text")
+    return str(value)
 
 
 def _vector(name: str, text: object) -> Vectors:

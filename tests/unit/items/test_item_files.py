@@ -350,3 +350,22 @@ def test_fingerprint_is_of_the_pairs_and_what_is_in_them() -> None:
     a, b = (hashlib.sha256(name.encode()).digest() + KNOWN[name].content_hash() for name in "ab")
     expected = (2).to_bytes(8, "little") + a + b + bytes(4) + bytes([1, 0, 0, 0]) + bytes([1])
     assert one.fingerprint() == hashlib.sha256(expected).hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_1_and_1_0_are_two_ids_as_they_are_written(tmp_path: Path, suffix: str) -> None:
+    items = read_items(write(tmp_path / f"items{suffix}", [{"item_id": "1", "title": "a"}, {"item_id": "1.0"}]))
+    assert list(items) == ["1", "1.0"]
+    table = read_pairs(write(tmp_path / f"pairs{suffix}", [{"left_id": "1.0", "right_id": 1, "label": 1}]), items)
+    assert pairs(table) == [("1.0", "1", 1)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_number_with_a_fraction_is_no_id(tmp_path: Path, suffix: str) -> None:
+    """A table with a gap in its column of ids makes 1.0 of every 1."""
+    items = write(tmp_path / f"items{suffix}", [{"item_id": 1.0, "title": "a"}])
+    with pytest.raises(UserError, match=r"line 1: item_id is the number 1.0; write ids as text or as whole numbers"):
+        read_items(items)
+    several = write(tmp_path / f"pairs{suffix}", [{"left_id": "2", "right_id": 1.0}])
+    with pytest.raises(UserError, match=r"line 1: right_id is the number 1.0"):
+        read_pairs(several)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from shopvision.errors import UserError
+from shopvision.errors import JobError, UserError
 from shopvision.matching.fitting.soups import greedy_soup, uniform_soup
 
 
@@ -49,6 +51,20 @@ def test_a_greedy_soup_keeps_what_does_not_harm() -> None:
 def test_an_equal_score_is_kept_and_the_earlier_of_equals_comes_first() -> None:
     _, kept = greedy_soup([ingredient(2.0), ingredient(2.0), ingredient(9.0)], lambda model: -model["weight"][0].item())
     assert kept == [0, 1]
+
+
+@pytest.mark.parametrize("order", [(1.0, 5.0, 2.0), (5.0, 1.0, 2.0), (1.0, 2.0, 5.0)])
+def test_a_score_that_is_no_number_never_wins(order: tuple[float, ...]) -> None:
+    """Weights above 3 score NaN, alone and mixed; of the others the smaller is the better one."""
+
+    def score(model: dict[str, Tensor]) -> float:
+        weight = model["weight"][0].item()
+        return math.nan if weight > 3 else -weight
+
+    soup, kept = greedy_soup([ingredient(weight) for weight in order], score)
+    assert (soup["weight"][0].item(), kept) == (1.0, [order.index(1.0)])
+    with pytest.raises(JobError, match="No ingredient of the soup has a finite score"):
+        greedy_soup([ingredient(1.0)], lambda _: math.nan)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from tests.unit.matching.tiny_matcher import (
     save_model,
     save_tiny,
     tiny_model,
+    unigram_tokenizer,
 )
 
 CLS: dict[str, Any] = {"pooling": "cls", "axes": ONE}
@@ -294,7 +295,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     assert scorer([]) == []
     for pairs, error, message in (
         ([(a, a)], ItemError, "paired with itself"),
-        ([(a, Item("7", brand="nike", price="1"))], ItemError, "Item '7' has no title"),
+        ([(a, Item("7", category="shoe"))], ItemError, "Item '7' has no words that the model reads"),
         ([(a, b), (Item("0", title="other"), b)], UserError, "Two different items are called '0'"),
     ):
         with pytest.raises(error, match=message):
@@ -309,3 +310,49 @@ def test_bad_requests(tmp_path: Path) -> None:
     save_tiny(tmp_path / "two", arguments("text_two_tower", COSINE))
     with pytest.raises(UserError, match=r"shape \(2, 3\), not \(2, 16\)"):
         PairScorer(tmp_path / "two").score([a, b], np.array([0]), np.array([1]), np.zeros((2, 3), np.float32))
+
+
+ZERO_WIDTH = "\u200b\u200d\ufeff"
+EMOJI = "\U0001f45f\U0001f9e2"  # no words of the tiny vocabulary
+UNREADABLE = [
+    Item("1", title=ZERO_WIDTH, attributes={"color": (ZERO_WIDTH,)}),
+    Item("1", title=f"{EMOJI} {EMOJI}"),
+    Item("1", attributes={"color": (EMOJI,)}),  # that something has a colour says nothing
+    Item("1", category="shoe"),  # no builder reads it
+]
+
+
+@pytest.mark.parametrize("item", UNREADABLE, ids=["zero width", "emoji", "key alone", "category alone"])
+@pytest.mark.parametrize(("family", "axes"), [("text_one_tower", ONE), ("text_two_tower", COSINE)])
+def test_an_item_without_a_word_that_the_model_knows(tmp_path: Path, family: str, axes: Axes, item: Item) -> None:
+    save_tiny(tmp_path, arguments(family, axes, builder="title_attributes"))
+    with pytest.raises(ItemError, match="Item '1' has no words that the model reads: give it a title") as error:
+        PairScorer(tmp_path)([(item, Item("2", title="red shoe"))])
+    assert error.value.code == "no_text"
+
+
+def test_what_can_be_read_is_judged_by_the_text_that_is_built(tmp_path: Path) -> None:
+    bare = Item("1", brand="Nike")
+    save_tiny(tmp_path / "all", arguments("text_one_tower", ONE, builder="title_attributes"))
+    save_tiny(tmp_path / "title", arguments("text_one_tower", ONE, builder="title"))
+    PairScorer(tmp_path / "all").check(bare)
+    titles = PairScorer(tmp_path / "title")
+    for item in (bare, Item("1", attributes={"color": ("red",)}, description="a red shoe")):
+        with pytest.raises(ItemError, match="no words that the model reads"):
+            titles.check(item)
+
+
+def test_a_blank_alone_is_no_word(tmp_path: Path) -> None:
+    """SentencePiece makes a mark of a blank and the unknown word of an emoji that it does not know."""
+    model = tiny_model(arguments("text_one_tower", ONE))
+    packer = Packer(unigram_tokenizer(), model.reader.packer.builder, max_length=32, token_types=1)  # type: ignore[union-attr] # as above
+    assert not packer.has_text(Item("1", title=EMOJI))
+    assert packer.has_text(Item("1", title=f"{EMOJI} red"))
+
+
+def test_an_item_without_words_is_read_by_its_picture(tmp_path: Path) -> None:
+    save_tiny(tmp_path, arguments("text_image_one_tower", ONE))
+    scorer = PairScorer(tmp_path)
+    scorer.check(Item("1", title=EMOJI, picture="file:///a.png"))
+    with pytest.raises(ItemError, match="no words that the model reads and no picture: give it a title"):
+        scorer.check(Item("1", title=EMOJI))

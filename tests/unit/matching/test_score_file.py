@@ -92,7 +92,7 @@ def test_what_cannot_be_scored_is_told_and_the_rest_goes_on(
     for message in (
         "line 2: item 'nobody' is unknown",
         "line 3: item '3' is paired with itself",
-        "pair '4', '1': Item '4' has no title",
+        "pair '4', '1': Item '4' has no words that the model reads",
     ):
         assert message in told
     assert len(output.read_text().splitlines()) == 1

@@ -145,7 +145,7 @@ def test_the_first_needs_vectors_and_every_item_something_to_read(folders: dict[
     first, second = PairScorer(folders["two"]), PairScorer(folders["one"])
     with pytest.raises(UserError, match="use one with item vectors"):
         Cascade(second, second, 0.1, 0.9)
-    with pytest.raises(ItemError, match="has no title"):
+    with pytest.raises(ItemError, match="has no words that the model reads"):
         Cascade(first, second, 0.1, 0.9)([(items()[0], Item("empty"))])
     assert isinstance(choose_cascade_limits([0.9, 0.1], [0.9, 0.1], [1, 0], THRESHOLDS), CascadeLimits)
 

@@ -115,6 +115,11 @@ def test_a_model_that_decides_otherwise() -> None:
         ({"tgt_item_emb": str([0.5] * 1025)}, "1024 at most"),
         ({"threshold": "0.4"}, "threshold is '0.4'; write a number"),
         ({"threshold": float("nan")}, "threshold is nan"),
+        ({"src_item_id": None}, "src_item_id is null; write the item's id as text"),
+        ({"tgt_item_id": None}, "tgt_item_id is null"),
+        ({"tgt_item_id": " "}, 'tgt_item_id is " "'),
+        ({"src_item_id": 1.0}, "src_item_id is 1.0"),
+        ({"src_item_id": True}, "src_item_id is true"),
     ],
 )
 def test_broken_lines_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
