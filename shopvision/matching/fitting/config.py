@@ -80,6 +80,8 @@ class TrainConfig(FitConfig):
         positive_weight: how much more a pair of the same product weighs than one of different products.
         hard_negatives: of the loss mnr: labelled different pairs, as far as there are any, beside each same pair.
         calibration: how logits become probabilities, fitted on the validation pairs.
+        seeds: so many models are taught, from ``seed`` on, and the one that is best on validation is kept. For few
+            pairs, of which another seed may make quite another model.
         soup: average epochs: all (``uniform``), or as long as validation gains (``greedy``); none keeps the best one.
     """
 
@@ -97,6 +99,7 @@ class TrainConfig(FitConfig):
     positive_weight: float = Field(1.0, gt=0)
     hard_negatives: int = Field(1, ge=0)
     calibration: Literal["temperature", "isotonic"] = "temperature"
+    seeds: int = Field(1, ge=1, le=20)
     soup: Literal["none", "uniform", "greedy"] = "none"
 
 

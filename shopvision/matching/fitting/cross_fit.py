@@ -73,7 +73,7 @@ def with_cross_fitted(
             run,
             # A resumed run may ask for another number of folds, whose models learnt from other pairs.
             output=run.output / FOLDER / f"{number}-of-{len(folds)}",
-            on_progress=_as_stage(run, stage, config.train.epochs),
+            on_progress=as_stage(run, stage, config.train.epochs),
         )
         try:
             probabilities = _held_out(fold, config, part, splits=splits, pictures=pictures, identity=identity)
@@ -117,7 +117,9 @@ def _pictures_of(part: PairTable, whole: PairTable, pictures: Pictures | None) -
     return pictures.select(np.searchsorted(whole.item_rows(), part.item_rows()))
 
 
-def _as_stage(run: TrainingRun, stage: str, epochs: int) -> Callable[[TrainingProgress], None]:
+def as_stage(run: TrainingRun, stage: str, epochs: int) -> Callable[[TrainingProgress], None]:
+    """Shows the progress of a training that is a stage of another one."""
+
     def show(progress: TrainingProgress) -> None:
         done = (progress.epoch - 1) * progress.steps_per_epoch + progress.step
         run.on_stage(stage, done, epochs * progress.steps_per_epoch)

@@ -18,7 +18,8 @@ from shopvision.matching.fitting.cross_fit import FOLDER, plan_folds, with_cross
 from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.preparation import PicturePreparation
-from shopvision.matching.fitting.teaching import teach
+from shopvision.matching.fitting.seeds import FOLDER as SEEDS_FOLDER
+from shopvision.matching.fitting.seeds import teach_from_seeds, with_seed
 from shopvision.settings import get_settings
 from shopvision.training.checkpointing import require_fresh
 from shopvision.training.distributed import Process
@@ -32,10 +33,12 @@ class MatcherReport(TrainingReport):
 
     Attributes:
         soup: epochs whose average was kept instead of the best one; empty without a soup.
+        seeds: (seeds,) what each reached by the metric that chose among them.
         pairs: per split, how many were trained and validated on.
     """
 
     soup: tuple[int, ...]
+    seeds: tuple[float, ...]
     pairs: dict[str, int]
 
 
@@ -67,11 +70,13 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
             "pictures": {name: preparation.pictures(splits[name].used_items()) for name in ("train", "valid")},
             "identity": identity,
         }
-        taught = teach(beginning, config, run, **data)
+        best = teach_from_seeds(beginning, config, run, **data)
+        beginning, taught = best.beginning, best.taught
         evidence = Evidence.of_validation(apply(taught.calibration, taught.validation_logits), labels)
         try:
-            folds = plan_folds(config.thresholds, splits["train"], splits["valid"], config.train.seed)
-            evidence = with_cross_fitted(evidence, folds, config, run, **data)
+            recipe = with_seed(config, best.seed)
+            folds = plan_folds(config.thresholds, splits["train"], splits["valid"], best.seed)
+            evidence = with_cross_fitted(evidence, folds, recipe, run, **data)
         except UserError as error:  # the model itself is taught, and is not lost for this
             notes.append(f"Cross-fitting was left out: {error}")
     if not process.is_main:
@@ -95,15 +100,17 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
         ),
         preparation.unreadable,
     )
-    shutil.rmtree(run.output / FOLDER, ignore_errors=True)
+    for folder in (FOLDER, SEEDS_FOLDER):
+        shutil.rmtree(run.output / folder, ignore_errors=True)
     return MatcherReport(
         folder=run.model_folder,
         card=card,
         best_epoch=taught.result.best_epoch,
         soup=taught.soup,
+        seeds=best.values,
         metrics=taught.metrics,
         pairs={name: len(splits[name]) for name in ("train", "valid")},
-        notes=(*notes, *chosen.shown.shortfalls()),
+        notes=(*notes, *chosen.shown.shortfalls(), *best.notes(len(splits["train"]))),
         unreadable=len(preparation.unreadable),
         seconds_per_epoch=taught.result.seconds_per_epoch,
     )

@@ -78,7 +78,7 @@ def test_folds_share_no_item_and_their_pairs_tell_what_validation_cannot(
     assert not (tmp_path / "run" / cross_fit.FOLDER).exists()
     done = [stage[1:] for stage in stages if stage[0] == "cross-fitting 2 of 2"]
     assert done[-1][0] == done[-1][1] > 0
-    assert not report.notes
+    assert [note for note in report.notes if "another seed may make another model" not in note] == []
     assert report.card.thresholds["same"] < 1
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +26,9 @@ from shopvision.matching.families.registry import family_names, find_family
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.learner import MatcherLearner
+from shopvision.matching.fitting.seeds import BestOfSeeds
 from shopvision.matching.fitting.train import MatcherReport, train_matcher
+from shopvision.matching.kinds import PairScorerKind
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.importers import fetch
 from shopvision.models.weights import read_tensors
@@ -98,6 +101,44 @@ def test_every_family_learns_and_its_scorer_agrees(world: World, tmp_path: Path,
     thresholds = report.card.thresholds
     assert thresholds["decision"] == pytest.approx(threshold, abs=5e-3)
     assert thresholds["different"] <= thresholds["decision"] <= thresholds["same"]
+
+
+def test_of_several_seeds_the_best_is_kept_and_the_spread_is_told(world: World, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"epochs": 1, "select_by": "loss"}
+    stages: list[str] = []
+    report = train(
+        world.config("text_two_tower", **changes, seeds=3),
+        tmp_path / "run",
+        on_stage=lambda stage, *_: stages.append(stage),
+    )
+    alone = train(world.config("text_two_tower", **changes), tmp_path / "alone")
+    assert report.seeds[0] == pytest.approx(alone.metrics["loss"])
+    assert len(set(report.seeds)) == 3
+    best = min(range(3), key=report.seeds.__getitem__)
+    assert report.metrics["loss"] == report.seeds[best]
+    valid = read_splits(world.config("text_two_tower"))["valid"]
+    probabilities = PairScorer(report.folder).score(valid.items, valid.left, valid.right)
+    assert roc_auc(probabilities, valid.labels) == pytest.approx(report.metrics["roc_auc"], abs=1e-3)
+    low, median, high = sorted(report.seeds)
+    assert f"3 seeds reach loss {low:.4f} to {high:.4f}, median {median:.4f}; " in report.notes[-1]
+    assert f"Kept is seed {3 + best};" in report.notes[-1]
+    assert "another seed may make another model: seeds = 5 keeps the best" in alone.notes[-1]
+    assert not (tmp_path / "run" / "seeds").exists()
+    assert {"seed 2 of 3", "seed 3 of 3"} <= set(stages)
+
+
+@pytest.mark.parametrize(("pairs", "seeds"), [(30, 1), (100, 5), (300, 5), (5000, 1)])
+def test_a_collapsed_model_never_passes_for_one(pairs: int, seeds: int) -> None:
+    collapsed: Any = SimpleNamespace(metrics={"roc_auc": 0.5, "f1": 0.67})
+    values = (0.67,) * seeds
+    first, *_ = BestOfSeeds(None, collapsed, 27, "f1", values, seeds).notes(pairs)  # type: ignore[arg-type]  # not read
+    assert first.startswith("The model collapsed: it puts validation pairs in no better order than chance")
+    assert first.endswith(f"(ROC-AUC 0.50). Give more pairs, or set seeds = {5 if seeds == 1 else 10}.")
+    card: Any = SimpleNamespace(metrics=collapsed.metrics)
+    assert "hardly better than chance" in str(PairScorerKind().doubt(card, "pair_scorer"))
+    learnt: Any = SimpleNamespace(metrics={"roc_auc": 0.9, "f1": 0.8})
+    (told,) = BestOfSeeds(None, learnt, 30, "f1", (0.5, 0.7, 0.8), 2).notes(pairs)  # type: ignore[arg-type]  # not read
+    assert told.startswith("3 seeds reach f1 0.5000 to 0.8000, median 0.7000; 2 of them collapsed. Kept is seed 30;")
 
 
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
