@@ -17,6 +17,7 @@ The key is spelled as the shop does; capitals make no other key of it where keys
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -66,6 +67,7 @@ class TextBuilder:
         statistics: CategoryStatistics | None = None,
         segmenter: Segmenter = "none",
         compare_codes: bool = False,
+        common_codes: Iterable[str] = (),
     ) -> None:
         """Build as ``name`` says.
 
@@ -73,6 +75,7 @@ class TextBuilder:
             statistics: of the training items; ``frequency`` and ``aligned`` need them.
             segmenter: ``jieba`` puts blanks between Chinese words, for models that were trained so.
             compare_codes: let pairs begin with what the items' model codes say, see ``code_agreement``.
+            common_codes: of the training items; they say nothing.
 
         Raises:
             UserError: there is no such builder or segmenter, or the builder has no statistics.
@@ -84,13 +87,13 @@ class TextBuilder:
             raise UserError(f"The text builder {name!r} orders by frequency: give it the training items' statistics.")
         self.name = name
         self.segmenter = segmenter
-        self.compare_codes = compare_codes
+        self.compare_codes, self._common_codes = compare_codes, frozenset(common_codes)
         self.statistics = statistics or CategoryStatistics()
 
     def item(self, item: Item) -> ItemText:
         """The item's texts, pieces in its own order."""
         title = self._words(normalise(item.title))
-        codes = item_codes(item) if self.compare_codes else None
+        codes = item_codes(item, self._common_codes) if self.compare_codes else None
         if self.name == "title":
             return ItemText(title, (), (), codes)
         contents = _pieces(item)

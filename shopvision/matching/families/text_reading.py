@@ -14,6 +14,7 @@ from shopvision.encoders.token_limit import require_room
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
+from shopvision.items.code_agreement import common_codes
 from shopvision.items.item import Item
 from shopvision.items.item_texts import BuilderName, Segmenter, TextBuilder
 from shopvision.matching.families._network import ItemReader, PairReader, Rows
@@ -51,7 +52,8 @@ class TextReading(BaseModel):
     Attributes:
         builder: see ``TextOptions``, as the next three.
         segmenter: see there.
-        compare_codes: of models with one tower.
+        compare_codes: of models with one tower, as the next.
+        common_codes: that say nothing, see ``code_agreement.common_codes``.
         prefix: of models with two.
         statistics: of the builder, see ``CategoryStatistics.to_json``.
         max_length: most tokens of a sequence.
@@ -62,6 +64,7 @@ class TextReading(BaseModel):
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
     compare_codes: bool = False
+    common_codes: tuple[str, ...] = ()
     prefix: str = ""
     statistics: dict[str, Any] | None = None
     max_length: int = Field(256, gt=0)
@@ -69,7 +72,8 @@ class TextReading(BaseModel):
     @classmethod
     def of_pairs(cls, options: TextOptions, items: Sequence[Item]) -> TextReading:
         """Of a model with one tower, with statistics of the training pairs' items."""
-        return cls(compare_codes=options.compare_codes, **_common(options, items))
+        common = common_codes(items) if options.compare_codes else ()
+        return cls(compare_codes=options.compare_codes, common_codes=common, **_common(options, items))
 
     @classmethod
     def of_items(cls, options: TextOptions, items: Sequence[Item]) -> TextReading:
@@ -98,7 +102,11 @@ class TextReading(BaseModel):
         require_room(self.max_length, encoder, tokenizer)
         statistics = None if self.statistics is None else CategoryStatistics.from_json(self.statistics)
         builder = TextBuilder(
-            self.builder, statistics=statistics, segmenter=self.segmenter, compare_codes=self.compare_codes
+            self.builder,
+            statistics=statistics,
+            segmenter=self.segmenter,
+            compare_codes=self.compare_codes,
+            common_codes=self.common_codes,
         )
         return Packer(
             tokenizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shopvision.items.code_agreement import WORDS, agreement, item_codes
+from shopvision.items.code_agreement import MOST_ITEMS, WORDS, agreement, common_codes, item_codes
 from shopvision.items.item import Item
 from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families.packing import Packer
@@ -30,12 +30,53 @@ def item(title: str, description: str = "", **attributes: str) -> Item:
         (item("TV 2008"), item("TV 2008"), ""),
         (item("소니 카메라 DSC-W300"), item("索尼相机dscw300银色"), "same model;"),
         (item(""), item(""), ""),
+        # What thousands of items have: units, sizes, standards.
+        *(
+            (item(f"Acme {one}"), item(f"Other, {other} black"), "")
+            for one, other in (
+                ("DDR4", "ddr4"),
+                ("1920x1080", "1920 X 1080 1920x1080"),
+                ("10000mAh", "10000 mAh 10000mAh"),
+                ("IP68", "IP68"),
+                ("USB3.0", "USB-3.0"),
+                ("GDDR5X", "gddr5x"),
+                ("2x8GB", "2x8GB"),
+                ("PC4-19200", "PC419200"),
+                ("802.11ac", "80211ac"),
+                ("10x15cm", "10x15cm"),
+                ("2666MHz", "2666mhz"),
+                ("5400rpm", "5400RPM"),
+                ("288-pin", "288pin"),
+                ("LGA1151", "LGA-1151"),
+                ("24-port", "24port"),
+                ("HDMI2.1", "HDMI2.1"),
+            )
+        ),
+        # What looks like one and names a product.
+        (item("Canon PIXMA MP980"), item("canon mp-980 printer"), "same model;"),
+        (item("Canon iP6600D"), item("photo printer IP6600D"), "same model;"),
+        (item("WD 2TB WD20EZRX"), item("2TB drive wd20ezrx"), "same model;"),
+        (item("USB hub UH-400"), item("UH400 hub, USB3.0"), "same model;"),
+        (item("RAM KVR24N17S8 DDR4"), item("DDR4 RAM KVR24N17S6"), "other model;"),
+        (item("Varta CR2032"), item("battery CR2032"), "same model;"),
     ],
 )
 def test_what_codes_say(left: Item, right: Item, said: str) -> None:
     codes = item_codes(left), item_codes(right)
     assert WORDS[agreement(*codes)] == said
     assert WORDS[agreement(*reversed(codes))] == said
+
+
+def test_a_code_that_many_items_carry_says_nothing() -> None:
+    """Eight offers may be of one product; nine share a part of it."""
+    products = [item(f"Laptop {code} i7-7500U") for code in ("AB-1000",) * MOST_ITEMS + ("CD-2000",)]
+    assert common_codes(products) == ("I77500U",)
+    left, right = item("Laptop AB-1000 i7-7500U"), item("Laptop i7-7500U")
+    assert agreement(item_codes(left), item_codes(right)) == WORDS.index("same model;")
+    common = frozenset(common_codes(products))
+    assert agreement(item_codes(left, common), item_codes(right, common)) == WORDS.index("")
+    builder = TextBuilder("title", compare_codes=True, common_codes=common)
+    assert builder.item(right).codes == item_codes(right, common)
 
 
 @pytest.mark.parametrize("image_token", [False, True])
