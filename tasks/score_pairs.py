@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from shopvision.matching.options import BlockingOptions, CascadeOptions, GroupOptions, Thresholds
+from shopvision.matching.options import BlockingOptions, CascadeOptions, GroupOptions, KeepOptions, Thresholds
 from worker.kinds import CatalogueId, ChunkResult, ItemFailed, JobKind, JobParams, StepContext, TableFile
 from worker.registration import register
 
@@ -20,6 +20,8 @@ class ScoreParams(JobParams):
         scope: ``changed`` looks for equals of new and changed items among all items, ``all`` for those of every item,
             and scores and makes vectors anew.
         item_ids: for equals of these items instead, changed or not.
+        categories: only for equals of items of these categories, each with all below it.
+        sources: only for equals of items that come from these.
         pairs_file: these pairs instead, by the ids of their items: JSONL, CSV or Parquet, also .gz, under
             ``s3://bucket/key``, ``file:///folder/file`` or a path (local files below an allowed folder).
         model: ``name:tag``; by default the version that is active for the role ``pair_scorer`` at the start.
@@ -31,10 +33,13 @@ class ScoreParams(JobParams):
             that trying a model out never moves groups.
         blocking: how candidates are found.
         grouping: how careful groups are.
+        keep: which item of a group to keep.
     """
 
     scope: Literal["changed", "all"] = "changed"
     item_ids: list[CatalogueId] | None = Field(None, min_length=1)
+    categories: list[str] | None = Field(None, min_length=1)
+    sources: list[str] | None = Field(None, min_length=1)
     pairs_file: TableFile | None = None
     model: str | None = None
     blocker: str | None = None
@@ -43,11 +48,14 @@ class ScoreParams(JobParams):
     group: bool | None = None
     blocking: BlockingOptions = BlockingOptions()
     grouping: GroupOptions = GroupOptions()
+    keep: KeepOptions = KeepOptions()
 
     @model_validator(mode="after")
     def _one_choice(self) -> ScoreParams:
         if (self.scope == "all") + (self.item_ids is not None) + (self.pairs_file is not None) > 1:
             raise ValueError("give one of scope=all, item_ids and pairs_file")
+        if (self.categories or self.sources) and (self.item_ids or self.pairs_file):
+            raise ValueError("categories and sources choose items: leave them out beside item_ids and pairs_file")
         return self
 
 

@@ -11,6 +11,7 @@ key of an item                        meaning
 ``attributes``                        list of ``{key, value}``; keys may repeat
 ``sku_attributes``                    the same, for properties of the single variant
 ``price``, ``currency``               a number that is not negative; a three-letter code such as EUR
+``source``                            where the item comes from: a seller, a supplier, a feed
 ``updated_at``                        ISO 8601 or Unix seconds; UTC where it names no zone
 ==========================  ========  ================================================================================
 
@@ -137,6 +138,7 @@ Id = Annotated[
     BeforeValidator(_no_fraction),
 ]
 Category = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), BeforeValidator(_path)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), BeforeValidator(_written)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000), BeforeValidator(_written)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100_000), BeforeValidator(_written)]
 Price = Annotated[
@@ -183,6 +185,7 @@ class Item(Record):
     price: Annotated[Price | None, BeforeValidator(_price)] = None
     currency: Annotated[Currency | None, BeforeValidator(_absent_if_blank)] = None
     description: Prose | None = None
+    source: Name | None = None
     updated_at: Annotated[datetime | None, BeforeValidator(_absent_if_blank)] = None
 
 

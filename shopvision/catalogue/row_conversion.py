@@ -35,6 +35,7 @@ class ItemRow(NamedTuple):
     description: str | None
     extra: str
     source_updated_at: datetime | None
+    source: str | None
     images: tuple[tuple[str, str | None], ...]  # (uri, view) in order
 
 
@@ -85,7 +86,10 @@ def item_row(record: Mapping[str, Any], root: PictureRoot | None = None) -> Item
         _extra(item.__pydantic_extra__),
         updated_at,
     )
-    return ItemRow(item.item_id, _digest(values) + _digest(images), *values, images)
+    source = item.source or None
+    # A catalogue that names no sources is hashed as it was before there were any: nothing in it becomes due.
+    content = values if source is None else (*values, source)
+    return ItemRow(item.item_id, _digest(content) + _digest(images), *values, source, images)
 
 
 def plan_row(record: Mapping[str, Any]) -> PlanRow:

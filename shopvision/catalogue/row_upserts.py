@@ -65,18 +65,20 @@ ITEMS = Target(
         ("description", "text"),
         ("extra", "text"),
         ("source_updated_at", "timestamptz"),
+        ("source", "text"),
     ),
     upsert="""
         INSERT INTO items AS stored (item_id, content_hash, title, brand, category, attributes, sku_attributes, price,
-                                     currency, description, extra, source_updated_at)
+                                     currency, description, extra, source_updated_at, source)
         SELECT item_id, content_hash, title, brand, category, attributes::jsonb, sku_attributes::jsonb, price::numeric,
-               currency, description, extra::jsonb, source_updated_at
+               currency, description, extra::jsonb, source_updated_at, source
         FROM incoming_rows
         ON CONFLICT (item_id) DO UPDATE SET
             content_hash = excluded.content_hash, title = excluded.title, brand = excluded.brand,
             category = excluded.category, attributes = excluded.attributes, sku_attributes = excluded.sku_attributes,
             price = excluded.price, currency = excluded.currency, description = excluded.description,
-            extra = excluded.extra, source_updated_at = excluded.source_updated_at, updated_at = now()
+            extra = excluded.extra, source_updated_at = excluded.source_updated_at, source = excluded.source,
+            updated_at = now()
         """,
     part_columns=(("item_id", "text"), ("position", "int4"), ("uri", "text"), ("view", "text")),
     delete_parts="""

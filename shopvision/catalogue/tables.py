@@ -31,6 +31,7 @@ class Item(Base):
     price: Mapped[Decimal | None] = mapped_column(Numeric)
     currency: Mapped[str | None]
     description: Mapped[str | None]
+    source: Mapped[str | None] = mapped_column(comment="where it comes from: a seller, a supplier, a feed")
     extra: Mapped[dict[str, Any]] = mapped_column(
         server_default=text("'{}'"), comment="keys of the source we have no column for"
     )

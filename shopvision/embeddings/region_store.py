@@ -272,7 +272,18 @@ def _write_vectors(
     return upsert_vectors(
         connection,
         (
-            (composition.model_version_id, one.image_id, number, one.sha256, one.fingerprint, vector, now, precision)
+            # No pixels: the detector's region 0 tells them.
+            (
+                composition.model_version_id,
+                one.image_id,
+                number,
+                one.sha256,
+                one.fingerprint,
+                vector,
+                now,
+                precision,
+                None,
+            )
             for one in news
             for number, vector in sorted(one.vectors.items())
         ),

@@ -16,6 +16,7 @@ from shopvision.index.tables import Embedding
 _COLUMNS = (
     ("model_version_id", "int8"), ("image_id", "int8"), ("region", "int2"), ("image_sha256", "bytea"),
     ("source_fingerprint", "text"), ("vector", "bytea"), ("embedded_at", "timestamptz"), ("precision", "text"),
+    ("pixels", "int4"),
 )  # fmt: skip
 _KEY = ("model_version_id", "image_id", "region")
 WHOLE = 0  # the region that is the whole picture
@@ -79,7 +80,7 @@ def write_outcomes(
         return 0
     now = datetime.now(UTC)
     rows = (
-        (model_version_id, one.image_id, WHOLE, one.sha256, one.fingerprint, one.vector, now, precision)
+        (model_version_id, one.image_id, WHOLE, one.sha256, one.fingerprint, one.vector, now, precision, one.pixels)
         for one in (embedded[image_id] for image_id in lock_pictures(connection, list(embedded)))
     )
     return upsert_vectors(connection, rows)
@@ -99,7 +100,7 @@ def lock_pictures(connection: Connection, image_ids: Sequence[int]) -> Sequence[
 
 
 def upsert_vectors(
-    connection: Connection, rows: Iterable[tuple[int, int, int, bytes, str, bytes, datetime, str | None]]
+    connection: Connection, rows: Iterable[tuple[int, int, int, bytes, str, bytes, datetime, str | None, int | None]]
 ) -> int:
     """Write rows of ``embeddings``, in the order of its columns; returns how many there were."""
     return copy_upsert(connection, Embedding.__table__, _COLUMNS, rows, key=_KEY)  # type: ignore[arg-type] # declared as FromClause

@@ -24,12 +24,17 @@ class ImageTask:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A new vector: ``vector`` is little-endian float16 of unit length, two bytes per dimension."""
+    """A new vector: ``vector`` is little-endian float16 of unit length, two bytes per dimension.
+
+    Attributes:
+        pixels: width times height of the picture; None where nobody noted it.
+    """
 
     image_id: int
     sha256: bytes
     fingerprint: str
     vector: bytes
+    pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

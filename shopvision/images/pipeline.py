@@ -104,7 +104,9 @@ class EmbeddingPipeline:
                 elif vector is None:
                     outcomes.append(without_vector(task))
                 else:
-                    outcomes.append(Embedded(task.image_id, picture.sha256, picture.fingerprint, vector))
+                    outcomes.append(
+                        Embedded(task.image_id, picture.sha256, picture.fingerprint, vector, picture.pixels)
+                    )
         return outcomes
 
     def _vectors(self, pictures: Sequence[_Read]) -> dict[bytes, bytes]:

@@ -50,12 +50,18 @@ class PictureRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReadPicture(Generic[T]):
-    """What was made of a picture: for each region in turn, or why it gives none; of the whole picture one."""
+    """What was made of a picture.
+
+    Attributes:
+        parts: for each region in turn, or why it gives none; of the whole picture one.
+        pixels: width times height of the whole picture at full scale.
+    """
 
     key: int
     sha256: bytes
     fingerprint: str
     parts: tuple[T | ItemError, ...]
+    pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ class PictureReader(Generic[T]):
                     parts = self.parts(request, fetched.sha256, decoded)
             finally:
                 self._count(decode=time.thread_time() - started)
-        return ReadPicture(request.key, fetched.sha256, fetched.fingerprint, parts)
+        return ReadPicture(request.key, fetched.sha256, fetched.fingerprint, parts, decoded.size[0] * decoded.size[1])
 
     def _fetch(self, request: PictureRequest) -> FetchedPicture | KnownPicture:
         known = request.known_fingerprint

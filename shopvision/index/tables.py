@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     Sequence,
     SmallInteger,
@@ -57,6 +58,9 @@ class Embedding(Base):
     vector: Mapped[bytes] = mapped_column(LargeBinary, comment="little-endian float16, unit length")
     embedded_at: Mapped[datetime] = mapped_column(server_default=func.now())
     precision: Mapped[str | None] = mapped_column(comment="that the network computed in: float32, bfloat16, float16")
+    pixels: Mapped[int | None] = mapped_column(
+        Integer, comment="width times height of the whole picture; null: not noted"
+    )
 
 
 class PrecisionAgreement(Base):

@@ -26,6 +26,7 @@ _ITEMS = (
         ItemRow.description,
         ItemRow.attributes,
         ItemRow.sku_attributes,
+        ItemRow.source,
         ItemImage.uri,
     )
     .outerjoin(ItemImage, (ItemImage.item_id == ItemRow.item_id) & (ItemImage.position == 0))
@@ -47,5 +48,5 @@ def items_from_catalogue(connection: Connection, item_ids: Sequence[str]) -> dic
 def _item(row: Any) -> Item:
     record = {"title": row.title, "category": row.category, "brand": row.brand, "description": row.description}
     record |= {"price": None if row.price is None else f"{row.price:f}", "currency": row.currency, "image": row.uri}
-    record |= {"attributes": row.attributes, "sku_attributes": row.sku_attributes}
+    record |= {"attributes": row.attributes, "sku_attributes": row.sku_attributes, "source": row.source}
     return item_from_record(record, row.item_id)

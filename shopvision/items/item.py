@@ -22,6 +22,7 @@ class Item:
         picture: address (file:///, s3://, https://); empty where there is none.
         industry: the trade the item belongs to, where a source tells it.
         category_path: names from the coarsest category to the finest, where a source tells them beside the category.
+        source: where the item comes from: a seller, a supplier, a feed. No model reads it.
     """
 
     item_id: str
@@ -34,9 +35,10 @@ class Item:
     picture: str = ""
     industry: str = ""
     category_path: str = ""
+    source: str = ""
 
     def content_hash(self) -> bytes:
-        """sha256 over all that can enter a model's input, the item's id apart: equal means unchanged."""
+        """sha256 over all that can enter a model's input, id and source apart: equal means unchanged."""
         texts = [self.title, self.category, self.brand, self.price, self.description, self.picture, self.industry]
         content = [*texts, self.category_path, list(self.attributes.items())]
         encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -23,6 +23,7 @@ TEXT_KEYS = {
     "description": ("description",),
     "industry": ("industry_name",),
     "category_path": ("cate_name_path", "cate_id_path"),
+    "source": ("source",),
 }
 ATTRIBUTE_KEYS = ("attributes", "sku_attributes", "item_pvs", "sku_pvs")
 PICTURE_KEYS = ("picture", "image", "image_url", "item_image_name", "images")

@@ -21,6 +21,7 @@ from shopvision import models
 from shopvision.errors import ItemError
 from shopvision.evaluation.calibration import verdicts
 from shopvision.matching import store
+from shopvision.matching.exact_matches import exact_matches
 from shopvision.matching.scoring.cascade import Cascade
 from shopvision.matching.scoring.item_vectors import ItemVectors, item_vectors
 from shopvision.matching.store import CatalogueItems, PairIds, ScoreRow
@@ -43,7 +44,8 @@ class ScoreReport:
         failed: (pair, code, message).
         remaining: pairs not scored because the chunk was asked to stop.
         counters: pairs (that were settled), unchanged, vectors (made), passed_on (by a cascade's first model to the
-            second), and, once written, same, different, review and changed_meanwhile.
+            second), and, once written, same, different, review, same_exact (those of same that have something exactly)
+            and changed_meanwhile.
         model_seconds: time that items and pairs spent in models.
     """
 
@@ -65,6 +67,7 @@ class ScoreReport:
         written = store.write_scores(connection, self.method.ref.model_version_id, self.job_id, self.read, self.scores)
         for verdict in ("same", "different", "review"):
             self.counters[verdict] = sum(score.verdict == verdict for score in written)
+        self.counters["same_exact"] = sum(score.verdict == "same" and bool(score.exact) for score in written)
         self.counters["changed_meanwhile"] = len(self.scores) - len(written)
 
 
@@ -181,9 +184,11 @@ def _score(report: ScoreReport, scorer: BaseScorer, pairs: Sequence[PairIds], sh
         report.counters["passed_on"] = scorer.passed_on
     zone = report.method.thresholds
     decided = verdicts(scores, same=zone.same, different=zone.different).tolist()
+    exact = exact_matches(report.read.items, pairs)
     for pair, probability, verdict in zip(pairs, scores.tolist(), decided, strict=True):
         if math.isfinite(probability):
-            report.scores.append(ScoreRow(pair, probability, verdict, _input_hash(report, pair)))
+            row = ScoreRow(pair, probability, verdict, _input_hash(report, pair), exact.get(pair, ()))
+            report.scores.append(row)
         elif stop.said:
             report.remaining.append(pair)
         else:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from shopvision.matching import requested_pairs, requests, store
+from shopvision.matching import due_items, requested_pairs, requests, store
 from shopvision.matching.chunk import score_pairs, vectors_of
+from shopvision.matching.due_items import DueScope
 from shopvision.matching.groups.group_update import update_groups
 from shopvision.matching.options import MatchingParams
 from shopvision.matching.pinning import SCORER_ROLE, blocker_of, pin, resolve, scoring_method
@@ -71,16 +72,18 @@ def _keys(
         return
     blocker, everything = blocker_of(params), params.scope == "all"
     if last:
+        takes_all = everything and params.categories is None and params.sources is None
         yield from requested_pairs.blocked_pairs(
-            job_id, params.blocking, blocker, everything=everything, should_stop=should_stop
+            job_id, params.blocking, blocker, everything=takes_all, should_stop=should_stop
         )
         return
     version = resolve(params.model, SCORER_ROLE).model_version_id
-    store.mark_due(version, job_id, everything=everything, item_ids=params.item_ids)
+    scope = DueScope(everything, params.item_ids, params.categories, params.sources)
+    due_items.mark_due(version, job_id, scope)
     if blocker is not None:
         # An item that can have no vector would otherwise fail again every night.
         hopeless = recently_failed()
-        found = store.items_without_vector(blocker.model_version_id, version, job_id)
+        found = due_items.items_without_vector(blocker.model_version_id, version, job_id)
         wanted = (item_id for item_id, due in found if due or requests.item_name(item_id) not in hopeless)
         yield from requested_pairs.items_to_read(job_id, wanted, should_stop)
 
@@ -208,12 +211,12 @@ def finish(
     if params.model is None:
         return dict(WITHOUT_MODEL)
     failed = (requests.parse_name(name) for name in again)
-    store.complete(job_id, sorted({item_id for ids in failed if not isinstance(ids, int) for item_id in ids}))
+    due_items.complete(job_id, sorted({item_id for ids in failed if not isinstance(ids, int) for item_id in ids}))
     requests.forget(job_id)
-    names = ("pairs", "same", "different", "review", "unchanged")
+    names = ("pairs", "same", "same_exact", "different", "review", "unchanged")
     result: dict[str, Any] = {"model": params.model, "blocker": params.blocker}
     result |= {name: counters.get(name, 0) for name in names}
     if params.group:
         version = resolve(params.model, SCORER_ROLE).model_version_id
-        result["groups"] = update_groups(version, job_id, params.grouping)
+        result["groups"] = update_groups(version, job_id, params.grouping, params.keep)
     return result

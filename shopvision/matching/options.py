@@ -110,6 +110,8 @@ class GroupOptions:
         max_size: items of a group at most.
         different_below: a pair with verdict "different" of at most this probability keeps its two items apart; one
             with a higher probability is outvoted by the equal pairs around it.
+        one_per_source: a group holds one item of each source at most, unless people said otherwise: for catalogues that
+            list nothing twice, such as a supplier's. Items without a source go with any.
 
     Raises:
         UserError: a value that makes no sense.
@@ -119,6 +121,7 @@ class GroupOptions:
 
     max_size: int = 50
     different_below: float = 0.05
+    one_per_source: bool = False
 
     def __post_init__(self) -> None:
         if self.max_size < 2:
@@ -127,11 +130,43 @@ class GroupOptions:
             raise UserError(f"different_below is {self.different_below}: a probability is between 0 and 1.")
 
 
+KeepRule = Literal["source", "sold", "complete", "resolution", "oldest", "newest"]
+
+
+@dataclass(frozen=True)
+class KeepOptions:
+    """Which item of a group to keep.
+
+    Attributes:
+        rules: asked in order, the first that tells two items apart decides: ``source``, the one that comes first in
+            ``sources``; ``sold``, the most sold; ``complete``, the one with most texts, attributes and pictures;
+            ``resolution``, that of the leading picture with most pixels; ``oldest`` or ``newest`` in the catalogue.
+        sources: from the one whose items are liked best on; others follow.
+        sold_key: the key of the items' records that says how often each was sold.
+
+    Raises:
+        UserError: an unknown rule, one given twice, or none.
+    """
+
+    __pydantic_config__ = _NO_OTHER_NAMES
+
+    rules: tuple[KeepRule, ...] = ("source", "sold", "complete", "resolution", "oldest")
+    sources: tuple[str, ...] = ()
+    sold_key: str = "sold"
+
+    def __post_init__(self) -> None:
+        known = get_args(KeepRule)
+        if not self.rules or len({*self.rules}) < len(self.rules) or not {*self.rules} <= {*known}:
+            raise UserError(f"Rules of what to keep {list(self.rules)}: give some of {', '.join(known)}, each once.")
+
+
 class MatchingParams(Protocol):
     """A matching job's parameters; ``tasks.score_pairs.ScoreParams`` says what they mean."""
 
     scope: Literal["changed", "all"]
     item_ids: list[str] | None
+    categories: list[str] | None
+    sources: list[str] | None
     pairs_file: str | None
     model: str | None
     blocker: str | None
@@ -140,3 +175,4 @@ class MatchingParams(Protocol):
     group: bool | None
     blocking: BlockingOptions
     grouping: GroupOptions
+    keep: KeepOptions

@@ -18,7 +18,8 @@ from shopvision.errors import ItemError
 from shopvision.items.item import pair_key
 from shopvision.items.pair_files import LEFT_KEYS, RIGHT_KEYS
 from shopvision.items.record_parsing import record_id
-from shopvision.matching import requests, store
+from shopvision.matching import requests
+from shopvision.matching.due_items import due_items
 from shopvision.matching.options import BlockingOptions
 from shopvision.matching.requests import StagedRow
 from shopvision.matching.stopping import ShouldStop, never, until_stopped
@@ -77,7 +78,7 @@ def blocked_pairs(
     """
     from shopvision.matching.blocking import candidate_pairs
 
-    due = None if everything else store.due_items(job_id)
+    due = None if everything else due_items(job_id)
     batches = candidate_pairs(
         due, options, index_reader=_index_reader(options), blocker=blocker, should_stop=should_stop
     )

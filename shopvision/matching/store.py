@@ -1,58 +1,24 @@
-"""What the matching job reads and writes in Postgres: due items, kept vectors, and the scores of pairs.
+"""What the matching job reads and writes in Postgres: items, kept vectors, and the scores of pairs.
 
-An item is due where its record differs from the one that was last matched to the end under the model version. A job
-notes the record it takes up (``mark_due``), and says at its end that this one is matched (``complete``). What was read
-of an item counts only while its record is still the same: scores and vectors of an item that changed meanwhile are
-left out, because the item is due again.
+What was read of an item counts only while its record is still the same: scores and vectors of an item that changed
+meanwhile are left out, because the item is due again.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Text, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shopvision.catalogue.known_ids import require_items
 from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.database import connect, copy_upsert
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
 from shopvision.matching.tables import ItemVector, PairScore
-
-_MARK_DUE = """
-    INSERT INTO matching_states (item_id, model_version_id, pending_hash, pending_job_id)
-    SELECT item.item_id, :version, item.content_hash, :job_id
-    FROM items AS item
-    LEFT JOIN matching_states AS state ON state.item_id = item.item_id AND state.model_version_id = :version
-    WHERE {which}
-    ORDER BY item.item_id
-    ON CONFLICT (item_id, model_version_id) DO UPDATE SET
-        pending_hash = excluded.pending_hash, pending_job_id = excluded.pending_job_id
-    """
-_CHANGED = "state.content_hash IS DISTINCT FROM item.content_hash"
-_NAMED = "item.item_id = ANY(:item_ids)"
-
-_COMPLETE = """
-    UPDATE matching_states SET
-        content_hash = CASE WHEN item_id = ANY(:again) THEN content_hash ELSE pending_hash END,
-        pending_hash = NULL, pending_job_id = NULL
-    WHERE pending_job_id = :job_id
-    """
-
-# The whole catalogue is what due items are compared with, so whatever has no vector of what it is now gets one.
-_WITHOUT_VECTOR = """
-    SELECT item.item_id, due.item_id IS NOT NULL AS due
-    FROM items AS item
-    LEFT JOIN item_vectors AS kept ON kept.item_id = item.item_id AND kept.model_version_id = :blocker
-    LEFT JOIN matching_states AS due ON due.item_id = item.item_id AND due.model_version_id = :version
-        AND due.pending_job_id = :job_id
-    WHERE kept.item_id IS NULL OR item.updated_at >= kept.computed_at OR due.item_id IS NOT NULL
-    ORDER BY item.item_id
-    """
 
 _SCORED_BEFORE = """
     SELECT scored.left_item_id, scored.right_item_id, scored.input_hash
@@ -67,7 +33,7 @@ _VECTOR_COLUMNS = (
 )  # fmt: skip
 _SCORE_COLUMNS = (
     ("left_item_id", "text"), ("right_item_id", "text"), ("model_version_id", "int8"), ("probability", "float4"),
-    ("verdict", "text"), ("input_hash", "bytea"), ("job_id", "uuid"), ("scored_at", "timestamptz"),
+    ("verdict", "text"), ("exact", "text[]"), ("input_hash", "bytea"), ("job_id", "uuid"), ("scored_at", "timestamptz"),
 )  # fmt: skip
 
 PairIds = tuple[str, str]
@@ -100,58 +66,13 @@ class KeptVector:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One pair's score; ids in code point order."""
+    """One pair's score; ids in code point order, ``exact`` from ``exact_matches``."""
 
     ids: PairIds
     probability: float
     verdict: str
     input_hash: bytes
-
-
-def mark_due(model_version_id: int, job_id: uuid.UUID, *, everything: bool, item_ids: Sequence[str] | None) -> int:
-    """Note the records that a job takes up; returns how many.
-
-    Args:
-        everything: all items, changed or not; else those that changed.
-        item_ids: exactly these instead.
-
-    Raises:
-        UserError: one of ``item_ids`` is not in the catalogue.
-    """
-    values: dict[str, object] = {"version": model_version_id, "job_id": job_id}
-    which = "true" if everything else _CHANGED
-    if item_ids is not None:
-        which = _NAMED
-        values["item_ids"] = require_items(item_ids)
-    with connect() as connection:
-        return connection.execute(text(_MARK_DUE.format(which=which)), values).rowcount
-
-
-def due_items(job_id: uuid.UUID) -> Iterator[str]:
-    """Ids of the items that a job has taken up, streamed."""
-    query = text("SELECT item_id FROM matching_states WHERE pending_job_id = :job_id")
-    with (
-        connect() as connection,
-        connection.execute(query, {"job_id": job_id}, execution_options={"yield_per": ROWS_AT_ONCE}) as result,
-    ):
-        yield from result.scalars()
-
-
-def items_without_vector(
-    blocker_version_id: int, model_version_id: int, job_id: uuid.UUID
-) -> Iterator[tuple[str, bool]]:
-    """Items that have no vector of the blocker, or perhaps an old one, and whether the job has taken them up."""
-    values = {"blocker": blocker_version_id, "version": model_version_id, "job_id": job_id}
-    query, options = text(_WITHOUT_VECTOR), {"yield_per": ROWS_AT_ONCE}
-    with connect() as connection, connection.execute(query, values, execution_options=options) as result:
-        for row in result:
-            yield row.item_id, row.due
-
-
-def complete(job_id: uuid.UUID, again: Sequence[str]) -> int:
-    """The items a job took up are matched, but for those to be tried ``again``; returns how many it took up."""
-    with connect() as connection:
-        return connection.execute(text(_COMPLETE), {"job_id": job_id, "again": list(again)}).rowcount
+    exact: tuple[str, ...] = ()
 
 
 def read_items(item_ids: Iterable[str]) -> CatalogueItems:
@@ -224,7 +145,10 @@ def write_scores(
     # In one order, so that two jobs that write the same pairs never wait for each other.
     written = sorted((score for score in scores if live.issuperset(score.ids)), key=lambda score: score.ids)
     rows = (
-        (*score.ids, model_version_id, score.probability, score.verdict, score.input_hash, job_id, read.read_at)
+        (
+            *(*score.ids, model_version_id, score.probability, score.verdict),
+            *([*score.exact], score.input_hash, job_id, read.read_at),
+        )
         for score in written
     )
     key = ("left_item_id", "right_item_id", "model_version_id")

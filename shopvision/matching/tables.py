@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import REAL, BigInteger, CheckConstraint, ForeignKey, Index, Integer, LargeBinary, Sequence, func
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Sequence,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -110,6 +123,11 @@ class PairScore(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id), primary_key=True)
     probability: Mapped[float] = mapped_column(REAL, comment="calibrated, of being the same product")
     verdict: Mapped[str] = mapped_column(comment="same, different, review; what people decided stands in pair_reviews")
+    exact: Mapped[list[str]] = mapped_column(
+        ARRAY(Text),
+        server_default=text("'{}'"),
+        comment="what both items have exactly: picture, code; empty: the model alone tells",
+    )
     input_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="of both items: equal means unchanged")
     job_id: Mapped[uuid.UUID] = mapped_column(index=True)
     scored_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -144,6 +162,10 @@ class ItemGroup(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey(ModelVersion.model_version_id))
     size: Mapped[int] = mapped_column(Integer)
     job_id: Mapped[uuid.UUID] = mapped_column(index=True, comment="that changed it last")
+    kept_by: Mapped[str | None] = mapped_column(
+        comment="rule that told the item to keep from the next best; id: none did"
+    )
+    kept_digest: Mapped[bytes | None] = mapped_column(LargeBinary, comment="of what that choice depends on")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -156,18 +178,24 @@ class ItemGroupMember(Base):
     item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
     group_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("item_groups.group_id", ondelete="CASCADE"), index=True)
     joined_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    is_kept: Mapped[bool] = mapped_column(server_default=text("false"), comment="the item to keep of its group")
+    lends: Mapped[list[dict[str, Any]]] = mapped_column(
+        server_default=text("'[]'"), comment="what it has and the item to keep lacks: [{field, key, values}]"
+    )
 
 
 class GroupConflict(Base):
     """Two items that a model or a person calls the same, and that grouping kept apart."""
 
     __tablename__ = "group_conflicts"
-    __table_args__ = (CheckConstraint("reason IN ('different', 'size')", name="reason"),)
+    __table_args__ = (CheckConstraint("reason IN ('different', 'size', 'source')", name="reason"),)
 
     left_item_id: Mapped[str] = mapped_column(ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True)
     right_item_id: Mapped[str] = mapped_column(
         ForeignKey(Item.item_id, ondelete="CASCADE"), primary_key=True, index=True
     )
-    reason: Mapped[str] = mapped_column(comment="different: members of the two groups differ; size: too many items")
+    reason: Mapped[str] = mapped_column(
+        comment="different: members of the two groups differ; source: they have one twice; size: too many"
+    )
     probability: Mapped[float] = mapped_column(REAL)
     job_id: Mapped[uuid.UUID]

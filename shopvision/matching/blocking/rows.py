@@ -141,9 +141,14 @@ def root_of(category: str, within: Within) -> str:
     return _scope(category, within).partition("/")[0]
 
 
+def category_parts(category: str) -> list[str]:
+    """The parts of a category path, whichever way they are separated."""
+    return [part.strip() for part in _SEPARATORS.split(category) if part.strip()]
+
+
 @lru_cache(maxsize=2**14)
 def _scope(category: str, within: Within) -> str:
-    path = "/".join(part.strip() for part in _SEPARATORS.split(category) if part.strip())
+    path = "/".join(category_parts(category))
     if within == "any":
         return ""
     return path.partition("/")[0] if within == "root_category" else path

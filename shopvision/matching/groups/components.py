@@ -1,7 +1,8 @@
 """Groups of equal items from scored pairs: connected components that no confident difference runs through.
 
 Plain connected components settle almost all items at once (vectorised). Only where a component holds two items that
-must stay apart, or is too large, its edges are joined one by one, the surest first.
+must stay apart, two of one source where that is not wanted, or too many, its edges are joined one by one, the surest
+first.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ class Grouping:
         groups: (items,) number of the item's group, -1 for an item without equals. Groups are numbered in the order of
             their smallest items.
         refused: (conflicts,) int64, ascending rows of ``same`` whose items ended in two groups.
-        too_large: (conflicts,) whether that was for the size alone; otherwise two of their members differ.
+        reasons: (conflicts,) int8: ``DIFFERENT``, two of their members differ; ``SAME_SOURCE``, two come from one;
+            ``TOO_LARGE``.
     """
 
     groups: Numbers
     refused: NDArray[np.int64]
-    too_large: Mask
+    reasons: NDArray[np.int8]
 
     @property
     def count(self) -> int:
@@ -76,26 +78,32 @@ def connected_items(items: int, same: SameEdges) -> Numbers:
     return labels
 
 
-def group_items(labels: Numbers, same: SameEdges, different: DifferentEdges, max_size: int) -> Grouping:
+def group_items(
+    labels: Numbers, same: SameEdges, different: DifferentEdges, max_size: int, sources: Numbers | None = None
+) -> Grouping:
     """Constrained connected components; the order of the rows does not matter.
 
-    A union is refused that would bring together two items of ``different``, or more than ``max_size`` items. What
-    people called the same is joined first, and only another person's "different" stands against it; then the models'
-    pairs follow by falling probability, ties by item number.
+    A union is refused that would bring together two items of ``different``, two of one source, or more than
+    ``max_size`` items. What people called the same is joined first, and only another person's "different" and the size
+    stand against it; then the models' pairs follow by falling probability, ties by item number.
 
     Args:
         labels: (items,) of ``connected_items``.
         same: no pair twice.
         different: those between two components say nothing.
         max_size: at least 2.
+        sources: (items,) number of the source of which a group holds one item at most, -1 for an item that may be with
+            any; None where sources are no matter.
     """
     items, components = len(labels), int(labels.max(initial=-1)) + 1
     hard = np.bincount(labels, minlength=components) > max_size
+    if sources is not None:
+        hard[_with_a_source_twice(labels, sources)] = True
     hard[labels[different.left[labels[different.left] == labels[different.right]]]] = True
     rows = np.flatnonzero(hard[labels[same.left]])
     members = np.flatnonzero(hard[labels])
     if not len(rows):
-        return Grouping(_numbered(labels), rows, np.zeros(0, bool))
+        return Grouping(_numbered(labels), rows, np.zeros(0, np.int8))
     rows = rows[_surest_first(same.select(rows))]
     inside = hard[labels[different.left]] & (labels[different.left] == labels[different.right])
     place = np.full(items, -1, np.int32)  # among the items of hard components
@@ -107,12 +115,14 @@ def group_items(labels: Numbers, same: SameEdges, different: DifferentEdges, max
     for reviewed, span in ((True, slice(0, by_people)), (False, slice(by_people, len(rows)))):
         apart = inside & (different.reviewed == reviewed)
         forest.keep_apart(place[different.left[apart]], place[different.right[apart]])
+        if sources is not None and not reviewed:
+            forest.keep_sources_apart(sources[members])
         reasons[span] = forest.join(place[chosen.left[span]], place[chosen.right[span]])
     labels = labels.astype(np.int64)
     labels[members] = components + forest.roots()
     order = np.argsort(rows)
     order = order[reasons[order] != JOINED]
-    return Grouping(_numbered(labels), rows[order], reasons[order] == TOO_LARGE)
+    return Grouping(_numbered(labels), rows[order], reasons[order])
 
 
 def assign_ids(groups: Numbers, former: Numbers) -> Numbers:
@@ -157,7 +167,15 @@ def _numbered(labels: NDArray[np.integer]) -> Numbers:
     return numbers[inverse]
 
 
-JOINED, DIFFERENT, TOO_LARGE = 0, 1, 2
+def _with_a_source_twice(labels: Numbers, sources: Numbers) -> Numbers:
+    """Components that hold two items of one source."""
+    known = sources >= 0
+    width = int(sources.max(initial=-1)) + 1
+    cells, items = np.unique(labels[known].astype(np.int64) * width + sources[known], return_counts=True)
+    return (cells[items > 1] // max(width, 1)).astype(np.int32)
+
+
+JOINED, DIFFERENT, SAME_SOURCE, TOO_LARGE = range(4)
 
 
 class _Forest:
@@ -167,6 +185,7 @@ class _Forest:
         self._parent = list(range(items))
         self._size = [1] * items
         self._enemies: defaultdict[int, set[int]] = defaultdict(set)
+        self._sources: dict[int, set[int]] = {}  # of sets with an item of a source
         self._max_size = max_size
 
     def keep_apart(self, left: Numbers, right: Numbers) -> None:
@@ -179,10 +198,17 @@ class _Forest:
                     self._enemies[a].add(b)
                     self._enemies[b].add(a)
 
+    def keep_sources_apart(self, sources: Numbers) -> None:
+        """From now on; ``sources`` are those of all items, -1 for none."""
+        for item, source in enumerate(sources.tolist()):
+            if source >= 0:
+                self._sources.setdefault(self._root(item), set()).add(source)
+
     def join(self, left: Numbers, right: Numbers) -> NDArray[np.int8]:
-        """One union after the other; returns JOINED, DIFFERENT or TOO_LARGE for each."""
+        """One union after the other; returns JOINED, or why it was refused, for each."""
         reasons = bytearray(len(left))
         root, size, enemies, max_size = self._root, self._size, self._enemies, self._max_size
+        sources, none = self._sources, frozenset[int]()
         for start in range(0, len(left), BLOCK):
             end = start + BLOCK
             pairs = zip(left[start:end].tolist(), right[start:end].tolist(), strict=True)
@@ -192,6 +218,8 @@ class _Forest:
                     continue
                 if a in enemies and b in enemies[a]:
                     reasons[row] = DIFFERENT
+                elif not sources.get(a, none).isdisjoint(sources.get(b, none)):
+                    reasons[row] = SAME_SOURCE
                 elif size[a] + size[b] > max_size:
                     reasons[row] = TOO_LARGE
                 else:
@@ -214,6 +242,8 @@ class _Forest:
             a, b = b, a
         self._parent[b] = a
         self._size[a] += self._size[b]
+        if sources := self._sources.pop(b, None):
+            self._sources.setdefault(a, set()).update(sources)
         for other in enemies.pop(b, ()):
             enemies[other].discard(b)
             enemies[other].add(a)

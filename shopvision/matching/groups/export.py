@@ -20,11 +20,12 @@ ROWS_AT_ONCE = 5_000
 
 SCORE_COLUMNS: dict[str, Kind] = {
     "left_item_id": "string", "right_item_id": "string", "probability": "float32", "verdict": "string",
-    "reviewed": "bool", "model": "string", "job_id": "string", "scored_at": "string",
+    "reviewed": "bool", "exact": "string", "model": "string", "job_id": "string", "scored_at": "string",
 }  # fmt: skip
 GROUP_COLUMNS: dict[str, Kind] = {
     "group_id": "string", "item_id": "string", "size": "int32", "title": "string", "category": "string",
-    "model": "string", "job_id": "string", "updated_at": "string",
+    "source": "string", "keep": "bool", "kept_by": "string", "lends": "string", "model": "string", "job_id": "string",
+    "updated_at": "string",
 }  # fmt: skip
 
 _MODEL = ModelVersion.name + ":" + ModelVersion.tag
@@ -38,6 +39,8 @@ def export_scores(
     verdict: str | None = None,
 ) -> int:
     """Write scored pairs; returns how many. ``verdict`` is what people decided where they did (``reviewed``).
+
+    ``exact`` says what both items have exactly: ``picture``, ``code``, both, or nothing, where the model alone tells.
 
     Args:
         path: ``.jsonl``, ``.csv`` or ``.parquet``.
@@ -55,7 +58,8 @@ def export_scores(
     query = (
         select(
             PairScore.left_item_id, PairScore.right_item_id, PairScore.probability, final,
-            PairReview.verdict.is_not(None), _MODEL, cast(PairScore.job_id, Text), _iso(PairScore.scored_at),
+            PairReview.verdict.is_not(None), func.array_to_string(PairScore.exact, " "), _MODEL,
+            cast(PairScore.job_id, Text), _iso(PairScore.scored_at),
         )
         .join(ModelVersion, ModelVersion.model_version_id == PairScore.model_version_id)
         .outerjoin(PairReview, both)
@@ -73,6 +77,9 @@ def export_scores(
 def export_groups(path: Path, *, model_version_id: int | None = None, job_id: uuid.UUID | None = None) -> int:
     """Write one row for each item in a group, groups by age; returns how many.
 
+    ``keep`` marks the item to keep, ``kept_by`` the rule that chose it, and ``lends`` is what an item has that the one
+    to keep lacks, as JSON: ``[{field, key, values}]``.
+
     Args:
         path: as above.
         model_version_id: nothing, unless the groups are this version's.
@@ -83,7 +90,8 @@ def export_groups(path: Path, *, model_version_id: int | None = None, job_id: uu
     """
     query = (
         select(
-            cast(ItemGroup.group_id, Text), ItemGroupMember.item_id, ItemGroup.size, Item.title, Item.category, _MODEL,
+            cast(ItemGroup.group_id, Text), ItemGroupMember.item_id, ItemGroup.size, Item.title, Item.category,
+            Item.source, ItemGroupMember.is_kept, ItemGroup.kept_by, cast(ItemGroupMember.lends, Text), _MODEL,
             cast(ItemGroup.job_id, Text), _iso(ItemGroup.updated_at),
         )
         .join(ItemGroupMember, ItemGroupMember.group_id == ItemGroup.group_id)

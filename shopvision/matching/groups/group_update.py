@@ -16,6 +16,9 @@ from sqlalchemy import Connection, text
 
 from shopvision.database import connect, copy_rows
 from shopvision.matching.groups.components import (
+    DIFFERENT,
+    SAME_SOURCE,
+    TOO_LARGE,
     DifferentEdges,
     Grouping,
     Numbers,
@@ -24,7 +27,8 @@ from shopvision.matching.groups.components import (
     connected_items,
     group_items,
 )
-from shopvision.matching.options import GroupOptions
+from shopvision.matching.groups.keep_update import choose_kept
+from shopvision.matching.options import GroupOptions, KeepOptions
 
 # NOT EXISTS everywhere, never NOT IN: that compares each row with each as soon as the list outgrows work_mem.
 LOCK = 0x5C0F_0003  # of the transaction; other writers have other numbers
@@ -71,6 +75,10 @@ SELECT l.number, r.number, true FROM pair_reviews p
 JOIN grouping_connected l ON l.item_id = p.left_item_id
 JOIN grouping_connected r ON r.item_id = p.right_item_id AND r.component = l.component
 WHERE p.verdict = 'different'
+"""
+_READ_SOURCES = """
+SELECT g.number, (dense_rank() OVER (ORDER BY i.source) - 1)::int FROM grouping_items g JOIN items i USING (item_id)
+WHERE i.source IS NOT NULL
 """
 _READ_FORMER = """
 SELECT i.number, f.number FROM item_group_members JOIN grouping_items i USING (item_id)
@@ -138,7 +146,8 @@ DELETE FROM item_group_members m WHERE NOT EXISTS (SELECT FROM grouping_members 
 """
 _UPSERT_MEMBERS = """
 INSERT INTO item_group_members AS m (item_id, group_id) SELECT item_id, group_id FROM grouping_members ORDER BY item_id
-ON CONFLICT (item_id) DO UPDATE SET group_id = excluded.group_id, joined_at = now()
+ON CONFLICT (item_id) DO UPDATE
+SET group_id = excluded.group_id, joined_at = now(), is_kept = false, lends = '[]'
 WHERE m.group_id <> excluded.group_id
 """
 _DELETE_GROUPS = """
@@ -166,9 +175,13 @@ FROM grouping_sizes LEFT JOIN grouping_changed c USING (group_id)
 _EDGE = np.dtype([("left", "i4"), ("right", "i4"), ("probability", "f4"), ("reviewed", "?")])
 _DIFFERENCE = np.dtype([("left", "i4"), ("right", "i4"), ("reviewed", "?")])
 _MEMBER = np.dtype([("item", "i4"), ("former", "i4")])
+_SOURCE = np.dtype([("item", "i4"), ("source", "i4")])
+_REASONS = {DIFFERENT: "different", SAME_SOURCE: "source", TOO_LARGE: "size"}
 
 
-def update_groups(model_version_id: int, job_id: uuid.UUID, options: GroupOptions | None = None) -> dict[str, int]:
+def update_groups(
+    model_version_id: int, job_id: uuid.UUID, options: GroupOptions | None = None, keep: KeepOptions | None = None
+) -> dict[str, int]:
     """Group the catalogue's items as this model version's scores and people's reviews say; safe to repeat.
 
     Items of no equal pair leave their groups. A group keeps its id while most of its items stay, also from one model
@@ -178,10 +191,11 @@ def update_groups(model_version_id: int, job_id: uuid.UUID, options: GroupOption
         model_version_id: whose scores count.
         job_id: noted where a group or conflict changes.
         options: the defaults are those of ``GroupOptions``.
+        keep: which item of a group to keep; the defaults are those of ``KeepOptions``.
 
     Returns:
-        ``groups`` and ``grouped_items`` there are now, ``new``, ``changed`` and ``dissolved`` groups of this run, and
-        ``conflicts`` there are now.
+        ``groups`` and ``grouped_items`` there are now, ``new``, ``changed`` and ``dissolved`` groups of this run,
+        ``conflicts`` there are now, and of how many groups the item to ``keep`` was chosen in this run.
     """
     options = options or GroupOptions()
     with connect() as connection:
@@ -191,7 +205,8 @@ def update_groups(model_version_id: int, job_id: uuid.UUID, options: GroupOption
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql("ANALYZE grouping_same, grouping_items, grouping_former")
         _compute(connection, model_version_id, options)
-        return _write(connection, {"model_version_id": model_version_id, "job_id": job_id})
+        counts = _write(connection, {"model_version_id": model_version_id, "job_id": job_id})
+        return {**counts, "keep": choose_kept(connection, keep or KeepOptions())}
 
 
 def _compute(connection: Connection, model_version_id: int, options: GroupOptions) -> None:
@@ -200,7 +215,8 @@ def _compute(connection: Connection, model_version_id: int, options: GroupOption
     same = _same(connection)
     labels = connected_items(items, same)
     values = {"model_version_id": model_version_id, "different_below": options.different_below}
-    grouping = group_items(labels, same, _different(connection, labels, values), options.max_size)
+    sources = _sources(connection, items) if options.one_per_source else None
+    grouping = group_items(labels, same, _different(connection, labels, values), options.max_size, sources)
     former = np.full(items, -1, np.int32)
     rows = _read(connection, _READ_FORMER, _MEMBER)
     former[rows["item"]] = rows["former"]
@@ -216,13 +232,21 @@ def _compute(connection: Connection, model_version_id: int, options: GroupOption
 
 def _refused(same: SameEdges, grouping: Grouping) -> Any:
     edges = same.select(grouping.refused)
-    reasons = np.where(grouping.too_large, "size", "different").tolist()
+    reasons = map(_REASONS.__getitem__, grouping.reasons.tolist())
     return zip(edges.left.tolist(), edges.right.tolist(), reasons, edges.probability.tolist(), strict=True)
 
 
 def _same(connection: Connection) -> SameEdges:
     rows = _read(connection, _READ_SAME, _EDGE)
     return SameEdges(rows["left"].copy(), rows["right"].copy(), rows["probability"].copy(), rows["reviewed"].copy())
+
+
+def _sources(connection: Connection, items: int) -> Numbers:
+    """(items,) the number of each item's source, -1 for none."""
+    sources = np.full(items, -1, np.int32)
+    rows = _read(connection, _READ_SOURCES, _SOURCE)
+    sources[rows["item"]] = rows["source"]
+    return sources
 
 
 def _different(connection: Connection, labels: Numbers, values: Mapping[str, object]) -> DifferentEdges:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from shopvision.database import among, snapshot
 from shopvision.items.catalogue_items import items_from_catalogue
@@ -32,9 +32,12 @@ class ShownGroup:
     Attributes:
         size: items it has.
         is_changed: by the job of the page.
-        items: the first of them by id.
+        items: the one to keep, then the first of the others by id.
+        kept_by: the rule that chose the first; empty where none was chosen yet.
         common: (name, value) of what all of ``items`` share.
         differing: for each of ``items`` (name, value, whether another value stands against it) of all other fields.
+        lends: for each of ``items`` (name, value) of what it has and the one to keep lacks.
+        exact: for each of ``items`` what another of them has exactly like it: picture, code.
     """
 
     group_id: uuid.UUID
@@ -43,6 +46,9 @@ class ShownGroup:
     items: list[Item]
     common: list[tuple[str, str]]
     differing: list[list[tuple[str, str, bool]]]
+    kept_by: str = ""
+    lends: list[list[tuple[str, str]]] = field(default_factory=list)
+    exact: list[list[str]] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -53,12 +59,13 @@ class ShownGroup:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """Two items side by side; ``reason`` is that of a conflict, or empty."""
+    """Two items side by side; ``reason`` is that of a conflict, or empty; ``exact`` as of ``PairScore``."""
 
     left: Item
     right: Item
     probability: float
     reason: str
+    exact: Sequence[str] = ()
 
     @property
     def fields(self) -> list[Field]:
@@ -104,17 +111,19 @@ def matching_page(
     with snapshot() as connection:
         unsure = read_pairs_to_review(connection, model_version_id, decision=decision, limit=most_pairs)
         groups = connection.execute(
-            select(ItemGroup.group_id, ItemGroup.size, changed)
+            select(ItemGroup.group_id, ItemGroup.size, ItemGroup.kept_by, changed)
             .order_by(changed.desc(), ItemGroup.size.desc(), ItemGroup.created_at, ItemGroup.group_id)
             .limit(most_groups)
         ).all()
         members: dict[uuid.UUID, list[str]] = {row.group_id: [] for row in groups}
+        lends: dict[str, list[dict[str, Any]]] = {}
         for row in connection.execute(
-            select(ItemGroupMember.group_id, ItemGroupMember.item_id)
+            select(ItemGroupMember.group_id, ItemGroupMember.item_id, ItemGroupMember.lends)
             .where(among(ItemGroupMember.group_id, members))
-            .order_by(ItemGroupMember.item_id)
+            .order_by(ItemGroupMember.is_kept.desc(), ItemGroupMember.item_id)
         ):
             members[row.group_id].append(row.item_id)
+            lends[row.item_id] = row.lends
         apart = connection.execute(
             select(
                 GroupConflict.left_item_id, GroupConflict.right_item_id, GroupConflict.probability, GroupConflict.reason
@@ -128,21 +137,40 @@ def matching_page(
         wanted = [item_id for ids in members.values() for item_id in ids[:MEMBERS]]
         wanted += [item_id for left, right, *_ in pairs + kept_apart for item_id in (left, right)]
         items = items_from_catalogue(connection, wanted)
+        exact = _exact(connection, model_version_id, list(items))
     shown = [
         _group(
             row.group_id,
             row.size,
             [items[item_id] for item_id in members[row.group_id][:MEMBERS]],
             is_changed=row.changed,
+            kept_by=row.kept_by or "",
+            lends=lends,
+            exact=exact,
         )
         for row in groups
     ]
-    return MatchingPage(
-        [group for group in shown if group.items],
-        [ShownPair(items[left], items[right], probability, reason) for left, right, probability, reason in pairs],
-        [ShownPair(items[left], items[right], probability, reason) for left, right, probability, reason in kept_apart],
-        totals,
+    unsure_pairs, conflicts = (
+        [
+            ShownPair(items[left], items[right], probability, reason, exact.get((left, right), ()))
+            for left, right, probability, reason in several
+        ]
+        for several in (pairs, kept_apart)
     )
+    return MatchingPage([group for group in shown if group.items], unsure_pairs, conflicts, totals)
+
+
+def _exact(
+    connection: Connection, model_version_id: int, item_ids: Sequence[str]
+) -> dict[tuple[str, str], Sequence[str]]:
+    """Pairs of some items -> what both have exactly, where they have something."""
+    query = select(PairScore.left_item_id, PairScore.right_item_id, PairScore.exact).where(
+        PairScore.model_version_id == model_version_id,
+        among(PairScore.left_item_id, item_ids),
+        among(PairScore.right_item_id, item_ids),
+        func.cardinality(PairScore.exact) > 0,
+    )
+    return {(row.left_item_id, row.right_item_id): row.exact for row in connection.execute(query)}
 
 
 def write_report(
@@ -202,7 +230,16 @@ def _totals(model_version_id: int) -> dict[str, Any]:
     }
 
 
-def _group(group_id: uuid.UUID, size: int, items: list[Item], *, is_changed: bool) -> ShownGroup:
+def _group(
+    group_id: uuid.UUID,
+    size: int,
+    items: list[Item],
+    *,
+    is_changed: bool,
+    kept_by: str,
+    lends: Mapping[str, Sequence[Mapping[str, Any]]],
+    exact: Mapping[tuple[str, str], Sequence[str]],
+) -> ShownGroup:
     lines = [(name, texts, len(set(texts) - {""}) > 1) for name, texts in side_by_side(items, _TEXT_FIELDS)]
     common = [(name, texts[0]) for name, texts, is_contested in lines if all(texts) and not is_contested]
     others = [line for line in lines if line[2] or not all(line[1])]
@@ -210,7 +247,20 @@ def _group(group_id: uuid.UUID, size: int, items: list[Item], *, is_changed: boo
         [(name, texts[place], is_contested) for name, texts, is_contested in others if texts[place]]
         for place in range(len(items))
     ]
-    return ShownGroup(group_id, size, is_changed, items, common, differing)
+    lent = [[_loan(loan) for loan in lends[item.item_id]] for item in items]
+    shared: dict[str, set[str]] = {item.item_id: set() for item in items}
+    for (left, right), what in exact.items():
+        if left in shared and right in shared:
+            shared[left].update(what)
+            shared[right].update(what)
+    exactly = [sorted(shared[item.item_id], reverse=True) for item in items]
+    return ShownGroup(group_id, size, is_changed, items, common, differing, kept_by, lent, exactly)
+
+
+def _loan(loan: Mapping[str, Any]) -> tuple[str, str]:
+    if loan["field"] == "images":
+        return "pictures", str(len(loan["values"]))
+    return str(loan.get("key", loan["field"])), ", ".join(loan["values"])
 
 
 def _words(item: Item) -> str:

@@ -38,14 +38,14 @@ def add_matcher() -> int:
     return int(version or 0)
 
 
-def add_scores(version: int, *pairs: tuple[str, str, float, str], job_id: uuid.UUID = JOB) -> None:
-    """(left, right, probability, verdict)."""
+def add_scores(version: int, *pairs: tuple[str, str, float, *tuple[str, ...]], job_id: uuid.UUID = JOB) -> None:
+    """(left, right, probability, verdict, what they have exactly)."""
     rows = [
         {
             "left_item_id": left, "right_item_id": right, "model_version_id": version, "probability": probability,
-            "verdict": verdict, "input_hash": b"", "job_id": job_id,
+            "verdict": verdict, "exact": exact, "input_hash": b"", "job_id": job_id,
         }
-        for left, right, probability, verdict in pairs
+        for left, right, probability, verdict, *exact in pairs
     ]  # fmt: skip
     with connect() as connection:
         connection.execute(insert(PairScore), rows)
@@ -94,8 +94,9 @@ def fill_shop(folder: Path) -> int:
     )
     add_scores(
         version,
-        ("a1", "a2", 0.99, "same"), ("a2", "a3", 0.95, "same"), ("b1", "b2", 0.97, "same"), ("a3", "b1", 0.92, "same"),
-        ("a1", "b2", 0.01, "different"), ('c"1', "c,2", 0.55, "review"), ("a1", "b1", 0.3, "review"),
+        ("a1", "a2", 0.99, "same"), ("a2", "a3", 0.95, "same"), ("b1", "b2", 0.97, "same", "picture"),
+        ("a3", "b1", 0.92, "same"), ("a1", "b2", 0.01, "different"), ('c"1', "c,2", 0.55, "review", "code"),
+        ("a1", "b1", 0.3, "review"),
     )  # fmt: skip
     add_job({"model": "matcher:1"})
     update_groups(version, JOB)

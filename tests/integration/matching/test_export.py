@@ -37,11 +37,11 @@ def test_scores_in_three_formats(version: int, tmp_path: Path) -> None:
     assert moment.endswith("Z")
     assert first == {
         "left_item_id": "a1", "right_item_id": "a2", "probability": pytest.approx(0.99), "verdict": "same",
-        "reviewed": False, "model": "matcher:1", "job_id": str(JOB),
+        "reviewed": False, "exact": "", "model": "matcher:1", "job_id": str(JOB),
     }  # fmt: skip
     export_scores(tmp_path / "scores.parquet")
     table = parquet.read_table(tmp_path / "scores.parquet")
-    assert [str(kind) for kind in table.schema.types] == ["string"] * 2 + ["float", "string", "bool"] + ["string"] * 3
+    assert [str(kind) for kind in table.schema.types] == ["string"] * 2 + ["float", "string", "bool"] + ["string"] * 4
     assert [row | {"probability": pytest.approx(row["probability"])} for row in table.to_pylist()] == found
     export_scores(tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
@@ -74,6 +74,9 @@ def test_groups(version: int, tmp_path: Path) -> None:
         members.setdefault(row["group_id"], []).append(row["item_id"])
     assert sorted(members.values(), key=str) == [["a1", "a2", "a3"], ["b1", "b2"]]
     assert {row["item_id"]: row["title"] for row in found}["a3"] == "초록 리넨 셔츠"
+    told = {row["item_id"]: (row["keep"], row["kept_by"], json.loads(str(row["lends"]))) for row in found}
+    assert told["a1"] == (True, "id", [])
+    assert told["a3"] == (False, "id", [{"field": "images", "values": [(tmp_path / "a3.png").as_uri()]}])
     assert export_groups(path, job_id=uuid.UUID(int=5)) == 0
 
 

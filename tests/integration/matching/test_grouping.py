@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, event, func, insert, select, text
 
-from shopvision.catalogue import delete_items
-from shopvision.catalogue.tables import Item
+from shopvision.catalogue import delete_items, upsert_items
+from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect, get_engine
+from shopvision.embeddings.store import write_outcomes
+from shopvision.images.outcome import Embedded
 from shopvision.matching.groups import group_update
 from shopvision.matching.groups.components import DifferentEdges, group_items
-from shopvision.matching.options import GroupOptions
+from shopvision.matching.options import GroupOptions, KeepOptions
 from shopvision.matching.tables import GroupConflict, ItemGroup, ItemGroupMember, PairReview, PairScore
-from shopvision.models.tables import ModelVersion
+from shopvision.models.tables import ModelRole, ModelVersion
 
 JOB, LATER = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -30,9 +33,12 @@ class Catalogue:
             rows = [{"name": "matcher", "tag": tag, "card": {}} for tag in ("1", "2")]
             connection.execute(insert(ModelVersion), rows)
 
-    def add(self, items: str) -> None:
+    def add(self, items: str, sources: str = "") -> None:
+        """Item by item; ``-`` is no source."""
+        named = zip_longest(items, sources, fillvalue="-")
+        rows = [{"item_id": item, "content_hash": b"", "source": source.strip("-") or None} for item, source in named]
         with connect() as connection:
-            connection.execute(insert(Item), [{"item_id": item, "content_hash": b""} for item in items])
+            connection.execute(insert(Item), rows)
 
     def score(self, *pairs: tuple[str, str, float], model: int = 1) -> None:
         """``("ab", "same", 0.9)``."""
@@ -103,12 +109,14 @@ def test_equal_items_become_groups_and_a_second_run_writes_nothing(catalogue: Ca
         ("df", "different", 0.01), ("gh", "different", 0.01),
     )  # fmt: skip
     counts = group_update.update_groups(1, JOB)
-    assert counts == {"groups": 2, "grouped_items": 5, "new": 2, "changed": 0, "dissolved": 0, "conflicts": 1}
+    assert counts == {"groups": 2, "grouped_items": 5, "new": 2, "changed": 0, "dissolved": 0, "conflicts": 1,
+                      "keep": 2}  # fmt: skip
     assert set(groups()) == {"abc", "de"}
     assert conflicts() == [("ef", "different", 0.97)]
     before = versions()
     counts = group_update.update_groups(1, LATER)
-    assert counts == {"groups": 2, "grouped_items": 5, "new": 0, "changed": 0, "dissolved": 0, "conflicts": 1}
+    assert counts == {"groups": 2, "grouped_items": 5, "new": 0, "changed": 0, "dissolved": 0, "conflicts": 1,
+                      "keep": 0}  # fmt: skip
     assert versions() == before
 
 
@@ -257,6 +265,20 @@ def test_a_group_of_too_many_items_is_cut_at_its_weakest_pair(catalogue: Catalog
     assert conflicts() == []
 
 
+def test_one_item_of_each_source_is_in_a_group_where_that_is_asked_for(catalogue: Catalogue) -> None:
+    catalogue.add("abcde", sources="1212-")
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.7), ("cd", "same", 0.8), ("be", "same", 0.6))
+    group_update.update_groups(1, JOB)
+    assert set(groups()) == {"abcde"}
+    group_update.update_groups(1, JOB, GroupOptions(one_per_source=True))
+    assert set(groups()) == {"abe", "cd"}
+    assert conflicts() == [("bc", "source", 0.7)]
+    catalogue.review("bc", "same")
+    group_update.update_groups(1, JOB, GroupOptions(one_per_source=True))
+    assert set(groups()) == {"bce"}  # of each source one is there by now
+    assert conflicts() == [("ab", "source", 0.9), ("cd", "source", 0.8)]
+
+
 def test_an_item_deleted_while_groups_are_computed_is_left_out(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,3 +340,75 @@ def test_nothing_is_compared_with_each_row_of_a_list(catalogue: Catalogue) -> No
         event.remove(*listens)
     assert len(plans) == 6
     assert [plan for plan in plans.values() if "SubPlan" in plan] == []
+
+
+def kept() -> dict[str, tuple[str, list[Any]]]:
+    """``{item to keep: (rule, what the others of its group lend)}``."""
+    with connect() as connection:
+        rows = connection.execute(
+            select(ItemGroupMember.group_id, ItemGroupMember.item_id, ItemGroupMember.is_kept, ItemGroupMember.lends,
+                   ItemGroup.kept_by)
+            .join(ItemGroup, ItemGroup.group_id == ItemGroupMember.group_id).order_by(ItemGroupMember.item_id)
+        ).all()  # fmt: skip
+    one = {row.group_id: row.item_id for row in rows if row.is_kept}
+    lent: dict[str, tuple[str, list[Any]]] = {one[row.group_id]: (row.kept_by, []) for row in rows}
+    for row in rows:
+        lent[one[row.group_id]][1].extend((row.item_id, loan["field"], *loan["values"]) for loan in row.lends)
+    return lent
+
+
+def test_the_item_to_keep_follows_groups_items_and_rules(catalogue: Catalogue) -> None:
+    with connect() as connection:
+        upsert_items(
+            connection,
+            [
+                {"item_id": "a", "title": "A", "source": "feed"},
+                {"item_id": "b", "title": "B", "source": "own", "description": "Soft."},
+                {"item_id": "c", "title": "C", "source": "feed", "sold": "12"},
+                {"item_id": "d", "title": "D"},
+            ],
+        )
+    catalogue.score(("ab", "same", 0.9), ("cd", "same", 0.9))
+    assert group_update.update_groups(1, JOB)["keep"] == 2
+    assert kept() == {"b": ("complete", []), "c": ("sold", [])}
+    before = versions()
+    assert group_update.update_groups(1, LATER)["keep"] == 0
+    assert versions() == before
+    liked = KeepOptions(sources=("feed", "own"))
+    assert group_update.update_groups(1, LATER, keep=liked)["keep"] == 2
+    assert kept() == {"a": ("source", [("b", "description", "Soft.")]), "c": ("source", [])}
+    with connect() as connection:
+        upsert_items(connection, [{"item_id": "d", "title": "D", "sold": 13, "brand": "X"}])
+    assert group_update.update_groups(1, LATER)["keep"] == 2
+    assert kept() == {"b": ("complete", []), "d": ("sold", [])}
+    catalogue.score(("bd", "same", 0.8))
+    assert group_update.update_groups(1, LATER)["keep"] == 1
+    assert kept() == {"d": ("sold", [("b", "description", "Soft.")])}
+    with connect() as connection:
+        delete_items(connection, ["d"])
+    group_update.update_groups(1, LATER)
+    assert kept() == {"b": ("complete", [])}
+
+
+def test_larger_pictures_and_other_bytes_count_as_the_refresh_saw_them(catalogue: Catalogue) -> None:
+    pictures = {"a": [("1", b"1", 100), ("2", b"2", 100)], "b": [("3", b"3", 400), ("4", b"1", 400)]}
+    with connect() as connection:
+        upsert_items(
+            connection,
+            [
+                {"item_id": item_id, "title": "T", "images": [f"s3://shop/{name}.jpg" for name, *_ in several]}
+                for item_id, several in pictures.items()
+            ],
+        )
+        connection.execute(insert(ModelRole).values(role="catalogue_encoder", model_version_id=1))
+        ids = dict(connection.execute(select(ItemImage.uri, ItemImage.image_id)).all())
+        write_outcomes(
+            connection, 1,
+            [
+                Embedded(ids[f"s3://shop/{name}.jpg"], sha256, "", b"\0\0", pixels)
+                for several in pictures.values() for name, sha256, pixels in several
+            ],
+        )  # fmt: skip
+    catalogue.score(("ab", "same", 0.9))
+    group_update.update_groups(1, JOB)
+    assert kept() == {"b": ("resolution", [("a", "images", "s3://shop/2.jpg")])}  # 1.jpg is 4.jpg

@@ -16,7 +16,8 @@ from shopvision.database import connect
 from shopvision.index.publish import publish
 from shopvision.index.tables import Embedding
 from shopvision.items.catalogue_items import items_from_catalogue
-from shopvision.matching import requests, store
+from shopvision.matching import due_items, requests
+from shopvision.matching.due_items import DueScope
 from shopvision.matching.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
 from shopvision.models import activate
 from shopvision.models.tables import ModelRole
@@ -380,14 +381,14 @@ def test_marks_of_several_jobs_do_not_mix(shop: ScoringShop) -> None:
     with connect() as connection:
         version = connection.scalars(text("SELECT model_version_id FROM model_versions WHERE name = 'scorer'")).one()
     one, other = shop.submit(), shop.submit()
-    assert store.mark_due(version, one, everything=False, item_ids=None) == 6
-    assert store.mark_due(version, other, everything=False, item_ids=["a", "b"]) == 2
-    assert set(store.due_items(one)) == set("cxyz")
-    store.complete(one, ["x"])
+    assert due_items.mark_due(version, one, DueScope()) == 6
+    assert due_items.mark_due(version, other, DueScope(item_ids=["a", "b"])) == 2
+    assert set(due_items.due_items(one)) == set("cxyz")
+    due_items.complete(one, ["x"])
     with connect() as connection:
         matched = connection.scalars(select(MatchingState.item_id).where(MatchingState.content_hash.is_not(None)))
         assert set(matched) == set("cyz")
-    assert set(store.due_items(other)) == {"a", "b"}
+    assert set(due_items.due_items(other)) == {"a", "b"}
 
 
 def test_the_published_index_finds_items_that_look_alike(shop: ScoringShop) -> None:
@@ -411,3 +412,33 @@ def test_the_published_index_finds_items_that_look_alike(shop: ScoringShop) -> N
     shop.run(blocker="none", item_ids=["c"])
     assert shop.scores()["c", "z"] == (0.0, "different")
     assert ("c", "x") not in shop.scores()
+
+
+def test_exact_matches_are_told_apart_from_what_the_model_says(shop: ScoringShop) -> None:
+    """Two have one number, two one picture; a picture that all items show is none of theirs."""
+    shop.put("a", TITLES["a"], attributes=[{"key": "EAN", "value": "4006381333931"}])
+    shop.put("c", TITLES["c"], attributes=[{"key": "gtin", "value": "04006381333931"}])
+    encoder = make_model("encoder", "1")
+    seen = {"a": b"one", "b": b"one", "x": b"two"} | {f"more{row}": b"two" for row in range(51)}
+    for item_id in seen.keys() - TITLES.keys():
+        shop.put(item_id, "Blue cotton summer dress")
+    with connect() as connection:
+        connection.execute(
+            insert(ModelRole).values(role="catalogue_encoder", model_version_id=encoder.model_version_id)
+        )
+        ids = dict(connection.execute(select(ItemImage.item_id, ItemImage.image_id)).all())
+        row = {"model_version_id": encoder.model_version_id, "source_fingerprint": "x", "vector": b"\0\0"}
+        connection.execute(
+            insert(Embedding),
+            [{**row, "image_id": ids[item_id], "image_sha256": sha256} for item_id, sha256 in seen.items()],
+        )
+    job = shop.run(blocking={"sources": ["words", "code"]})
+    assert job.result is not None
+    with connect() as connection:
+        columns = PairScore.left_item_id + PairScore.right_item_id, PairScore.exact
+        exact = {pair: what for pair, what in connection.execute(select(*columns)) if what}
+        sure = connection.scalar(
+            select(func.count()).where(PairScore.verdict == "same", func.cardinality(PairScore.exact) > 0)
+        )
+    assert exact == {"ac": ["code"], "ab": ["picture"]}
+    assert job.result["same_exact"] == sure == 1  # the model is not sure of a and c

@@ -11,6 +11,7 @@ import pytest
 from shopvision.errors import UserError
 from shopvision.matching.tables import MatchingState
 from tests.integration.matching.scoring_shop import (
+    TITLES,
     ScoringShop,
     add_scorer,
     count,
@@ -92,6 +93,9 @@ def test_parameters_that_contradict_each_other_are_refused_at_once(shop: Scoring
         ({"pairs_file": "pairs.txt"}, r"pairs\.txt: unknown format; name it \.jsonl, \.csv or \.parquet"),
         ({"pairs_file": "https://shop/pairs.csv"}, "give s3://bucket/key, file:///folder/file, or a path"),
         ({"item_ids": []}, "item_ids"),
+        ({"categories": []}, "categories"),
+        ({"categories": ["Tools"], "item_ids": ["a"]}, "categories and sources choose items: leave them out"),
+        ({"sources": ["s1"], "pairs_file": "a.csv"}, "categories and sources choose items"),
         ({"blocking": {"most": 3}}, r"blocking\.most: Unexpected keyword argument\. It takes: max_per_item, sources"),
         ({"blocking": {"max_per_item": "many"}}, r"blocking\.max_per_item: Input should be a valid integer"),
         ({"blocking": {"max_per_item": 0}}, "max_per_item is 0"),
@@ -112,6 +116,9 @@ def test_parameters_that_contradict_each_other_are_refused_at_once(shop: Scoring
         ({"cascade": {"model": "scorer:1", "low": 0.1, "high": 0.9}}, "scorer:1 has no item vectors"),
         ({"cascade": {"low": 0.9, "high": 0.1}}, "give 0 <= low <= high <= 1"),
         ({"item_ids": ["a", "lost", "gone"]}, "Item 'lost' and 1 more is not in the catalogue"),
+        ({"categories": ["Tool"]}, "No item is of the category 'Tool': give one of the catalogue"),
+        ({"categories": [" / "]}, "No item is of the category ' / '"),
+        ({"sources": ["nobody"]}, "No item comes from 'nobody': give a source of the catalogue"),
     ],
 )
 def test_jobs_that_cannot_begin(shop: ScoringShop, params: dict[str, Any], reason: str) -> None:
@@ -119,3 +126,27 @@ def test_jobs_that_cannot_begin(shop: ScoringShop, params: dict[str, Any], reaso
     job = shop.run(**params)
     assert job.state == "failed"
     assert reason in str(job.error)
+
+
+def test_a_job_for_a_category_or_a_source_takes_up_these_items_alone(bare_shop: ScoringShop) -> None:
+    shop = bare_shop
+    shop.put("a", TITLES["a"], category="Tools > Drills", source="s1")
+    shop.put("b", TITLES["b"], category="Tools/Drills/Kits", source="s2")
+    shop.put("c", TITLES["c"], category="Tools", source="s1")
+    shop.put("x", TITLES["x"], category="Toolshed", source="s2")
+    shop.put("y", TITLES["y"], category="Toolshed")
+
+    def taken_up(**params: Any) -> set[str]:
+        before = shop.jobs_of_scores()
+        job = shop.run(**params)
+        assert (job.state, job.error) == ("succeeded", None)
+        after = shop.jobs_of_scores()
+        return {"".join(pair) for pair in after if after[pair] != before.get(pair)}
+
+    drills = taken_up(categories=["Tools/Drills"])
+    assert drills == {"ab", "ac", "bc"}  # c is a partner, not taken up
+    assert taken_up(categories=["Tools/Drills"]) == set()
+    assert taken_up(sources=["s2"]) == {"xy"}  # b was matched before
+    assert taken_up(scope="all", sources=["s1"]) == {"ab", "ac", "bc"}
+    assert taken_up(scope="all", categories=["Tools"], sources=["s2"]) == {"ab", "bc"}
+    assert taken_up() == set()  # c and y are due, and all their pairs are scored

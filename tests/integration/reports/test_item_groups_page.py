@@ -46,6 +46,9 @@ def test_groups_say_what_their_items_share_and_where_they_differ(version: int) -
     assert [(pair.left.item_id, pair.right.item_id, pair.reason) for pair in page.conflicts] == [
         ("a3", "b1", "different")
     ]
+    assert (linen.kept_by, linen.lends) == ("id", [[], [("pictures", "1")], [("pictures", "1")]])
+    assert (cotton.kept_by, cotton.exact) == ("id", [["picture"], ["picture"]])
+    assert [pair.exact for pair in page.borderline] == [["code"], ()]
     assert page.totals == {"groups": 2, "items in groups": 5, "pairs for review": 2, "conflicts": 1}
     assert [group.is_changed for group in matching_page(version, uuid.UUID(int=9)).groups] == [False, False]
     limited = matching_page(version, JOB, most_groups=1, most_pairs=1)
@@ -74,11 +77,14 @@ def test_a_reviewer_decides_in_the_page_and_the_file_is_imported(
     browser_page.goto(output.as_uri())
     assert browser_page.title() == "Items that are the same product"
     text = browser_page.locator("main").inner_text()
-    for words in ("초록 리넨 셔츠", "棉 T恤 红", HOSTILE, "colour", "items of their groups differ", "no_text"):
+    for words in (
+        "초록 리넨 셔츠", "棉 T恤 红", HOSTILE, "colour", "items of their groups differ", "no_text",
+        "no rule tells them apart", "The one to keep lacks:", "pictures: 1", "same picture", "same code",
+    ):  # fmt: skip
         assert words in text
     expect(browser_page.locator("img[src^='data:image/jpeg']")).to_have_count(5 + 1 + 2 + 2)
     assert browser_page.locator(".group mark").all_inner_texts() == ["blue", "navy", "cotton", "cotton, 5%"]
-    expect(browser_page.locator(".badge")).to_have_count(2)
+    expect(browser_page.locator(".badge")).to_have_count(2 + 2)
     download = browser_page.locator("#download")
     expect(download).to_be_disabled()
     first, second, conflict = browser_page.locator("section.pair").all()

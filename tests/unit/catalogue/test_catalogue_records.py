@@ -58,6 +58,13 @@ def test_every_field_finds_its_column() -> None:
     )
 
 
+def test_a_source_is_content_and_an_item_without_one_is_hashed_as_it_always_was() -> None:
+    plain, blank, named = row(title="a"), row(title="a", source=" "), row(title="a", source=" shop-7 ")
+    assert (plain.source, blank.source, named.source) == (None, None, "shop-7")
+    assert plain.content_hash == blank.content_hash != named.content_hash
+    assert plain.content_hash.hex() == "c85637122b4029977a85e595d68dafef"  # of the version before sources
+
+
 def test_an_item_without_pictures() -> None:
     for images in ([], None, "", "[]"):
         assert row(images=images).images == ()

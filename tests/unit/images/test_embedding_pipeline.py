@@ -19,6 +19,7 @@ from shopvision.images.outcome import Embedded, Failed, ImageTask, Outcome, Touc
 from shopvision.images.pipeline import EmbeddingPipeline
 from shopvision.images.preprocessing import Preprocessing
 
+PIXELS = 8 * 8
 PREPROCESSING = Preprocessing(size=(8, 8), crop_fraction=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -94,8 +95,9 @@ def test_every_outcome() -> None:
             ImageTask(6, "gone"),
         ],
     )
-    assert found[1] == Embedded(1, digest, "mark of red", np.array([1, 0, 0], "<f2").tobytes())
-    assert found[2] == Embedded(2, hashlib.sha256(blue).digest(), "mark of blue", np.array([0, 0, 1], "<f2").tobytes())
+    assert found[1] == Embedded(1, digest, "mark of red", np.array([1, 0, 0], "<f2").tobytes(), PIXELS)
+    vector = np.array([0, 0, 1], "<f2").tobytes()
+    assert found[2] == Embedded(2, hashlib.sha256(blue).digest(), "mark of blue", vector, PIXELS)
     assert found[3] == Touched(3, "mark of same")
     assert found[4] == Unchanged(4)
     assert found[5] == Failed(5, "bad_vector", "The model gives this picture no finite vector.")

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from shopvision.errors import UserError
 from shopvision.matching.groups.components import (
+    DIFFERENT,
+    SAME_SOURCE,
+    TOO_LARGE,
     DifferentEdges,
     Grouping,
     SameEdges,
@@ -36,11 +39,16 @@ def different(*rows: tuple[int, int] | tuple[int, int, bool]) -> DifferentEdges:
     return DifferentEdges(array[:, 0], array[:, 1], array[:, 2] > 0)
 
 
-def grouped(items: int, edges: SameEdges, apart: DifferentEdges, max_size: int) -> Grouping:
-    return group_items(connected_items(items, edges), edges, apart, max_size)
+def grouped(
+    items: int, edges: SameEdges, apart: DifferentEdges, max_size: int, sources: list[int] | None = None
+) -> Grouping:
+    of_items = None if sources is None else np.array(sources, np.int32)
+    return group_items(connected_items(items, edges), edges, apart, max_size, of_items)
 
 
-def naive(items: int, edges: list[Row], apart: list[tuple[int, int, bool]], max_size: int) -> Grouping:
+def naive(
+    items: int, edges: list[Row], apart: list[tuple[int, int, bool]], max_size: int, sources: list[int] | None = None
+) -> Grouping:
     """Edge by edge over sets, with every pair of members compared."""
     sets = {item: {item} for item in range(items)}
     reasons = {}
@@ -55,9 +63,11 @@ def naive(items: int, edges: list[Row], apart: list[tuple[int, int, bool]], max_
                 for a, b, by_people in apart
                 if by_people or not people
             ):
-                reasons[row] = False
+                reasons[row] = DIFFERENT
+            elif not people and any(sources[a] == sources[b] >= 0 for a in one for b in other if sources):
+                reasons[row] = SAME_SOURCE
             elif len(one) + len(other) > max_size:
-                reasons[row] = True
+                reasons[row] = TOO_LARGE
             else:
                 one |= other
                 for item in other:
@@ -68,14 +78,14 @@ def naive(items: int, edges: list[Row], apart: list[tuple[int, int, bool]], max_
             groups[list(sets[item])] = number
             number += 1
     return Grouping(
-        groups, np.array(sorted(reasons), np.int64), np.array([reasons[row] for row in sorted(reasons)], bool)
+        groups, np.array(sorted(reasons), np.int64), np.array([reasons[row] for row in sorted(reasons)], np.int8)
     )
 
 
 def require_equal(one: Grouping, other: Grouping) -> None:
     np.testing.assert_array_equal(one.groups, other.groups)
     np.testing.assert_array_equal(one.refused, other.refused)
-    np.testing.assert_array_equal(one.too_large, other.too_large)
+    np.testing.assert_array_equal(one.reasons, other.reasons)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -91,11 +101,12 @@ def test_as_the_naive_way(seed: int) -> None:
     others = every[count : count + int(generator.integers(0, items))]
     apart = [(int(b), int(a), bool(generator.random() < 0.3)) for a, b in others]
     limit = int(generator.integers(2, 9))
-    found = grouped(items, same(*edges), different(*apart), limit)
-    require_equal(found, naive(items, edges, apart, limit))
+    sources = generator.integers(-1, 6, items).tolist() if seed % 2 else None
+    found = grouped(items, same(*edges), different(*apart), limit, sources)
+    require_equal(found, naive(items, edges, apart, limit, sources))
     order = generator.permutation(len(edges))
     turned = [(b, a, *rest) for a, b, *rest in (edges[row] for row in order)]
-    again = grouped(items, same(*turned), different(*apart[::-1]), limit)
+    again = grouped(items, same(*turned), different(*apart[::-1]), limit, sources)
     np.testing.assert_array_equal(again.groups, found.groups)
     assert sorted(order[again.refused].tolist()) == found.refused.tolist()
 
@@ -104,7 +115,7 @@ def test_no_difference_runs_through_a_group() -> None:
     chain = same((0, 1, 0.9), (1, 2, 0.8), (2, 3, 0.95))
     found = grouped(5, chain, different((0, 3)), 50)
     assert found.groups.tolist() == [0, 0, 1, 1, -1]
-    assert (found.refused.tolist(), found.too_large.tolist()) == ([1], [False])
+    assert (found.refused.tolist(), found.reasons.tolist()) == ([1], [DIFFERENT])
 
 
 def test_what_people_joined_only_people_part() -> None:
@@ -117,7 +128,21 @@ def test_a_large_component_is_cut_at_its_weakest_pairs() -> None:
     edges = same(*((item, item + 1, 0.5 if item % 3 == 2 else 0.9) for item in range(8)))
     found = grouped(9, edges, different(), 3)
     assert found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert (found.refused.tolist(), found.too_large.tolist()) == ([2, 5], [True, True])
+    assert (found.refused.tolist(), found.reasons.tolist()) == ([2, 5], [TOO_LARGE, TOO_LARGE])
+
+
+def test_of_one_source_the_surest_is_in_the_group() -> None:
+    """Items 1 and 2 come from one source, 0 and 3 from none; 0 is both, and surer to be 2."""
+    found = grouped(4, same((0, 1, 0.8), (0, 2, 0.9), (2, 3, 0.7)), different(), 50, [-1, 5, 5, -1])
+    assert found.groups.tolist() == [0, -1, 0, 0]
+    assert (found.refused.tolist(), found.reasons.tolist()) == ([0], [SAME_SOURCE])
+
+
+def test_a_group_that_people_made_may_hold_one_source_twice() -> None:
+    edges = same((0, 1, 0.1, True), (1, 2, 0.9), (2, 3, 0.8))
+    found = grouped(4, edges, different(), 50, [7, 7, 7, 8])
+    assert found.groups.tolist() == [0, 0, 1, 1]
+    assert (found.refused.tolist(), found.reasons.tolist()) == ([1], [SAME_SOURCE])
 
 
 def test_nothing_to_group() -> None:
