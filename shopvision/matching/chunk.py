@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,7 @@ from shopvision.matching import store
 from shopvision.matching.exact_matches import exact_matches
 from shopvision.matching.scoring.cascade import Cascade
 from shopvision.matching.scoring.item_vectors import ItemVectors, item_vectors
+from shopvision.matching.scoring.score_file import NOTHING_IN_COMMON
 from shopvision.matching.store import CatalogueItems, PairIds, ScoreRow
 
 if TYPE_CHECKING:
@@ -122,6 +125,7 @@ def score_pairs(
     scorers = _scorers(method)
     scorer = _combined(method, scorers)
     waiting = _without(report, waiting, _refused(scorer, read, _ids(waiting)))
+    waiting = _with_something_in_common(report, waiting, scorer)
     for ref in method.models:
         if scorers[ref.spec].vector_dimension is not None and waiting:
             waiting = _with_vectors(report, ref, scorers[ref.spec], waiting, since=since, should_stop=should_stop)
@@ -218,6 +222,17 @@ def _without(report: ScoreReport, pairs: Sequence[PairIds], failed: Mapping[str,
         else:
             report.failed.append((pair, *failed[culprit]))
     return rest
+
+
+def _with_something_in_common(report: ScoreReport, pairs: Sequence[PairIds], scorer: BaseScorer) -> list[PairIds]:
+    """The pairs of which one model reads both items; the others fail."""
+    items = _ids(pairs)
+    place = {item_id: number for number, item_id in enumerate(items)}
+    left, right = (np.array([place[pair[side]] for pair in pairs], np.int64) for side in (0, 1))
+    readable = scorer.readable_pairs([report.read.items[item] for item in items], left, right).tolist()
+    for pair in compress(pairs, map(not_, readable)):
+        report.failed.append((pair, "nothing_in_common", f"{pair[0]!r} and {pair[1]!r}: {NOTHING_IN_COMMON}."))
+    return list(compress(pairs, readable))
 
 
 def _refused(scorer: BaseScorer, read: CatalogueItems, item_ids: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -83,7 +83,11 @@ def submission(
     scorer, pairs = _open(file, items, model, device, refused)
     similarity, rows = submission_of(scorer, pairs, refused.append)
     written = write_submission(output, rows, similarity)
-    told = {"scored": written, "similarity": similarity, "output": str(output.resolve())}
+    told = {
+        "scored": written,
+        "similarity": similarity if isinstance(similarity, str) else f"learnt ({similarity.kind})",
+        "output": str(output.resolve()),
+    }
     _finish(told, refused, as_json=as_json)
 
 

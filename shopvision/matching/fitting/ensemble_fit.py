@@ -58,7 +58,7 @@ def fit_ensemble(
 
     Raises:
         UserError: no such method, fewer than two members, a name or folder that cannot be used, pairs without labels,
-            or an item that a member cannot read.
+            or one that no member can read.
     """
     if method not in METHODS:
         raise UserError(f"There is no method '{method}' of ensembles: choose {', '.join(METHODS)}.")
@@ -68,25 +68,33 @@ def fit_ensemble(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no empty folder: choose another --output.")
     require_labels(table)
-    columns = []
-    for done, member in enumerate(members, start=1):
+    probabilities = np.full((len(table), len(members)), np.nan)
+    reads_text, reads_pictures = [], []
+    for number, member in enumerate(members):
         scorer = PairScorer(member, device=device)
         kept, column = score_readable(scorer, table, door)
-        if not kept.all():
-            row = int(np.flatnonzero(~kept)[0])
-            ids = " and ".join(repr(table.items[side[row]].item_id) for side in (table.left, table.right))
-            raise UserError(f"{scorer.card.spec} cannot read both {ids}: leave this pair out.")
-        columns.append(column)
-        on_progress(done, len(members))
-    probabilities = np.stack(columns, axis=1)
+        probabilities[kept, number] = column
+        reads_text.append(scorer.needs_text)
+        reads_pictures.append(scorer.needs_picture)
+        on_progress(number + 1, len(members))
+    nobody = np.flatnonzero(np.isnan(probabilities).all(axis=1))
+    if len(nobody):
+        ids = " and ".join(repr(table.items[side[nobody[0]]].item_id) for side in (table.left, table.right))
+        raise UserError(f"No member can read both {ids}: leave this pair out.")
     unseen = np.zeros(len(table), bool) if seen is None else is_unseen(table, seen)
     fields: dict[str, Any] = {"seen_categories": None if seen is None else tuple(sorted(seen))}
     if method == "stacking":
-        fields["stacking"] = LogisticStacking.fit(probabilities, table.labels).to_json()
+        # What scores a pair where pictures, or texts, are missing; validation pairs may all have both.
+        alone = [tuple(np.flatnonzero(reads).tolist()) for reads in (reads_text, reads_pictures)]
+        fields["stacking"] = LogisticStacking.fit(probabilities, table.labels, also_alone=alone).to_json()
     else:
         fields["thresholds"] = fit_group_thresholds(probabilities, table.labels, unseen).tolist()
     if method == "f1_vote":
-        fields["f1"] = [best_f1_threshold(column, table.labels)[1] for column in probabilities.T]
+        known = ~np.isnan(probabilities)
+        fields["f1"] = [
+            best_f1_threshold(column[own], table.labels[own])[1]
+            for column, own in zip(probabilities.T, known.T, strict=True)
+        ]
     arguments = ensemble_arguments(members, method, **fields)
     margins = arguments.margins(probabilities, unseen)
     calibration = fit_temperature(margins, table.labels)

@@ -225,6 +225,7 @@ def score_readable(
     used = table.compact()
     vectors, failed = gather_vectors(scorer, used.items, door, on_progress)
     kept = used.without_items(failed)
+    kept[kept] = scorer.readable_pairs(used.items, used.left[kept], used.right[kept])
     if not kept.any():
         raise UserError(
             f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."

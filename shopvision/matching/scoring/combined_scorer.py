@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shopvision.errors import UserError
 from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
 
 if TYPE_CHECKING:
     from shopvision.encoders.tuning.part import TunablePart
+    from shopvision.images.preprocessing import Preprocessing
     from shopvision.items.item import Item
     from shopvision.matching.scoring.batching import ShouldStop
+    from shopvision.matching.scoring.item_pictures import Picture
 
 
 class CombinedScorer(BaseScorer):
@@ -25,21 +26,16 @@ class CombinedScorer(BaseScorer):
     """
 
     def __init__(self, members: Sequence[BaseScorer]) -> None:
-        """Take ``members`` together.
-
-        Raises:
-            UserError: they want pictures prepared in more than one way.
-        """
+        """Take ``members`` together; a picture is prepared once for each way in which they want it."""
         self.members = tuple(members)
         self.needs_text = any(member.needs_text for member in members)
         self.needs_picture = any(member.needs_picture for member in members)
         lengths = [member.vector_dimension or 0 for member in members]
         self._ends = np.cumsum(lengths)
         self.vector_dimension = int(self._ends[-1]) or None
-        preparations = {member.preprocessing for member in members if member.preprocessing is not None}
-        if len(preparations) > 1:
-            raise UserError("These models want pictures prepared in different ways: take models of one preprocessing.")
-        self.preprocessing = preparations.pop() if preparations else None
+        preparations = tuple(dict.fromkeys(one for member in members for one in _several(member.preprocessing)))
+        self._preparations = preparations
+        self.preprocessing = preparations if len(preparations) > 1 else preparations[0] if preparations else None
 
     @property
     def tunable_parts(self) -> tuple[TunablePart, ...]:
@@ -51,16 +47,35 @@ class CombinedScorer(BaseScorer):
         for member in self.members:
             member.check(item)
 
-    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[Picture | None] | None) -> Floats:
         """See ``BaseScorer``."""
         vectors = [
-            member.item_vectors(items, pictures if member.needs_picture else None)
+            self._member_vectors(member, items, self._prepared_for(member, pictures))
             for member in self.members
             if member.vector_dimension is not None
         ]
         if not vectors:
             raise UserError("Nothing is kept of items: all members read both items of a pair at once.")
         return np.concatenate(vectors, axis=1)
+
+    def _member_vectors(
+        self, member: BaseScorer, items: Sequence[Item], pictures: Sequence[Picture | None] | None
+    ) -> Floats:
+        """What one member keeps of all items."""
+        return member.item_vectors(items, pictures)
+
+    def _prepared_for(
+        self, member: BaseScorer, pictures: Sequence[Picture | None] | None
+    ) -> Sequence[Picture | None] | None:
+        """The pictures as one member wants them."""
+        if pictures is None or member.preprocessing is None:
+            return None
+        if len(self._preparations) == 1:
+            return pictures
+        places = [self._preparations.index(one) for one in _several(member.preprocessing)]
+        if len(places) > 1:
+            return [None if picture is None else tuple(picture[place] for place in places) for picture in pictures]
+        return [None if picture is None else picture[places[0]] for picture in pictures]
 
     def _score_by(
         self,
@@ -82,3 +97,9 @@ class CombinedScorer(BaseScorer):
         return member.score(
             [items[row] for row in used.tolist()], rows[: len(left)], rows[len(left) :], own, should_stop=should_stop
         )
+
+
+def _several(preprocessing: Preprocessing | tuple[Preprocessing, ...] | None) -> tuple[Preprocessing, ...]:
+    if preprocessing is None:
+        return ()
+    return preprocessing if isinstance(preprocessing, tuple) else (preprocessing,)

@@ -1,5 +1,7 @@
 """An ensemble of pair scorers as a model version: a folder that holds its members, and how their words are weighed.
 
+A pair is scored by the members that can read both items, so an item without a picture goes without those that need one.
+
 ``card.json`` is that of a pair scorer of the family ``ensemble``; every member is a whole model version in
 ``members/<number>``. Whether a pair's categories are among those of training can choose between two sets of thresholds.
 """
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shopvision.errors import UserError
+from shopvision.errors import ItemError, UserError
 from shopvision.evaluation.calibration import apply, check_thresholds
 from shopvision.matching.families.card import KIND, read_card
 from shopvision.matching.scoring.combined_scorer import CombinedScorer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from shopvision.items.item import Item
     from shopvision.matching.scoring.batching import ShouldStop
+    from shopvision.matching.scoring.item_pictures import Picture
     from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
     from shopvision.models.kinds import Precision
 
@@ -187,7 +190,7 @@ class EnsembleScorer(CombinedScorer):
         """Load a model version; see ``PairScorer``.
 
         Raises:
-            UserError: no ensemble, or its members want pictures prepared in more than one way.
+            UserError: no ensemble.
             JobError: a member's weights do not fit its architecture exactly.
         """
         self.card = read_card(folder)
@@ -201,6 +204,36 @@ class EnsembleScorer(CombinedScorer):
         seen = self.arguments.seen_categories
         self._seen = None if seen is None else frozenset(seen)
 
+    def check(self, item: Item) -> None:
+        """See ``BaseScorer``; one member that can read the item suffices."""
+        refused: ItemError | None = None
+        for member in self.members:
+            try:
+                member.check(item)
+            except ItemError as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    def readable_pairs(self, items: Sequence[Item], left: Rows, right: Rows) -> NDArray[np.bool_]:
+        """See ``BaseScorer``; where one item has a text alone and the other a picture, perhaps no member reads both."""
+        unseen = self._unseen(items, left, right)
+        every = [self._asked(number, items, left, right, unseen) for number in range(len(self.members))]
+        return np.asarray(np.any(every, axis=0))
+
+    def _member_vectors(
+        self, member: BaseScorer, items: Sequence[Item], pictures: Sequence[Picture | None] | None
+    ) -> Floats:
+        """Zeros of items that the member cannot read: it is not asked about them."""
+        vectors = np.zeros((len(items), member.vector_dimension or 0), np.float32)
+        rows = np.flatnonzero(_reads(member, items))
+        if len(rows):
+            own = None if pictures is None else [pictures[row] for row in rows]
+            vectors[rows] = member.item_vectors([items[row] for row in rows], own)
+        return vectors
+
     def _score(
         self, items: Sequence[Item], left: Rows, right: Rows, vectors: Floats | None, should_stop: ShouldStop | None
     ) -> Floats:
@@ -209,11 +242,12 @@ class EnsembleScorer(CombinedScorer):
         table = np.full((len(left), len(self.members)), np.nan)
         reached = np.ones(len(left), bool)
         for number in range(len(self.members)):
-            asked = np.flatnonzero(self._is_asked(number)[unseen.astype(np.int64)])
+            asked = np.flatnonzero(self._asked(number, items, left, right, unseen))
             table[asked, number] = self._score_by(
                 number, items, left[asked], right[asked], vectors=vectors, should_stop=should_stop
             )
             reached[asked] &= ~np.isnan(table[asked, number])
+        reached &= ~np.isnan(table).all(axis=1)
         result = np.full(len(left), np.nan, np.float32)
         if reached.any():
             result[reached] = self.arguments.combine(table[reached], unseen[reached])
@@ -226,10 +260,25 @@ class EnsembleScorer(CombinedScorer):
         unseen: NDArray[np.bool_] = new[left] | new[right]
         return unseen
 
-    def _is_asked(self, number: int) -> NDArray[np.bool_]:
-        """About pairs of seen and of unseen categories."""
+    def _asked(
+        self, number: int, items: Sequence[Item], left: Rows, right: Rows, unseen: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """(n,) whether a member is asked about a pair: it has a threshold for its group, and reads both items."""
         thresholds = self.arguments.thresholds
-        return np.array([thresholds is None or row[number] is not None for row in thresholds or ((), ())], bool)
+        by_group = [thresholds is None or row[number] is not None for row in thresholds or ((), ())]
+        reads = _reads(self.members[number], items)
+        return np.asarray(np.array(by_group)[unseen.astype(np.int64)] & reads[left] & reads[right])
+
+
+def _reads(member: BaseScorer, items: Sequence[Item]) -> NDArray[np.bool_]:
+    """(m,) whether a member can read each item."""
+    reads = np.ones(len(items), np.bool_)
+    for row, item in enumerate(items):
+        try:
+            member.check(item)
+        except ItemError:
+            reads[row] = False
+    return reads
 
 
 def load_scorer(

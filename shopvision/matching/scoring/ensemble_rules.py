@@ -7,8 +7,8 @@ that is left out is neutral: it neither speaks for nor against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -94,27 +94,37 @@ def group_thresholds(unseen: Mask, thresholds: ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class LogisticStacking:
-    """A logistic regression over the models' log-odds.
+    """A logistic regression over the models' log-odds, and further ones for pairs that only some of them scored.
 
     Attributes:
         weights: (m,).
-        centres: (m,) mean log-odds of each model where it scored; a pair that it did not score is given this.
+        centres: (m,) mean log-odds of each model where it scored.
         bias: log-odds of a pair that all models give their centre.
+        partial: models, by ascending number -> weights (of these) and bias of a regression over them alone, for pairs
+            that exactly these scored. Where there is none for a pair, it is given the centre of what is missing.
     """
 
     weights: Floats
     centres: Floats
     bias: float
+    partial: Mapping[tuple[int, ...], tuple[Floats, float]] = field(default_factory=dict)
 
     @classmethod
     def fit(
-        cls, probabilities: ArrayLike, labels: ArrayLike, *, regularisation: float = REGULARISATION
+        cls,
+        probabilities: ArrayLike,
+        labels: ArrayLike,
+        *,
+        regularisation: float = REGULARISATION,
+        also_alone: Iterable[tuple[int, ...]] = (),
     ) -> LogisticStacking:
         """The optimum on validation pairs.
 
         Args:
             probabilities: (n, m).
             labels: (n,) 0 or 1.
+            also_alone: models that may be all that score a pair. They get a regression of their own, as do those that
+                are all that score one here. It learns from every pair that they scored.
             regularisation: weight of a quarter of the squared weights beside the loss summed over pairs, so that two
                 models that say the same share their weight.
 
@@ -131,23 +141,57 @@ class LogisticStacking:
             raise UserError(f"All {len(truth):,} pairs have one label: stacking needs pairs of both.")
         odds = _log_odds(table)
         centres = np.nanmean(odds, axis=0)
-        model = LogisticRegression(C=2 / regularisation, tol=TOLERANCE, max_iter=ITERATIONS)
-        model.fit(np.nan_to_num(odds - centres, nan=0.0), truth)
-        return cls(model.coef_[0], centres, float(model.intercept_[0]))
+
+        def optimum(centred: Floats, own: NDArray[np.int64]) -> tuple[Floats, float]:
+            model = LogisticRegression(C=2 / regularisation, tol=TOLERANCE, max_iter=ITERATIONS)
+            model.fit(centred, own)
+            return model.coef_[0], float(model.intercept_[0])
+
+        complete = ~np.isnan(odds).any(axis=1)
+        if len(np.unique(truth[complete])) < 2:
+            complete[:] = True  # too few to learn from: what is missing is given its centre here, too
+        weights, bias = optimum(np.nan_to_num(odds - centres, nan=0.0)[complete], truth[complete])
+        partial = {}
+        for alone in sorted({*_patterns(odds), *also_alone}):
+            columns = list(alone)
+            rows = ~np.isnan(odds[:, columns]).any(axis=1)
+            if 0 < len(columns) < odds.shape[1] and len(np.unique(truth[rows])) == 2:
+                partial[alone] = optimum((odds - centres)[np.ix_(rows, columns)], truth[rows])
+        return cls(weights, centres, bias, partial)
 
     def log_odds(self, probabilities: ArrayLike) -> Floats:
         """(n,) log-odds of "the same item" from (n, m); finite, also where a probability would round to 1."""
-        centred = np.nan_to_num(_log_odds(_table(probabilities)) - self.centres, nan=0.0)
-        return np.asarray(centred @ self.weights + self.bias, np.float64)
+        centred = _log_odds(_table(probabilities)) - self.centres
+        result = np.asarray(np.nan_to_num(centred, nan=0.0) @ self.weights + self.bias, np.float64)
+        for models, (weights, bias) in self.partial.items():
+            has = np.isin(np.arange(centred.shape[1]), models)
+            rows = (~np.isnan(centred) == has).all(axis=1)
+            result[rows] = centred[np.ix_(rows, has)] @ weights + bias
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"weights": self.weights.tolist(), "centres": self.centres.tolist(), "bias": self.bias}
+        partial = [
+            {"models": list(models), "weights": weights.tolist(), "bias": bias}
+            for models, (weights, bias) in self.partial.items()
+        ]
+        return {"weights": self.weights.tolist(), "centres": self.centres.tolist(), "bias": self.bias,
+                "partial": partial}  # fmt: skip
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LogisticStacking:
         """The inverse of ``to_json``."""
-        return cls(np.array(values["weights"], float), np.array(values["centres"], float), float(values["bias"]))
+        partial = {
+            tuple(map(int, one["models"])): (np.array(one["weights"], float), float(one["bias"]))
+            for one in values.get("partial", ())
+        }
+        weights, centres = np.array(values["weights"], float), np.array(values["centres"], float)
+        return cls(weights, centres, float(values["bias"]), partial)
+
+
+def _patterns(table: Floats) -> set[tuple[int, ...]]:
+    """Which models scored a pair, of all pairs."""
+    return {tuple(np.flatnonzero(row).tolist()) for row in np.unique(~np.isnan(table), axis=0)}
 
 
 def _margins(probabilities: ArrayLike, thresholds: ArrayLike) -> tuple[Floats, Mask]:

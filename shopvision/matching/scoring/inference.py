@@ -15,6 +15,7 @@ from shopvision.encoders.image_encoder import BATCH_SIZE
 from shopvision.errors import JobError
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.scoring.batching import TOKENS_AT_ONCE, ShouldStop, run_batches, thread_count, token_batches
+from shopvision.matching.scoring.head_similarity import HeadSimilarity, head_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,6 +119,11 @@ class OneTowerRunner(_Runner[PairNetwork, PairReader[Any]]):
 
 class TwoTowerRunner(_Runner[ItemNetwork, ItemReader[Any]]):
     """Makes item vectors, and scores pairs of them."""
+
+    @property
+    def head_similarity(self) -> HeadSimilarity | None:
+        """See ``head_similarity.head_similarity``."""
+        return head_similarity(self._network.head, symmetric=self._symmetric)
 
     def tokens_of(self, items: Sequence[Item], left: Rows, right: Rows) -> int:  # noqa: ARG002 - items alone count
         """That the network reads of these items, all together."""

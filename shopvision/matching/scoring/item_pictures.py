@@ -18,6 +18,7 @@ from shopvision.images.reader import PictureOutcome, PictureReader, PictureReque
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
+    from shopvision.images.decoding import Decoded
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.items.item import Item
     from shopvision.matching.scoring.predict import BaseScorer
@@ -27,7 +28,8 @@ TEXTS_AT_ONCE = 1_024
 # A batch comes at least this often, even an empty one, so that its user can look whether to go on.
 PATIENCE_SECONDS = 2.0
 
-Picture: TypeAlias = NDArray[np.uint8]
+Picture: TypeAlias = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
+"""Prepared for one model, or in each of the ways that several want."""
 ItemPictures: TypeAlias = "dict[int, Picture | ItemError | None]"
 """Row of an item -> its prepared picture, None where it has none, or why it cannot be read."""
 
@@ -108,7 +110,7 @@ def gather_vectors(
 
 def read_pictures(
     items: Sequence[Item],
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | tuple[Preprocessing, ...] | None,
     door: PictureDoor | None,
     *,
     check: Callable[[Item], None] = lambda _: None,
@@ -144,9 +146,14 @@ def read_pictures(
         while batch := dict(islice(rest, TEXTS_AT_ONCE)):
             yield batch
         return
-    reader = PictureReader(
-        door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized, ahead=2 * PICTURES_AT_ONCE
-    )
+    reader: PictureReader[Picture]
+    if isinstance(preprocessing, tuple):
+        largest = max(one.resized[0] for one in preprocessing), max(one.resized[1] for one in preprocessing)
+        several = partial(_fit_each, preprocessings=preprocessing)
+        reader = PictureReader(door, several, target=largest, ahead=2 * PICTURES_AT_ONCE)
+    else:
+        fitted = partial(fit, preprocessing=preprocessing)
+        reader = PictureReader(door, fitted, target=preprocessing.resized, ahead=2 * PICTURES_AT_ONCE)
     with reader.read(requests) as reading:
         while reading.missing:
             taken = reading.take_many(PICTURES_AT_ONCE, PATIENCE_SECONDS)
@@ -155,6 +162,10 @@ def read_pictures(
             yield dict(sorted(batch.items()))
     while batch := dict(islice(rest, TEXTS_AT_ONCE)):
         yield batch
+
+
+def _fit_each(decoded: Decoded, preprocessings: tuple[Preprocessing, ...]) -> Picture:
+    return tuple(fit(decoded, one) for one in preprocessings)
 
 
 def _named(item: Item, outcome: PictureOutcome[Picture]) -> Picture | ItemError:

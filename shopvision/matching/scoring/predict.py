@@ -25,7 +25,7 @@ from shopvision.items.item import Item, pair_key
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.scoring.inference import OneTowerRunner, TwoTowerRunner
-from shopvision.matching.scoring.item_pictures import vectors_in_batches
+from shopvision.matching.scoring.item_pictures import Picture, vectors_in_batches
 from shopvision.matching.scoring.tunable_tokens import TunableTokens
 from shopvision.models.part import part_of
 from shopvision.settings import get_settings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from shopvision.encoders.tuning.part import TunablePart
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.matching.scoring.batching import ShouldStop
+    from shopvision.matching.scoring.head_similarity import HeadSimilarity
     from shopvision.models.card import ModelCard
     from shopvision.models.kinds import Precision
 
@@ -61,7 +62,7 @@ class BaseScorer(ABC):
         card: of the model version; of a cascade that of its last model, whose thresholds hold.
         needs_text: whether it reads texts.
         needs_picture: whether it reads pictures.
-        preprocessing: how pictures must be prepared; None where it reads none.
+        preprocessing: how pictures must be prepared; None where it reads none, several where its members want several.
         vector_dimension: length of what is kept of an item between ``item_vectors`` and ``score``: a vector, or the
             features of its picture; None where nothing is.
     """
@@ -69,7 +70,7 @@ class BaseScorer(ABC):
     card: ModelCard
     needs_text: bool
     needs_picture: bool
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing | tuple[Preprocessing, ...] | None
     vector_dimension: int | None
 
     @property
@@ -86,12 +87,13 @@ class BaseScorer(ABC):
         """
 
     @abstractmethod
-    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[Picture | None] | None) -> Floats:
         """What is kept of items.
 
         Args:
             items: m items.
-            pictures: m prepared pictures, where the model reads pictures; None of an item that has none.
+            pictures: m prepared pictures, where the model reads pictures; None of an item that has none. Of one that is
+                prepared in several ways a tuple.
 
         Returns:
             (m, ``vector_dimension``) float32.
@@ -100,6 +102,16 @@ class BaseScorer(ABC):
             UserError: nothing is kept of items, or pictures are missing altogether.
             ItemError: ``no_picture``, of an item that cannot do without.
         """
+
+    def readable_pairs(self, items: Sequence[Item], left: Rows, right: Rows) -> NDArray[np.bool_]:  # noqa: ARG002 - of most models both items of a pair are read alike
+        """(n,) whether something reads both items of a pair, each of which ``check`` lets through.
+
+        Args:
+            items: m items.
+            left: (n,) rows of the first items.
+            right: (n,) rows of the second items.
+        """
+        return np.ones(len(left), np.bool_)
 
     @abstractmethod
     def _score(
@@ -126,7 +138,8 @@ class BaseScorer(ABC):
             should_stop: asked between batches.
 
         Returns:
-            (n,) float32, in the order given; NaN for pairs that were not reached before it was asked to stop.
+            (n,) float32, in the order given; NaN for pairs that were not reached before it was asked to stop, and for
+            those that are no ``readable_pairs``.
 
         Raises:
             UserError: vectors of another shape, or rows that are no items.
@@ -222,7 +235,7 @@ class PairScorer(BaseScorer):
         self.needs_picture = model.family.reads_pictures
         self.preprocessing = parts.preprocessing
         self.vector_dimension = model.kept_dimension
-        self._family = model.family
+        self._prepares, self._family = parts.preprocessing, model.family
         self._calibration = model.arguments.calibration
         self._features: ImageEncoder | None = None
         if parts.image_encoder is not None and parts.preprocessing is not None:
@@ -259,6 +272,11 @@ class PairScorer(BaseScorer):
         return parts if reads_pixels or not self.needs_text else (*parts, self._tokens)
 
     @property
+    def head_similarity(self) -> HeadSimilarity | None:
+        """What compares item vectors, where that is learnt; None of a metric, and of a model without item vectors."""
+        return self._runner.head_similarity if isinstance(self._runner, TwoTowerRunner) else None
+
+    @property
     def compiled_modules(self) -> tuple[CompiledModule, ...]:
         """What of it may run compiled."""
         return () if self._features is None else self._features.compiled_modules
@@ -267,7 +285,7 @@ class PairScorer(BaseScorer):
         """See ``BaseScorer``."""
         self._family.check(item, has_text=self._reads_text_of(item))
 
-    def item_vectors(self, items: Sequence[Item], pictures: Sequence[NDArray[np.uint8] | None] | None) -> Floats:
+    def item_vectors(self, items: Sequence[Item], pictures: Sequence[Picture | None] | None) -> Floats:
         """See ``BaseScorer``."""
         if self.vector_dimension is None:
             raise UserError(f"{self.card.spec} keeps nothing of items: it reads both items of a pair at once.")
@@ -280,13 +298,14 @@ class PairScorer(BaseScorer):
             for item, picture in zip(items, pictures, strict=True):
                 if picture is None:
                     self._family.check(replace(item, picture=""), has_text=False)
+        prepared = [picture if isinstance(picture, np.ndarray) else None for picture in pictures]
         if self._features is not None:
-            features = self._picture_features(pictures, self._features)
+            features = self._picture_features(prepared, self._features)
             return features if isinstance(self._runner, OneTowerRunner) else self._runner.vectors(items, features)
         assert isinstance(self._runner, TwoTowerRunner)  # noqa: S101 - as above
-        assert self.preprocessing is not None  # noqa: S101 - for the type checker: it reads pictures
-        nothing = np.zeros((*self.preprocessing.size, 3), np.uint8)
-        return self._runner.vectors_of_pixels(items, [nothing if picture is None else picture for picture in pictures])
+        assert self._prepares is not None  # noqa: S101 - for the type checker: it reads pictures
+        nothing = np.zeros((*self._prepares.size, 3), np.uint8)
+        return self._runner.vectors_of_pixels(items, [nothing if picture is None else picture for picture in prepared])
 
     def _picture_features(self, pictures: Sequence[NDArray[np.uint8] | None], encoder: ImageEncoder) -> Floats:
         """(m, d) of unit length; zeros where an item has no picture."""

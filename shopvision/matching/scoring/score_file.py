@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shopvision.items.pair_table import OnFailure, PairTable
+    from shopvision.matching.scoring.head_similarity import HeadSimilarity
     from shopvision.matching.scoring.predict import BaseScorer
 
 Row = tuple[str, str, float, str]
@@ -25,6 +26,8 @@ Row = tuple[str, str, float, str]
 COLUMNS: dict[str, Kind] = {
     "left_item_id": "string", "right_item_id": "string", "probability": "float32", "verdict": "string",
 }  # fmt: skip
+NOTHING_IN_COMMON = "no member of the ensemble reads both: give both a title, or both a picture"
+
 PAIRS_AT_ONCE = 20_000
 
 
@@ -42,18 +45,20 @@ def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> 
     used, vectors, failed = _gathered(scorer, table)
     for start in range(0, len(used), PAIRS_AT_ONCE):
         rows = np.arange(start, min(start + PAIRS_AT_ONCE, len(used)))
-        batch = _readable(used.select(rows), failed, on_failure)
+        batch = _readable(scorer, used.select(rows), failed, on_failure)
         probabilities = _probabilities(scorer, batch, vectors)
         verdicts = scorer.verdicts(probabilities)
         scored = zip(_ids(batch), probabilities.tolist(), verdicts.tolist(), strict=True)
         yield min(start + PAIRS_AT_ONCE, len(table)), [(*ids, value, word) for ids, value, word in scored]
 
 
-def submission_of(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> tuple[str, list[SubmissionRow]]:
-    """Pairs as they are submitted: the name of the similarity, and the rows.
+def submission_of(
+    scorer: BaseScorer, table: PairTable, on_failure: OnFailure
+) -> tuple[str | HeadSimilarity, list[SubmissionRow]]:
+    """Pairs as they are submitted: the similarity, and the rows.
 
-    A two-tower with a metric head submits its item vectors, with the threshold at which their similarity decides these
-    pairs as the model does; any other model the probabilities of the pairs.
+    A two-tower submits its item vectors, with the threshold at which their similarity (a metric, or what its head
+    computes) decides these pairs as the model does; any other model the probabilities of the pairs.
 
     Args:
         scorer: as in ``score_table``.
@@ -61,31 +66,41 @@ def submission_of(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -
         on_failure: as in ``score_table``.
     """
     used, vectors, failed = _gathered(scorer, table)
-    batch = _readable(used, failed, on_failure)
+    batch = _readable(scorer, used, failed, on_failure)
     probabilities = _probabilities(scorer, batch, vectors)
-    name, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
-    if name == "second" or vectors is None:
+    similarity, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
+    if similarity == "second" or vectors is None:
         sides = np.stack([1 - probabilities, probabilities])[:, :, None]
     else:
         sides = np.stack([vectors[batch.left], vectors[batch.right]])
         if len(batch):
-            threshold = threshold_between(similarities(name, *sides), probabilities >= threshold)
+            values = similarities(similarity, *sides) if isinstance(similarity, str) else similarity.of(*sides)
+            threshold = threshold_between(values, probabilities >= threshold)
     rows = zip(_ids(batch), sides[0], sides[1], strict=True)
-    return name, [SubmissionRow(left, right, u, v, threshold) for (left, right), u, v in rows]
+    return similarity, [SubmissionRow(left, right, u, v, threshold) for (left, right), u, v in rows]
 
 
-def _similarity(scorer: BaseScorer) -> str:
+def _similarity(scorer: BaseScorer) -> str | HeadSimilarity:
     axes = scorer.card.architecture.arguments.get("axes", {})
-    metric = axes.get("interaction") == "two_tower" and axes.get("head") == "metric"
-    return str(axes["similarity"]) if metric else "second"
+    if axes.get("interaction") == "two_tower" and axes.get("head") == "metric":
+        return str(axes["similarity"])
+    from shopvision.matching.scoring.predict import PairScorer
+
+    learnt = scorer.head_similarity if isinstance(scorer, PairScorer) else None
+    return "second" if learnt is None else learnt
 
 
-def _readable(table: PairTable, failed: Mapping[int, ItemError], on_failure: OnFailure) -> PairTable:
-    """The pairs of which neither item failed."""
+def _readable(
+    scorer: BaseScorer, table: PairTable, failed: Mapping[int, ItemError], on_failure: OnFailure
+) -> PairTable:
+    """The pairs of which neither item failed, and both are read by one model."""
     readable = table.without_items(failed)
+    together = table.select(readable)
+    apart = np.flatnonzero(readable)[~scorer.readable_pairs(together.items, together.left, together.right)]
+    readable[apart] = False
     for row in np.flatnonzero(~readable).tolist():
         left, right = int(table.left[row]), int(table.right[row])
-        reason = failed.get(left) or failed[right]
+        reason = failed.get(left) or failed.get(right) or ItemError("nothing_in_common", NOTHING_IN_COMMON)
         ids = f"pair {table.items[left].item_id!r}, {table.items[right].item_id!r}"
         on_failure(ItemError(reason.code, f"{ids}: {reason.message}".rstrip(".")))
     return table.select(readable)

@@ -3,8 +3,8 @@
 One JSON object a line: ``src_item_id``, ``src_item_emb``, ``tgt_item_id``, ``tgt_item_emb`` (vectors of at most 1024
 numbers, written ``"[0.1,0.2]"``) and ``threshold``; the items are the same where the similarity of the vectors is the
 threshold or more. A ``.zip`` holds that file and ``similarity.py`` with ``compute(emb1, emb2)``, which any program can
-call. A model that scores pairs without a vector for each item writes ``[1 - p]`` and ``[p]``, and the similarity
-``second`` takes the latter.
+call; where a learnt head compares the vectors, it holds the head's weights. A model that scores pairs without a vector
+for each item writes ``[1 - p]`` and ``[p]``, and the similarity ``second`` takes the latter.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shopvision.errors import UserError
 from shopvision.reports.row_writer import replacing
+
+if TYPE_CHECKING:
+    from shopvision.matching.scoring.head_similarity import HeadSimilarity
 
 Vectors = NDArray[np.float32]
 
@@ -124,22 +127,28 @@ def threshold_between(values: NDArray[np.float64], same: NDArray[np.bool_]) -> f
     return middle if middle > highest else lowest
 
 
-def write_submission(path: Path, rows: Iterable[SubmissionRow], similarity: str) -> int:
+def write_submission(path: Path, rows: Iterable[SubmissionRow], similarity: str | HeadSimilarity) -> int:
     """Write a submission; returns how many pairs it has.
 
     Args:
         path: ``.jsonl``, or ``.zip`` with ``similarity.py`` beside the pairs.
         rows: as they come.
-        similarity: see ``similarities``.
+        similarity: a name, see ``similarities``, or a model's head.
 
     Raises:
-        UserError: other suffix, unknown similarity, a vector that is too long or not finite, or the file cannot be
-            written.
+        UserError: other suffix, unknown similarity, a head without the program that holds it, a vector that is too long
+            or not finite, or the file cannot be written.
     """
-    require_similarity(similarity)
     require_submission_name(path)
+    if isinstance(similarity, str):
+        require_similarity(similarity)
+        program = _PROGRAM.format(_COMPUTE[similarity])
+    elif path.suffix == ".zip":
+        program = similarity.program()
+    else:
+        raise UserError(f"{path}: the model compares vectors by weights of its own: name a .zip, which holds them.")
     count = 0
-    with replacing(path) as part, _result_file(part, similarity if path.suffix == ".zip" else None) as file:
+    with replacing(path) as part, _result_file(part, program if path.suffix == ".zip" else None) as file:
         for row in rows:
             file.write(_line(row))
             count += 1
@@ -165,13 +174,13 @@ def read_submission(path: Path) -> Iterator[SubmissionRow]:
 
 
 @contextmanager
-def _result_file(part: Path, similarity: str | None) -> Iterator[IO[bytes]]:
-    if similarity is None:
+def _result_file(part: Path, program: str | None) -> Iterator[IO[bytes]]:
+    if program is None:
         with part.open("wb") as file:
             yield file
         return
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(SIMILARITY_FILE, _PROGRAM.format(_COMPUTE[similarity]))
+        archive.writestr(SIMILARITY_FILE, program)
         with archive.open(RESULT_FILE, "w", force_zip64=True) as file:
             yield file
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, insert, select, text, update
 
@@ -16,8 +18,11 @@ from shopvision.database import connect
 from shopvision.index.publish import publish
 from shopvision.index.tables import Embedding
 from shopvision.items.catalogue_items import items_from_catalogue
+from shopvision.items.item import Item
 from shopvision.matching import due_items, requests
 from shopvision.matching.due_items import DueScope
+from shopvision.matching.scoring.predict import Rows
+from shopvision.matching.scoring.score_file import NOTHING_IN_COMMON
 from shopvision.matching.tables import ItemGroupMember, ItemVector, MatchingState, PairScore
 from shopvision.models import activate
 from shopvision.models.tables import ModelRole
@@ -27,6 +32,7 @@ from tests.integration.matching.scoring_shop import (
     TITLES,
     PictureTower,
     ScoringShop,
+    WordScorer,
     WordTower,
     add_scorer,
     count,
@@ -202,6 +208,32 @@ def test_items_without_words_fail_and_absurd_ones_pass(bare_shop: ScoringShop) -
     assert (job.done, job.failed) == (1, 1)
     [failure] = list_failures(job.job_id, limit=10)
     assert (failure["item_key"], failure["code"]) == ('["a","empty"]', "no_text")
+
+
+class DividedScorer(WordScorer):
+    """An ensemble of which no member reads an item without a title beside another one."""
+
+    def check(self, item: Item) -> None:
+        pass
+
+    def readable_pairs(self, items: Sequence[Item], left: Rows, right: Rows) -> NDArray[np.bool_]:
+        has_title = np.array([bool(item.title) for item in items])
+        both: NDArray[np.bool_] = has_title[left] == has_title[right]
+        return both
+
+
+def test_a_pair_that_no_member_of_an_ensemble_reads_as_a_whole_fails(bare_shop: ScoringShop) -> None:
+    bare_shop.models["scorer:1"] = DividedScorer()
+    for item_id in "abc":
+        bare_shop.put(item_id, TITLES[item_id] if item_id != "c" else "")
+    path = bare_shop.folder / "pairs.csv"
+    path.write_text("left_id,right_id\na,b\na,c\n")
+    job = bare_shop.run(pairs_file=str(path))
+    assert (job.state, job.done, job.failed) == ("succeeded", 1, 1)
+    [failure] = list_failures(job.job_id, limit=9)
+    assert (failure["item_key"], failure["code"]) == ('["a","c"]', "nothing_in_common")
+    assert failure["message"] == f"'a' and 'c': {NOTHING_IN_COMMON}."
+    assert set(bare_shop.scores()) == {("a", "b")}
 
 
 def test_ids_may_hold_anything(bare_shop: ScoringShop) -> None:

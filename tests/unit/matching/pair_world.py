@@ -40,6 +40,7 @@ class GivenScorer:
     vectors: NDArray[np.float32] | None = None
 
     verdicts = BaseScorer.verdicts
+    readable_pairs = BaseScorer.readable_pairs
 
     @property
     def needs_picture(self) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import expit, logit
 
-from shopvision.errors import JobError, UserError
+from shopvision.errors import ItemError, JobError, UserError
+from shopvision.images import PictureDoor, allow_image_root
 from shopvision.items.item import Item
+from shopvision.items.pair_table import PairTable
+from shopvision.matching.fitting.evaluate import score_readable
 from shopvision.matching.scoring.ensemble import (
     EnsembleArguments,
     EnsembleScorer,
@@ -20,8 +25,19 @@ from shopvision.matching.scoring.ensemble import (
     save_ensemble,
 )
 from shopvision.matching.scoring.predict import PairScorer
+from shopvision.matching.scoring.score_file import NOTHING_IN_COMMON, score_table
 from shopvision.models.importers import fetch
-from tests.unit.matching.tiny_matcher import COSINE, ONE, THRESHOLDS, arguments, save_tiny
+from shopvision.settings import get_settings
+from tests.unit.matching.tiny_matcher import (
+    COSINE,
+    ONE,
+    PREPROCESSING,
+    THRESHOLDS,
+    arguments,
+    save_model,
+    save_tiny,
+    tiny_model,
+)
 
 LEFT, RIGHT = np.triu_indices(5, 1)
 ITEMS = [
@@ -155,3 +171,88 @@ def test_what_is_no_ensemble(tmp_path: Path, members: list[Path]) -> None:
     shutil.rmtree(tmp_path / "e" / "members" / "1")
     with pytest.raises(UserError, match="holds no card"):
         load_scorer(tmp_path / "e")
+
+
+# Members that read different things.
+
+
+@pytest.fixture(name="mixed", scope="module")
+def _mixed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Text; text and picture; picture, prepared in another way."""
+    folder = tmp_path_factory.mktemp("mixed")
+    save_tiny(folder / "text", arguments("text_two_tower", COSINE))
+    save_tiny(folder / "both", arguments("text_image_one_tower", ONE), seed=2, tag="2")
+    model = tiny_model(arguments("image_two_tower", COSINE), seed=3)
+    larger = PREPROCESSING.model_copy(update={"size": (48, 48)})
+    save_model(folder / "picture", replace(model, parts=replace(model.parts, preprocessing=larger)), tag="3")
+    return [folder / "text", folder / "both", folder / "picture"]
+
+
+@pytest.fixture(name="shown")
+def _shown(tmp_path: Path) -> list[Item]:
+    """An item with both, with a text, with a picture, and again with both."""
+    allow_image_root(get_settings(), tmp_path)
+    noise = np.random.default_rng(0)
+    uris = []
+    for name in "acd":
+        Image.fromarray(noise.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / f"{name}.png")
+        uris.append((tmp_path / f"{name}.png").as_uri())
+    return [
+        Item("a", title="red shoe", picture=uris[0]), Item("b", title="red nike shoe"), Item("c", picture=uris[1]),
+        Item("d", title="blue band", picture=uris[2]),
+    ]  # fmt: skip
+
+
+PAIRS = [("a", "d", {0, 1, 2}), ("a", "b", {0, 1}), ("a", "c", {1, 2}), ("b", "d", {0, 1}), ("c", "d", {1, 2})]
+
+
+@pytest.mark.parametrize("method", ["threshold_margin", "stacking"])
+def test_an_item_is_scored_by_the_members_that_can_read_it(
+    tmp_path: Path, mixed: list[Path], shown: list[Item], method: str
+) -> None:
+    weights: dict[str, Any] = {"weights": [1.0, 2.0, 3.0], "centres": [0.1, 0.2, 0.3], "bias": -0.5}
+    weights["partial"] = [{"models": [0, 1], "weights": [5.0, 6.0], "bias": 0.7}]
+    fields: dict[str, Any] = {"stacking": weights}
+    if method == "threshold_margin":
+        fields = {"thresholds": ((0.3, 0.4, 0.2), (0.5, 0.2, 0.1))}
+    save_ensemble(tmp_path / "e", mixed, ensemble_arguments(mixed, method, **fields), name="e", thresholds=THRESHOLDS)
+    scorer = load_scorer(tmp_path / "e", precision="float32")
+    for item in shown:
+        scorer.check(item)
+    by_id = {item.item_id: item for item in shown}
+    members = [PairScorer(folder, precision="float32") for folder in mixed]
+    found = [pair.probability for pair in scorer([(by_id[a], by_id[b]) for a, b, _ in PAIRS])]
+    for probability, (a, b, readers) in zip(found, PAIRS, strict=True):
+        p = np.array([
+            member([(by_id[a], by_id[b])])[0].probability if number in readers else np.nan
+            for number, member in enumerate(members)
+        ])  # fmt: skip
+        if method == "threshold_margin":
+            margin = np.nansum(p - [0.3, 0.4, 0.2])
+        elif readers == {0, 1}:
+            margin = 5 * (logit(p[0]) - 0.1) + 6 * (logit(p[1]) - 0.2) + 0.7
+        else:
+            margin = np.nansum([1.0, 2.0, 3.0] * (logit(p) - [0.1, 0.2, 0.3])) - 0.5
+        assert probability == pytest.approx(expit(margin), abs=1e-4)
+
+
+def test_what_no_member_can_read(tmp_path: Path, mixed: list[Path], shown: list[Item]) -> None:
+    wanted = ensemble_arguments(
+        [mixed[0], mixed[2]], "threshold_margin", thresholds=((0.5, 0.5), (0.5, 0.5))
+    )  # fmt: skip
+    save_ensemble(tmp_path / "e", [mixed[0], mixed[2]], wanted, name="e", thresholds=THRESHOLDS)
+    scorer = load_scorer(tmp_path / "e", precision="float32")
+    with pytest.raises(ItemError, match="Item 'x' has no words that the model reads") as error:
+        scorer.check(Item("x", category="shoes"))
+    assert error.value.code == "no_text"
+    left, right = np.array([0, 1]), np.array([3, 2])  # a text alone and a picture alone have nothing in common
+    assert scorer.readable_pairs(shown, left, right).tolist() == [True, False]
+    table = PairTable(tuple(shown), left.astype(np.int32), right.astype(np.int32), np.array([1, 0], np.int8))
+    refused: list[ItemError] = []
+    [(done, rows)] = score_table(scorer, table, refused.append)
+    assert (done, [row[:2] for row in rows]) == (2, [("a", "d")])
+    assert [(one.code, one.message) for one in refused] == [
+        ("nothing_in_common", f"pair 'b', 'c': {NOTHING_IN_COMMON}"),
+    ]  # fmt: skip
+    kept, probabilities = score_readable(scorer, table, PictureDoor(get_settings()))
+    assert (kept.tolist(), len(probabilities)) == ([True, False], 1)

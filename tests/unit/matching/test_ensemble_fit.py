@@ -82,7 +82,7 @@ def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None
     with pytest.raises(UserError, match="name 'our best': use letters, digits"):
         fit_ensemble(tmp_path / "e", members, table, method="stacking", name="our best")
     blank = (Item("blank"), *table.items[1:])
-    with pytest.raises(UserError, match=r"cannot read both .*'blank'"):
+    with pytest.raises(UserError, match=r"No member can read both .*'blank'"):
         fit_ensemble(
             tmp_path / "e", members, PairTable(blank, table.left, table.right, table.labels), method="stacking"
         )

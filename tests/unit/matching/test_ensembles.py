@@ -107,12 +107,22 @@ def test_stacking_is_the_optimum_of_its_definition(regularisation: float) -> Non
     stacking = LogisticStacking.fit(probabilities, labels, regularisation=regularisation)
     odds = logit(probabilities)
     np.testing.assert_allclose(stacking.centres, np.nanmean(odds, axis=0))
-    centred = np.where(np.isnan(odds), 0.0, odds - stacking.centres)
-    # At the optimum, loss and a quarter of the squared weights pull with equal force.
-    error = expit(stacking.log_odds(probabilities)) - labels
-    np.testing.assert_allclose(centred.T @ error, -regularisation / 2 * stacking.weights, atol=1e-4)
+    require_optimum(stacking, probabilities, labels, (0, 1, 2), stacking.weights, regularisation)
+
+
+def require_optimum(
+    stacking: LogisticStacking, probabilities: np.ndarray, labels: np.ndarray, models: tuple[int, ...],
+    weights: np.ndarray, regularisation: float = 1.0,
+) -> None:  # fmt: skip
+    """Over pairs that these models scored, loss and a quarter of the squared weights pull with equal force."""
+    columns = list(models)
+    rows = ~np.isnan(probabilities[:, columns]).any(axis=1)
+    alone = np.full((rows.sum(), 3), NAN)
+    alone[:, columns] = probabilities[rows][:, columns]
+    centred = logit(alone[:, columns]) - stacking.centres[columns]
+    error = expit(stacking.log_odds(alone)) - labels[rows]
+    np.testing.assert_allclose(centred.T @ error, -regularisation / 2 * weights, atol=1e-4)
     assert error.sum() == pytest.approx(0, abs=1e-4)
-    np.testing.assert_allclose(stacking.log_odds(probabilities), centred @ stacking.weights + stacking.bias)
 
 
 def test_stacking_is_better_than_its_best_member_and_survives_json() -> None:
@@ -124,6 +134,29 @@ def test_stacking_is_better_than_its_best_member_and_survives_json() -> None:
     copy = LogisticStacking.from_json(json.loads(json.dumps(stacking.to_json())))
     np.testing.assert_array_equal(copy.log_odds(probabilities[2000:]), predicted)
     assert np.isfinite(stacking.log_odds([[NAN, NAN, NAN], [1.0, 0.0, 1.0]])).all()
+
+
+def test_pairs_that_some_members_scored_have_weights_of_their_own() -> None:
+    """Members 0 and 1 say nearly the same, so together each has half of the weight that one has alone."""
+    rng = np.random.default_rng(3)
+    truth = rng.random(4000) < 0.3
+    clean = np.where(truth, 2.0, -2.0) + rng.normal(0, 1.5, 4000)
+    odds = np.stack([clean, clean + rng.normal(0, 0.01, 4000), rng.normal(0, 1, 4000)], axis=1)
+    odds[:500, 0] = NAN
+    odds[500:600, :2] = NAN
+    stacking = LogisticStacking.fit(expit(odds), truth, also_alone=[(0,), (0, 1, 2), ()])
+    assert set(stacking.partial) == {(0,), (1, 2), (2,)}
+    for models, (weights, _) in stacking.partial.items():
+        require_optimum(stacking, expit(odds), truth, models, weights)
+    require_optimum(stacking, expit(odds), truth, (0, 1, 2), stacking.weights)
+    assert stacking.partial[0,][0][0] > 1.5 * stacking.weights[0]
+    copy = LogisticStacking.from_json(json.loads(json.dumps(stacking.to_json())))
+    np.testing.assert_array_equal(copy.log_odds(expit(odds)), stacking.log_odds(expit(odds)))
+
+
+def test_a_member_that_is_missing_without_weights_for_that_says_what_it_says_in_the_mean() -> None:
+    stacking = LogisticStacking(np.array([2.0, 3.0]), np.array([0.5, -1.0]), 0.25)
+    assert stacking.log_odds([[expit(1.5), NAN]]) == pytest.approx([2.25])
 
 
 def test_members_that_are_very_sure_together_give_a_finite_margin() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from shopvision.items.item import Item
+from shopvision.matching.families.axes import Axes
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.matching.scoring.submission import read_submission, similarities
 from tests.conftest import Run
@@ -161,6 +164,38 @@ def test_a_two_tower_submits_vectors_that_decide_as_it_does(items: str, tmp_path
         "cosine", np.stack([row.left_vector for row in rows]), np.stack([row.right_vector for row in rows])
     )
     assert [value >= rows[0].threshold for value in values] == (probabilities >= middle).tolist()
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "symmetric"),
+    [("interaction", "bce", False), ("interaction", "ce", False), ("additive", "ce", False), ("additive", "bce", True)],
+)
+def test_a_learnt_head_goes_with_the_vectors(
+    head: str, loss: str, symmetric: bool, items: str, tmp_path: Path, run: Run
+) -> None:
+    """Any program that has the archive alone decides as the model does, and no probability is in it."""
+    axes = Axes.model_validate({"interaction": "two_tower", "head": head, "loss": loss})
+    wanted = arguments("text_two_tower", axes, symmetric=symmetric)
+    save_tiny(tmp_path / "two", wanted)
+    probabilities = np.array(expected(tmp_path / "two"))
+    middle = float(np.median(probabilities))
+    save_tiny(tmp_path / "set", wanted, thresholds={"same": 1.0, "decision": middle, "different": 0.0})
+    status, out, err = run(
+        "submission", pairs_file(tmp_path, *PAIRS), "--items", items, "--model", str(tmp_path / "set"),
+        "--output", str(tmp_path / "result.zip"), "--json",
+    )  # fmt: skip
+    assert (status, json.loads(out)["similarity"]) == (0, f"learnt ({head})"), err
+    rows = list(read_submission(tmp_path / "result.zip"))
+    assert {len(row.left_vector) for row in rows} == {16}
+    with zipfile.ZipFile(tmp_path / "result.zip") as archive:
+        archive.extract("similarity.py", tmp_path)
+    compute = runpy.run_path(str(tmp_path / "similarity.py"))["compute"]
+    values = [compute(row.left_vector.tolist(), row.right_vector.tolist()) for row in rows]
+    # The tiny model's calibration: scale 2, shift 0.5.
+    np.testing.assert_allclose(1 / (1 + np.exp(-2 * np.array(values) - 0.5)), probabilities, atol=1e-5)
+    assert [value >= row.threshold for value, row in zip(values, rows, strict=True)] == (
+        probabilities >= middle
+    ).tolist()
 
 
 def test_a_one_tower_submits_its_probabilities(one_tower: Path, items: str, tmp_path: Path, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import UserError
+from shopvision.matching.scoring.head_similarity import HeadSimilarity
 from shopvision.matching.scoring.submission import (
     SubmissionRow,
     read_submission,
@@ -69,6 +71,26 @@ def test_the_program_in_the_archive_computes_the_same(tmp_path: Path, name: str)
     left, right = np.stack([row.left_vector for row in some]), np.stack([row.right_vector for row in some])
     theirs = [compute(row.left_vector.tolist(), row.right_vector.tolist()) for row in some]
     np.testing.assert_allclose(similarities(name, left, right), theirs, rtol=1e-12)
+
+
+def test_learnt_heads_by_hand() -> None:
+    """Two numbers an item; tanh of 0 is 0, and the hidden unit sees the difference of the first numbers alone."""
+    additive = {"left": [1, 2], "right": [3, 4], "bias": [0.5]}
+    interaction = {"dense": [[0, 0, 0, 0, 2, 0, 0, 0]], "dense_bias": [0], "out": [-3], "bias": [1]}
+    u, v = np.float32([[1, 2], [1, 2]]), np.float32([[3, 5], [1, 7]])
+    for kind, weights, expected in (
+        ("additive", additive, [5 + 29 + 0.5, 5 + 31 + 0.5]),
+        ("interaction", interaction, [1 - 3 * math.tanh(4), 1.0]),
+    ):
+        head = HeadSimilarity(kind, {name: np.float32(values) for name, values in weights.items()})  # type: ignore[arg-type]  # one of the two
+        assert head.of(u, v) == pytest.approx(expected)
+
+
+def test_a_learnt_head_needs_the_archive(tmp_path: Path) -> None:
+    head = HeadSimilarity("additive", {name: np.ones(1, np.float32) for name in ("left", "right", "bias")})
+    with pytest.raises(UserError, match=r"r\.jsonl: the model compares vectors by weights of its own: name a \.zip"):
+        write_submission(tmp_path / "r.jsonl", [], head)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_similarities_by_hand() -> None:
