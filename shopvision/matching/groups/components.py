@@ -172,7 +172,7 @@ def _with_a_source_twice(labels: Numbers, sources: Numbers) -> Numbers:
     known = sources >= 0
     width = int(sources.max(initial=-1)) + 1
     cells, items = np.unique(labels[known].astype(np.int64) * width + sources[known], return_counts=True)
-    return (cells[items > 1] // max(width, 1)).astype(np.int32)
+    return np.asarray(cells[items > 1] // max(width, 1), np.int32)
 
 
 JOINED, DIFFERENT, SAME_SOURCE, TOO_LARGE = range(4)

@@ -88,7 +88,7 @@ def export_groups(path: Path, *, model_version_id: int | None = None, job_id: uu
     Raises:
         UserError: unknown format, or the file cannot be written.
     """
-    query = (
+    query: Select[Any] = (
         select(
             cast(ItemGroup.group_id, Text), ItemGroupMember.item_id, ItemGroup.size, Item.title, Item.category,
             Item.source, ItemGroupMember.is_kept, ItemGroup.kept_by, cast(ItemGroupMember.lends, Text), _MODEL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ class ShownGroup:
     items: list[Item]
     common: list[tuple[str, str]]
     differing: list[list[tuple[str, str, bool]]]
-    kept_by: str = ""
-    lends: list[list[tuple[str, str]]] = field(default_factory=list)
-    exact: list[list[str]] = field(default_factory=list)
+    kept_by: str
+    lends: list[list[tuple[str, str]]]
+    exact: list[list[str]]
 
     @property
     def text(self) -> str:

@@ -147,7 +147,7 @@ class LogisticStacking:
             model.fit(centred, own)
             return model.coef_[0], float(model.intercept_[0])
 
-        complete = ~np.isnan(odds).any(axis=1)
+        complete: Mask = np.asarray(~np.isnan(odds).any(axis=1))
         if len(np.unique(truth[complete])) < 2:
             complete[:] = True  # too few to learn from: what is missing is given its centre here, too
         weights, bias = optimum(np.nan_to_num(odds - centres, nan=0.0)[complete], truth[complete])
@@ -156,7 +156,7 @@ class LogisticStacking:
             columns = list(alone)
             rows = ~np.isnan(odds[:, columns]).any(axis=1)
             if 0 < len(columns) < odds.shape[1] and len(np.unique(truth[rows])) == 2:
-                partial[alone] = optimum((odds - centres)[np.ix_(rows, columns)], truth[rows])
+                partial[alone] = optimum((odds - centres)[rows][:, columns], truth[rows])
         return cls(weights, centres, bias, partial)
 
     def log_odds(self, probabilities: ArrayLike) -> Floats:
@@ -166,7 +166,7 @@ class LogisticStacking:
         for models, (weights, bias) in self.partial.items():
             has = np.isin(np.arange(centred.shape[1]), models)
             rows = (~np.isnan(centred) == has).all(axis=1)
-            result[rows] = centred[np.ix_(rows, has)] @ weights + bias
+            result[rows] = centred[rows][:, has] @ weights + bias
         return result
 
     def to_json(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def head_similarity(head: nn.Module, *, symmetric: bool) -> HeadSimilarity | Non
         weight, bias = _to_log_odds(head.out)
         left, right = np.split(weight, 2)
         if symmetric:
-            left = right = (left + right) / 2
+            left = right = np.asarray((left + right) / 2, np.float32)
         return HeadSimilarity("additive", {"left": left, "right": right, "bias": bias})
     if isinstance(head, InteractionHead):
         out, bias = _to_log_odds(head.pair.out)

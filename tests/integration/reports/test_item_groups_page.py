@@ -149,7 +149,8 @@ def test_five_hundred_groups(tmp_path: Path, set_environment: Callable[..., None
     groups = [
         ShownGroup(
             uuid.UUID(int=number), 3, is_changed=False, items=items[3 * number : 3 * number + 3],
-            common=[("size", "M")], differing=[[("colour", "red", True)]] * 3,
+            common=[("size", "M")], differing=[[("colour", "red", True)]] * 3, kept_by="complete",
+            lends=[[], [], [("fabric", "linen")]], exact=[["picture"], ["picture"], []],
         )
         for number in range(500)
     ]  # fmt: skip
