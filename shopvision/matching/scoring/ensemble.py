@@ -228,8 +228,8 @@ class EnsembleScorer(CombinedScorer):
     ) -> Floats:
         """Zeros of items that the member cannot read: it is not asked about them."""
         vectors = np.zeros((len(items), member.vector_dimension or 0), np.float32)
-        rows = np.flatnonzero(_reads(member, items))
-        if len(rows):
+        rows: list[int] = np.flatnonzero(_reads(member, items)).tolist()
+        if rows:
             own = None if pictures is None else [pictures[row] for row in rows]
             vectors[rows] = member.item_vectors([items[row] for row in rows], own)
         return vectors
