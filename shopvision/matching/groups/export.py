@@ -88,17 +88,18 @@ def export_groups(path: Path, *, model_version_id: int | None = None, job_id: uu
     Raises:
         UserError: unknown format, or the file cannot be written.
     """
+    columns: tuple[Any, ...] = (
+        cast(ItemGroup.group_id, Text), ItemGroupMember.item_id, ItemGroup.size, Item.title, Item.category,
+        Item.source, ItemGroupMember.is_kept, ItemGroup.kept_by, cast(ItemGroupMember.lends, Text), _MODEL,
+        cast(ItemGroup.job_id, Text), _iso(ItemGroup.updated_at),
+    )  # fmt: skip
     query: Select[Any] = (
-        select(
-            cast(ItemGroup.group_id, Text), ItemGroupMember.item_id, ItemGroup.size, Item.title, Item.category,
-            Item.source, ItemGroupMember.is_kept, ItemGroup.kept_by, cast(ItemGroupMember.lends, Text), _MODEL,
-            cast(ItemGroup.job_id, Text), _iso(ItemGroup.updated_at),
-        )
+        select(*columns)
         .join(ItemGroupMember, ItemGroupMember.group_id == ItemGroup.group_id)
         .join(Item, Item.item_id == ItemGroupMember.item_id)
         .join(ModelVersion, ModelVersion.model_version_id == ItemGroup.model_version_id)
         .order_by(ItemGroup.created_at, ItemGroup.group_id, ItemGroupMember.item_id)
-    )  # fmt: skip
+    )
     if model_version_id is not None:
         query = query.where(ItemGroup.model_version_id == model_version_id)
     if job_id is not None:

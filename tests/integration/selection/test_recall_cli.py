@@ -48,7 +48,7 @@ def first_gradients(folder: Path, process: Process) -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return make_world(tmp_path / "world", titles=40)
+    return make_world(tmp_path / "world", titles=40, dropout=0.0)  # which every process draws for itself
 
 
 @pytest.mark.usefixtures("database")

@@ -44,7 +44,7 @@ class World:
         }  # fmt: skip
 
 
-def make_world(folder: Path, *, titles: int = 64, seed: int = 8) -> World:
+def make_world(folder: Path, *, titles: int = 64, seed: int = 8, dropout: float = 0.1) -> World:
     """Titles of two or three words; every one has two pictures, its first word as category and its last as a colour."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
@@ -60,4 +60,4 @@ def make_world(folder: Path, *, titles: int = 64, seed: int = 8) -> World:
                 "attributes": [{"key": "women", "value": WORDS[words[-1]]}],
             }  # fmt: skip
             file.write(json.dumps(record) + "\n")
-    return World(folder / "items.jsonl", folder / "images", *save_encoders(folder, seed=seed))
+    return World(folder / "items.jsonl", folder / "images", *save_encoders(folder, seed=seed, dropout=dropout))
