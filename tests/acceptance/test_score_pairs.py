@@ -21,6 +21,8 @@ from shopvision.matching.tables import ItemVector, PairScore
 from shopvision.models import activate, import_model
 from shopvision.models.tables import ModelRole
 from tests.acceptance.shop import Shop
+from tests.made_catalogue import COLOURS, GARMENTS, MATERIALS, NAMES
+from tests.unit.matching import tiny_matcher
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
 from worker.ledger.progress import failure_counts, list_failures
 
@@ -39,7 +41,11 @@ class Matchers:
 
 
 @pytest.fixture
-def matchers(shop: Shop, tmp_path: Path) -> Iterator[Matchers]:
+def matchers(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Matchers]:
+    # An item of which the vocabulary holds no word could not be read.
+    words = (*tiny_matcher.WORDS, *(word.lower() for word in (*GARMENTS, *COLOURS, *MATERIALS, *NAMES)))
+    monkeypatch.setattr(tiny_matcher, "WORDS", words)
+    monkeypatch.setitem(tiny_matcher.BERT, "vocab_size", len(tiny_matcher.SPECIAL) + len(words) + 1)
     specs = {}
     for role, family, axes in (
         ("pair_scorer", "text_one_tower", ONE), ("pair_blocker", "text_two_tower", COSINE),
