@@ -45,6 +45,9 @@ def folder(
     )
     encoder = models.import_model("local-dir:encoder")
     models.activate("catalogue_encoder", encoder.spec)
+    words = (*tiny_matcher.WORDS, "linen", "shirt")  # of the page: an item of which a model knows no word is refused
+    monkeypatch.setattr(tiny_matcher, "WORDS", words)
+    monkeypatch.setitem(tiny_matcher.BERT, "vocab_size", len(tiny_matcher.SPECIAL) + len(words) + 1)
     tiny_matcher.save_tiny(tmp_path / "matcher", tiny_matcher.arguments("text_two_tower", tiny_matcher.COSINE))
     models.import_model("local-dir:matcher", name="my-matcher", tag="v3")
     tiny_clik.save_tiny(tmp_path / "runs" / "ranker" / "model", tiny_clik.arguments())
