@@ -1,4 +1,4 @@
-"""Processes that never compile do not import torch's compiler, which is half of what importing timm costs them.
+"""Processes that never compile do not import torch's compiler, which is a third of what importing timm costs.
 
 Two things import it at once: torchvision, for one function that ``roi_align`` asks on devices other than CPUs, and
 every function that is decorated with ``torch.compiler.disable``. Here both import it when there is something to ask.
@@ -24,7 +24,10 @@ ASKS_AT_IMPORT = "torchvision.ops.roi_align"
 
 
 def defer_the_compiler() -> None:
-    """From now on importing torch, torchvision, timm and transformers imports no compiler. Imports nothing itself."""
+    """From now on importing torch, torchvision and timm imports no compiler; transformers' masks still do.
+
+    Imports nothing itself.
+    """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -79,7 +82,7 @@ def _deferred_disable(disable: Callable[..., Any]) -> Callable[..., Any]:
     """``torch.compiler.disable`` whose functions are plain for as long as there is no compiler that could see them."""
 
     @functools.wraps(disable)
-    def deferred(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:  # noqa: FBT001, FBT002 - as torch has it
+    def deferred(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:  # noqa: FBT001, FBT002 - torch's
         if fn is None:
             return functools.partial(deferred, recursive=recursive, reason=reason)
         if not isinstance(fn, FunctionType) or COMPILER in sys.modules:

@@ -164,7 +164,7 @@ def serve() -> None:
     """
     with os.fdopen(os.dup(1), "wb") as pipe, suppress(BrokenPipeError):
         os.dup2(2, 1)  # what a library prints must not get among the batches
-        gc.disable()  # see the importer
+        gc.disable()  # see shopvision.cycle_search; this process does nothing else
         checker, file = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
         last: Exception | None = None
         try:
