@@ -31,7 +31,7 @@ SIGNATURES = {
     "IndexReader.search": "(self, vectors: NDArray[float32], k: int, category: str | None = None, *, "
     "soft: bool = True, pictures: Ids | None = None) -> list[list[Hit]]",
     "PlanRanker.__call__": "(self, plan: Topic | Mapping[str, object], pictures: Sequence[Picture], "
-    "top_k: int | None = None) -> list[RankedPicture]",
+    "top_k: int | None = None, *, undated: str | None = None) -> list[RankedPicture]",
     "VisualSearch.__init__": "(self, index: IndexReader | None = None, load: Callable[[str], Any] | None = None, "
     "text_index: IndexReader | None = None) -> None",
     "VisualSearch.by_item": "(self, item_id: str, options: SearchOptions | None = None) -> ItemResult",
@@ -52,7 +52,7 @@ FIELDS = {
     "Hit": ["image_id", "region", "item_id", "uri", "category", "score", "in_category"],
     "Item": [
         "item_id", "title", "category", "brand", "price", "description", "attributes", "picture", "industry",
-        "category_path",
+        "category_path", "source",
     ],
     "ItemResult": ["item_id", "items", "notes", "generation", "model"],
     "PairTable": ["items", "left", "right", "labels"],
