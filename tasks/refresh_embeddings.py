@@ -71,7 +71,11 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
         """Embed one chunk's pictures."""
         from shopvision.embeddings import job
 
-        report = job.work(params, [int(key) for key in keys], context.should_stop)
+        def next_ids() -> list[int] | None:
+            keys = context.next_keys()
+            return None if keys is None else [int(key) for key in keys]
+
+        report = job.work(params, [int(key) for key in keys], context.should_stop, next_ids, context.begun)
         return ChunkResult(
             done=report.embedded + report.unchanged,
             skipped=report.unchanged,
@@ -82,6 +86,7 @@ class RefreshEmbeddings(JobKind[RefreshParams]):
             model_seconds=report.model_seconds,
             model_items=report.embedded,
             reading_seconds=report.reading_seconds,
+            begun=report.begun,
         )
 
     def finish(self, params: RefreshParams, context: StepContext) -> dict[str, Any]:  # noqa: ARG002 - nothing to stop here

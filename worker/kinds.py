@@ -65,19 +65,34 @@ TableFile = Annotated[str, AfterValidator(_table)]
 P = TypeVar("P", bound=JobParams)
 
 
+class Begun(Protocol):
+    """What a chunk has begun for the one after it, such as pictures on their way."""
+
+    def close(self) -> None:
+        """Stop it, if it has not been stopped before."""
+
+
 class StepContext(Protocol):
     """What a running step may ask.
 
     Attributes:
         job_id: the job it belongs to.
         round: of a split: how often the job has been split, this time included.
+        begun: of a chunk: what the one before it has begun for it; closed when the chunk ends.
     """
 
     job_id: uuid.UUID
     round: int
+    begun: Begun | None
 
     def should_stop(self) -> bool:
         """True once the step should end early: hand back what is left, or give up splitting. Cheap: ask often."""
+
+    def next_keys(self) -> list[str] | None:
+        """Keys of the chunk that this process takes next, so that it can be begun; None where it takes none.
+
+        Asking takes the chunk away from other processes: ask once there is nothing left to begin in this one.
+        """
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,7 @@ class ChunkResult:
         model_seconds: time that ``model_items`` items spent in models, for the metrics.
         reading_seconds: likewise of pictures: what was waited for them (``wait``), and what threads took to ``fetch``
             and, of a processor, to ``decode`` them.
+        begun: what was begun for the chunk of ``StepContext.next_keys``.
     """
 
     done: int = 0
@@ -114,6 +130,7 @@ class ChunkResult:
     model_seconds: float = 0.0
     model_items: int = 0
     reading_seconds: Mapping[str, float] = field(default_factory=dict)
+    begun: Begun | None = None
 
 
 class JobKind(ABC, Generic[P]):

@@ -72,13 +72,13 @@ def _note_lost_process(sender: Task[..., None], exception: BaseException, args: 
 
     Without it the chunk would wait for its lease to run out.
     """
-    from worker.ledger.deaths import record_death
+    from worker.ledger.deaths import record_process_death
 
     lost = isinstance(exception, (WorkerLostError, TimeLimitExceeded))
     if not lost or not args or not sender.name.endswith(tuple(f".{phase}" for phase in Phase)):
         return
     try:
-        record_death(int(args[0]), str(exception), worker=_this_worker.get("name"))
+        record_process_death(int(args[0]), str(exception), worker=_this_worker["name"])
     except Exception as error:
         if fault_of(error) is None:
             raise

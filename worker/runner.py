@@ -29,9 +29,13 @@ COMMIT_PATIENCE_SECONDS = 120.0
 
 
 def run_step(chunk_id: int, hostname: str) -> None:
-    """Claim a chunk and do what its phase asks. Whatever happens is in the ledger when this returns."""
+    """Claim a chunk and do what its phase asks. Whatever happens is in the ledger when this returns.
+
+    Chunks that it has taken ahead meanwhile follow at once.
+    """
+    worker = f"{hostname}/{os.getpid()}"
     try:
-        lease = claim(chunk_id, f"{hostname}/{os.getpid()}")
+        lease = claim(chunk_id, worker)
     except Exception as error:
         if fault_of(error) is None:
             raise
@@ -40,11 +44,21 @@ def run_step(chunk_id: int, hostname: str) -> None:
     if lease is None:
         log.info("chunk_not_available", chunk_id=chunk_id)
         return
+    step: RunningStep | None = RunningStep(lease, worker)
+    while step is not None:
+        result = _run(step)
+        step = _following(step, result)
+
+
+def _run(step: RunningStep) -> ChunkResult | None:
+    """Run one attempt and tell of it; None where it came to no result."""
+    lease = step.lease
     with structlog.contextvars.bound_contextvars(
-        job_id=str(lease.job_id), kind=lease.kind, phase=str(lease.phase), chunk_id=chunk_id, attempt=lease.attempt
-    ):
+        job_id=str(lease.job_id), kind=lease.kind, phase=str(lease.phase), chunk_id=lease.chunk_id,
+        attempt=lease.attempt,
+    ):  # fmt: skip
         started = time.perf_counter()
-        result = _attempt(lease)
+        result = _attempt(step)
         seconds = time.perf_counter() - started
         if result is not None:
             metrics.observe_chunk(
@@ -64,12 +78,23 @@ def run_step(chunk_id: int, hostname: str) -> None:
             )
             if lease.phase is Phase.CHUNK:
                 warm_up.after_chunk(result.model_seconds)
+        return result
 
 
-def _attempt(lease: Lease) -> ChunkResult | None:
-    """Run one attempt; None where it came to no result."""
+def _following(step: RunningStep, result: ChunkResult | None) -> RunningStep | None:
+    """The chunk that was taken ahead; handed back where this one did not come to its end."""
+    following = step.following
+    if following is None or (result is not None and not result.remaining and following.goes_on()):
+        return following
+    with following:
+        _note(commits.hand_back, following.lease)
+    return None
+
+
+def _attempt(step: RunningStep) -> ChunkResult | None:
+    lease = step.lease
     try:
-        with RunningStep(lease) as step:
+        with step:
             return _STEPS[lease.phase](lease, step)
     except LeaseLostError as error:
         log.warning("lease_lost", error=str(error))
@@ -108,6 +133,7 @@ def _split(lease: Lease, step: RunningStep) -> ChunkResult:
 def _chunk(lease: Lease, step: RunningStep) -> ChunkResult:
     kind = get_kind(lease.kind)
     result = kind.run(parse_params(kind, lease.params), lease.item_keys, step)
+    step.hand_on(result.begun)
     _settle(commits.commit, lease, result)
     return result
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shopvision.embeddings.composition import composition_of
 from shopvision.embeddings.publishing import publish_index
-from shopvision.embeddings.refresh import RefreshReport, embed_images
+from shopvision.embeddings.refresh import BegunRefresh, RefreshReport, embed_images
 from shopvision.embeddings.scope import images_in_scope, images_seen_newer
 from shopvision.index.names import CATALOGUE_ROLE, index_name, indexed_role
 
@@ -91,10 +91,22 @@ def images_to_look_at(params: RefreshParams, recently_failed: Callable[[], Colle
         yield from images_seen_newer(ref, item_ids=params.item_ids)
 
 
-def work(params: RefreshParams, image_ids: Sequence[int], should_stop: Callable[[], bool]) -> RefreshReport:
+def work(
+    params: RefreshParams,
+    image_ids: Sequence[int],
+    should_stop: Callable[[], bool],
+    next_ids: Callable[[], Sequence[int] | None],
+    begun: object,
+) -> RefreshReport:
     """Embed one chunk's pictures, by pinned parameters; see ``embed_images``."""
-    ref = resolve_model(params.model)
-    return embed_images(ref, image_ids, everything=params.scope == "all", should_stop=should_stop)
+    return embed_images(
+        resolve_model(params.model),
+        image_ids,
+        everything=params.scope == "all",
+        should_stop=should_stop,
+        next_ids=next_ids,
+        begun=begun if isinstance(begun, BegunRefresh) else None,
+    )
 
 
 def finish(params: RefreshParams) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from shopvision.database import connect
+from shopvision.database import connect, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import TracebackType
 
     from shopvision.embeddings.composition import Composition
     from shopvision.embeddings.region_tasks import RegionOutcome, VectorKey
@@ -36,6 +38,7 @@ class RefreshReport:
         failed: pictures without a vector, and why.
         remaining: pictures that were not looked at, because somebody asked to stop.
         outcomes: what is to be written.
+        begun: the chunk that comes next, its pictures on their way.
     """
 
     _write: Write
@@ -47,6 +50,7 @@ class RefreshReport:
     failed: list[Failed] = field(default_factory=list)
     remaining: list[int] = field(default_factory=list)
     outcomes: list[RegionOutcome] = field(default_factory=list)
+    begun: BegunRefresh | None = None
 
     def write(self, connection: Connection) -> None:
         """Upsert the vectors, and what was found in the pictures."""
@@ -67,8 +71,70 @@ class RefreshReport:
                 self.unchanged += 1
 
 
+class BegunRefresh:
+    """Some pictures on their way to a model. A context manager; leaving it stops the threads and closes the door.
+
+    Attributes:
+        tasks: what is looked at.
+    """
+
+    def __init__(self, ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool) -> None:
+        """Begin to read; see ``embed_images``."""
+        from shopvision.embeddings.composition import composition_of
+        from shopvision.images import PictureDoor
+        from shopvision.settings import get_settings
+
+        composition = composition_of(ref)
+        with ExitStack() as stack:
+            door = stack.enter_context(PictureDoor(get_settings()))
+            self._way = (
+                _whole_pictures(ref, door, image_ids, everything=everything)
+                if composition is None
+                else _garments(ref, composition, door, image_ids, everything=everything)
+            )
+            self.tasks = self._way.tasks
+            self._reading = stack.enter_context(self._way.pipeline.begin(self.tasks))
+            self._open = stack.pop_all()
+
+    @property
+    def are_all_begun(self) -> bool:
+        """Whether no picture waits any more to be read."""
+        return bool(self._reading.are_all_begun)
+
+    def outcomes(self) -> Iterator[Sequence[RegionOutcome]]:
+        """One outcome per task, in lists: one per model run, or earlier where sources are slow."""
+        yield from self._way.pipeline.outcomes(self._reading)
+
+    def report(self, outcomes: Iterable[RegionOutcome]) -> RefreshReport:
+        """What some outcomes come to, and the time that everything has taken until now."""
+        report = RefreshReport(self._way.write)
+        report.take(outcomes)
+        report.model_seconds = self._way.pipeline.model_seconds
+        report.reading_seconds = self._way.pipeline.reading_seconds
+        report.counters = self._way.count(report.outcomes)
+        return report
+
+    def close(self) -> None:
+        """Stop."""
+        self._open.close()
+
+    def __enter__(self) -> BegunRefresh:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 def embed_images(
-    ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool, should_stop: Callable[[], bool]
+    ref: ModelVersionRef,
+    image_ids: Sequence[int],
+    *,
+    everything: bool,
+    should_stop: Callable[[], bool],
+    next_ids: Callable[[], Sequence[int] | None] = lambda: None,
+    begun: BegunRefresh | None = None,
 ) -> RefreshReport:
     """Look at some pictures and embed those that changed. No database connection is held meanwhile.
 
@@ -80,30 +146,38 @@ def embed_images(
         image_ids: pictures to look at; those that left the catalogue since are dropped without a word.
         everything: embed unchanged ones too, and anew.
         should_stop: asked after every batch.
+        next_ids: what comes after these pictures, or None; asked when all of these are being read, so that the first
+            of those are there when the model is done with the last of these. The report then holds what was begun.
+        begun: these pictures, where they were begun in this way.
     """
-    from shopvision.embeddings.composition import composition_of
-    from shopvision.images import PictureDoor
-    from shopvision.settings import get_settings
-
-    composition = composition_of(ref)
-    with PictureDoor(get_settings()) as door:
-        way = (
-            _whole_pictures(ref, door, image_ids, everything=everything)
-            if composition is None
-            else _garments(ref, composition, door, image_ids, everything=everything)
-        )
-        report = RefreshReport(way.write)
-        waiting = {task.image_id for task in way.tasks}
-        for batch in way.pipeline.stream(way.tasks):
-            report.take(batch)
+    outcomes: list[RegionOutcome] = []
+    with ExitStack() as undone, begun or BegunRefresh(ref, image_ids, everything=everything) as current:
+        waiting = {task.image_id for task in current.tasks}
+        following: BegunRefresh | None = None
+        for batch in current.outcomes():
+            outcomes += batch
             waiting.difference_update(outcome.image_id for outcome in batch)
             if should_stop():
                 break
-    report.model_seconds = way.pipeline.model_seconds
-    report.reading_seconds = way.pipeline.reading_seconds
-    report.counters = way.count(report.outcomes)
-    report.remaining = sorted(waiting)
+            if following is None and current.are_all_begun and (ids := next_ids()) is not None:
+                following = _begun_ahead(ref, ids, everything=everything)
+                if following is not None:
+                    undone.push(following)
+        report = current.report(outcomes)
+        report.remaining = sorted(waiting)
+        report.begun = following
+        undone.pop_all()
     return report
+
+
+def _begun_ahead(ref: ModelVersionRef, image_ids: Sequence[int], *, everything: bool) -> BegunRefresh | None:
+    """What can be begun now; a database that is away for a moment concerns these pictures only when they are due."""
+    try:
+        return BegunRefresh(ref, image_ids, everything=everything)
+    except Exception as error:
+        if is_passing(error):
+            return None
+        raise
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class RegionPipeline:
 
     Attributes:
         model_seconds: that networks took, all of them.
-        reading_seconds: what pictures took in the last ``stream``; see ``TaskReading.seconds``.
+        reading_seconds: what pictures took in the last ``outcomes``; see ``TaskReading.seconds``.
         detector_seconds: that the detector took.
         detected: pictures that it looked at.
     """
@@ -69,7 +69,7 @@ class RegionPipeline:
 
         Args:
             encoder: the model.
-            door: open for as long as ``stream`` runs.
+            door: open for as long as pictures are read.
             threads: that fetch and decode, and as many that cut garments out.
             known_regions: asked before each run of the detector.
             known_vectors: asked before garments are cut out.
@@ -85,7 +85,19 @@ class RegionPipeline:
         self._vectors: Recent[VectorKey, bytes | None] = Recent()
 
     def stream(self, tasks: Sequence[RegionTask]) -> Iterator[list[RegionOutcome]]:
-        """One outcome per task, in any order, in lists. Closing the generator stops the threads.
+        """One outcome per task, in any order, in lists; see ``outcomes``. Closing the generator stops the threads."""
+        with self.begin(tasks) as reading:
+            yield from self.outcomes(reading)
+
+    def begin(self, tasks: Sequence[RegionTask]) -> TaskReading[Looked, RegionTask]:
+        """Begin to fetch, decode and prepare, as far ahead as the pipeline does; no network does anything yet."""
+        groups = by_address(tasks)
+        ahead = 2 * self._at_once + self._threads
+        reader = RegionReader(self._door, self.encoder, groups, threads=self._threads, ahead=ahead)
+        return TaskReading(reader, groups)
+
+    def outcomes(self, reading: TaskReading[Looked, RegionTask]) -> Iterator[list[RegionOutcome]]:
+        """One outcome per task that was begun, in lists.
 
         Crops wait for a full batch of the encoder as long as pictures come fast enough.
 
@@ -93,11 +105,8 @@ class RegionPipeline:
             TransientError: a source is away for the moment; outcomes already given out stay valid.
             JobError: a model cannot run.
         """
-        groups = by_address(tasks)
-        ahead = 2 * self._at_once + self._threads
-        reader = RegionReader(self._door, self.encoder, groups, threads=self._threads, ahead=ahead)
         batches = CropBatches()
-        with TaskReading(reader, groups) as reading, ThreadPoolExecutor(self._threads, "crops") as pool:
+        with ThreadPoolExecutor(self._threads, "crops") as pool:
             while reading.missing or batches.are_awaited:
                 settled, pictures = reading.gather(self._at_once)
                 self.reading_seconds = reading.seconds

@@ -42,7 +42,7 @@ class EmbeddingPipeline:
 
     Attributes:
         model_seconds: that the model took.
-        reading_seconds: what pictures took in the last ``stream``; see ``TaskReading.seconds``.
+        reading_seconds: what pictures took in the last ``outcomes``; see ``TaskReading.seconds``.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EmbeddingPipeline:
 
         Args:
             encoder: the model.
-            door: open for as long as ``stream`` runs.
+            door: open for as long as pictures are read.
             threads: that fetch and decode; of them as many decode at the same time as the encoder's
                 ``decoding_threads`` says, if it says so.
             batch_size: pictures per model run; by default what is fast on the encoder's device.
@@ -78,20 +78,27 @@ class EmbeddingPipeline:
         self._remembered: Recent[bytes, bytes] = Recent()
 
     def stream(self, tasks: Sequence[ImageTask]) -> Iterator[list[Outcome]]:
-        """One outcome per task, in any order, in lists: one per model run, or earlier where sources are slow.
+        """One outcome per task, in any order, in lists; see ``outcomes``. Closing the generator stops the threads."""
+        with self.begin(tasks) as reading:
+            yield from self.outcomes(reading)
 
-        An address that several tasks name is fetched once, and equal bytes go through the model once. Closing the
-        generator stops the threads.
+    def begin(self, tasks: Sequence[ImageTask]) -> TaskReading[_Pixels, ImageTask]:
+        """Begin to fetch and decode, as far ahead as the pipeline does; the model does nothing yet."""
+        return TaskReading(self._reader, by_address(tasks))
+
+    def outcomes(self, reading: TaskReading[_Pixels, ImageTask]) -> Iterator[list[Outcome]]:
+        """One outcome per task that was begun, in lists: one per model run, or earlier where sources are slow.
+
+        An address that several tasks name is fetched once, and equal bytes go through the model once.
 
         Raises:
             TransientError: a source is away for the moment; outcomes already given out stay valid.
             JobError: the model cannot run.
         """
-        with TaskReading(self._reader, by_address(tasks)) as reading:
-            while reading.missing:
-                outcomes, pictures = reading.gather(self.batch_size)
-                self.reading_seconds = reading.seconds
-                yield outcomes + self._embed(pictures)
+        while reading.missing:
+            outcomes, pictures = reading.gather(self.batch_size)
+            self.reading_seconds = reading.seconds
+            yield outcomes + self._embed(pictures)
 
     def _embed(self, pictures: Sequence[tuple[_Read, Sequence[ImageTask]]]) -> list[Outcome]:
         vectors = self._vectors([picture for picture, _ in pictures])

@@ -233,6 +233,11 @@ class Reading(Generic[T]):
         """Outcomes that are still to be taken."""
         return len(self._requests) - self._given
 
+    @property
+    def are_all_begun(self) -> bool:
+        """Whether no picture waits any more to be read."""
+        return self._begun == len(self._requests)
+
     def take(self, timeout: float | None = None) -> PictureOutcome[T] | None:
         """The next outcome; None where there is none within ``timeout`` seconds, or at all.
 

@@ -48,6 +48,11 @@ class TaskReading(Generic[T, Task]):
         """Addresses of which nothing has come yet."""
         return self._reading.missing
 
+    @property
+    def are_all_begun(self) -> bool:
+        """Whether no picture waits any more to be read."""
+        return self._reading.are_all_begun
+
     def gather(self, most: int) -> tuple[list[Outcome], list[tuple[ReadPicture[T], Sequence[Task]]]]:
         """Up to ``most`` pictures with their tasks, and what was settled without them meanwhile.
 
@@ -82,6 +87,10 @@ class TaskReading(Generic[T, Task]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads."""
         self._reading.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.orm import aliased
 
 from shopvision.database import connect
 from shopvision.settings import get_settings
@@ -13,6 +14,30 @@ from worker.kinds import ItemFailed, Phase, get_kind
 from worker.ledger.failures import record_failures
 from worker.ledger.lifecycle import add_counters, count_down, fail, settle_ready
 from worker.ledger.tables import Chunk, ChunkState, Job
+
+
+def record_process_death(chunk_id: int, error: str, *, worker: str) -> None:
+    """Note that a process of ``worker`` ended while it worked on the message of a chunk, or on what it took ahead.
+
+    Args:
+        chunk_id: the chunk of the message.
+        error: what is known of the end.
+        worker: name before the slash.
+    """
+    own = aliased(Chunk)
+    with connect() as connection:
+        held = connection.scalars(
+            select(Chunk.chunk_id)
+            .join(own, own.worker == Chunk.worker)
+            .where(
+                own.chunk_id == chunk_id,
+                func.split_part(own.worker, "/", 1) == worker,
+                Chunk.state == ChunkState.LEASED,
+            )
+            .order_by(Chunk.chunk_id)
+        ).all()
+    for one in held:
+        record_death(one, error, worker=worker)
 
 
 def record_death(chunk_id: int, error: str, *, attempt: int | None = None, worker: str | None = None) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, SQLColumnExpression, case, func, select, update
 from sqlalchemy.orm import aliased
 
 from shopvision.database import connect
@@ -101,6 +101,50 @@ def claim(chunk_id: int, worker: str) -> Lease | None:
     )
 
 
+def claim_next(lease: Lease, worker: str) -> Lease | None:
+    """Take the chunk that comes after ``lease``'s in the same job, before its message arrives.
+
+    None where others would have to wait for that: where another job's chunks are ready for the same processes, or no
+    more of this job's than are being worked on. None, too, where an attempt has died: whatever kills a process is
+    found with nothing beside it.
+    """
+    queue = select(Chunk.queue).where(Chunk.chunk_id == lease.chunk_id).scalar_subquery()
+    other = aliased(Chunk)
+    sent = (Chunk.state == ChunkState.READY) & Chunk.sent_at.is_not(None)
+    others_wait = select(other.chunk_id).where(
+        other.state == ChunkState.READY,
+        other.sent_at.is_not(None),
+        other.job_id != lease.job_id,
+        same_processes(other.queue, queue),
+    )
+    in_work = select(func.count()).where(other.job_id == lease.job_id, other.state == ChunkState.LEASED)
+    with connect() as connection:
+        chunk_id = connection.scalar(
+            select(Chunk.chunk_id)
+            .where(
+                sent,
+                Chunk.job_id == lease.job_id,
+                Chunk.phase == Phase.CHUNK,
+                Chunk.deaths == 0,
+                ~Chunk.half,
+                Chunk.not_before <= func.now(),
+                ~others_wait.exists(),
+                ~select(other.chunk_id)
+                .where(other.chunk_id == lease.chunk_id, (other.deaths > 0) | other.half)
+                .exists(),
+            )
+            .order_by(Chunk.chunk_id)
+            .offset(in_work.scalar_subquery())
+            .limit(1)
+        )
+    return None if chunk_id is None else claim(chunk_id, worker)
+
+
+def same_processes(queue: SQLColumnExpression[str], other: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """Whether two queues are served by the same processes, as all of ``gpu.*`` are."""
+    return func.split_part(queue, ".", 1) == func.split_part(other, ".", 1)
+
+
 @dataclass(frozen=True)
 class Pulse:
     """What a heartbeat learns."""
@@ -121,8 +165,7 @@ def heartbeat(lease: Lease) -> Pulse:
             other_job.urgent,
             other_chunk.state == ChunkState.READY,
             other_chunk.sent_at.is_not(None),
-            # The queues gpu.* are served by the same processes.
-            func.split_part(other_chunk.queue, ".", 1) == func.split_part(Chunk.queue, ".", 1),
+            same_processes(other_chunk.queue, Chunk.queue),
         )
     )
     with connect() as connection:

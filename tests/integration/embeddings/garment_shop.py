@@ -68,7 +68,9 @@ class GarmentShop:
         self, model: str, *, should_stop: Callable[[], bool] = lambda: False, **params: Any
     ) -> tuple[list[str], ChunkResult]:
         """What a job does, in one chunk: the keys that it looked at, and what they came to, which is written."""
-        context: Any = SimpleNamespace(job_id=uuid.uuid4(), round=1, should_stop=should_stop)
+        context: Any = SimpleNamespace(
+            job_id=uuid.uuid4(), round=1, begun=None, should_stop=should_stop, next_keys=lambda: None
+        )
         pinned = KIND.pin(RefreshParams(model=model, publish=False, **params))
         keys = list(KIND.split(pinned, context))
         result = KIND.run(pinned, keys, context)

@@ -209,7 +209,9 @@ def test_of_two_writers_at_once_the_second_waits_and_takes_the_first_ones_number
     for name, boxes in (("first", {"bag": BAG, "shoes": SHOES}), ("second", {"shoes": SHOES, "bag": BAG})):
         finder = Finder(answers={width: find(**boxes)})
         pinned = KIND.pin(RefreshParams(model=shop.compose(name, finder, MeanColour()), publish=False))
-        context: Any = SimpleNamespace(job_id=uuid.uuid4(), round=1, should_stop=lambda: False)
+        context: Any = SimpleNamespace(
+            job_id=uuid.uuid4(), round=1, begun=None, should_stop=lambda: False, next_keys=lambda: None
+        )
         results[name] = KIND.run(pinned, list(KIND.split(pinned, context)), context).write
 
     def write_second() -> None:
