@@ -175,14 +175,15 @@ def warm() -> None:
 
 
 def tune(folder: Path) -> None:
-    """Measure a model before the night likewise, unless it was measured on this machine."""
+    """Measure a model before the night likewise, unless it, or all that it is made of, was measured on this machine."""
     from shopvision.encoders.tuning import TuningStore
-    from shopvision.models.part import digests_in
+    from shopvision.models.part import digests_in, part_of
     from shopvision.models.version_folder import read_card
     from shopvision.settings import get_settings
 
     card = read_card(folder)
-    if digests_in(card).isdisjoint(tuning.digest for tuning in TuningStore(get_settings().home).all()):
+    own = {part_of(card, "").digest}
+    if not (digests_in(card) - own or own) <= {tuning.digest for tuning in TuningStore(get_settings().home).all()}:
         _before_the_night("tuning", card.spec, "--again")
 
 

@@ -12,8 +12,9 @@ PICTURES, QUICK_PICTURES = 256, 32
 
 def run(*, quick: bool) -> list[Table]:
     """One case."""
-    pictures, settings = (QUICK_PICTURES, limits.settings(quick=True, ways=(limits.EAGER,))) if quick else (
-        PICTURES, limits.settings(quick=False)
-    )  # fmt: skip
+    settings = limits.settings(quick=quick, ways=(limits.EAGER,))
+    if not quick:  # one compiled setting alone: each takes ten minutes to make
+        settings.append(limits.Setting(limits.COMPILED, 8))
+    pictures = QUICK_PICTURES if quick else PICTURES
     case = Case(SWIN, pictures, large=False, goals=GOALS, settings=settings, ways=())
     return tables_of(case, 1, quick=quick)

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import fashion_baselines as others
 from benchmarks.common import CORES, Deployment, Table, import_catalogue, progress, write_catalogue
-from benchmarks.embedding_refresh import share_compiled, warm
+from benchmarks.embedding_refresh import local_copy, share_compiled, tune, warm
 from benchmarks.fashion_models import LAPTOP, YOLOS, make_detector, score_of_so_many
 
 OURS = "shopvision, through Celery"
@@ -60,9 +60,10 @@ def measure_case(case: Case, rates: Table, memory: Table, *, quick: bool) -> Non
         photos = sorted((boxes / "images").glob("*.jpg"))[: case.photos]
         detector = make_detector(case.detector, boxes / "train_7.json", folder, quick=quick)
         score = score_of_so_many(detector, photos)
-        encoder = activate_composed(detector, score)
+        encoder, composed = activate_composed(detector, score)
         import_catalogue(write_catalogue(folder / "items.jsonl", photos, "photo"), boxes)
         warm()
+        tune(composed)
         shop.start("cpu")
         shop.start("gpu")
         warm_up(shop, case)
@@ -106,8 +107,8 @@ def data_folder() -> Path:
     return folder
 
 
-def activate_composed(detector: Path, score: float) -> Path:
-    """Let the detector and the default encoder serve as one; returns the encoder's folder."""
+def activate_composed(detector: Path, score: float) -> tuple[Path, Path]:
+    """Let the detector and the default encoder serve as one; returns the folders of the encoder and of both."""
     from shopvision import models
     from shopvision.fashion.composition.policy import LEAST_SCORE, CropPolicy
     from shopvision.fashion.composition.registering import compose_version
@@ -118,7 +119,7 @@ def activate_composed(detector: Path, score: float) -> Path:
     policy = CropPolicy(crop="all", score=max(LEAST_SCORE, min(score, 1.0)))
     composed = compose_version(detector, encoder, by_class={}, policy=policy, classes={}, name="composed")
     models.activate("catalogue_encoder", composed.spec, force=True)
-    return encoder
+    return encoder, local_copy(composed)
 
 
 def warm_up(shop: Deployment, case: Case) -> None:
