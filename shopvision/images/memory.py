@@ -16,7 +16,7 @@ STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 RGB_BYTES = 4
 # Bytes per pixel of the whole picture that a decoder takes beside the result: while it decodes, and until the picture
 # is let go. Measured; AVIF of 10 and 12 bits takes the most. The others decode row by row.
-DECODERS = {"WEBP": (13, 9), "AVIF": (12, 8)}
+DECODERS = {"WEBP": (14, 9), "AVIF": (12, 8)}
 # Two for each value: JPEGs whose values do not come in one go are kept as coefficients, also when read at a scale.
 COEFFICIENT_BYTES = 2
 # What each picture takes besides, however small it is.
