@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shopvision.encoders.image_networks import image_dimension
+from shopvision.encoders.word_tokens import cut_at_blanks_alone
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
@@ -78,6 +79,8 @@ def begin_training(options: FamilyOptions, texts: TextOptions, items: Sequence[I
         UserError: an encoder cannot be had, or the configuration builds no model.
     """
     start: Start[Any] = find_family(options.family).start(options, texts, items)
+    if texts.segmenter == "jieba" and start.parts.tokenizer is not None:
+        cut_at_blanks_alone(start.parts.tokenizer)
     torch.manual_seed(seed)
     model = build_model(start.arguments, start.parts)
     load_start(model, start.weights)

@@ -16,7 +16,7 @@ from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.code_agreement import common_codes
 from shopvision.items.item import Item
-from shopvision.items.item_texts import BuilderName, Segmenter, TextBuilder
+from shopvision.items.item_texts import BuilderName, Place, Segmenter, TextBuilder
 from shopvision.matching.families._network import ItemReader, PairReader, Rows
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packer
@@ -30,7 +30,8 @@ class TextOptions(BaseModel):
 
     Attributes:
         builder: see ``shopvision.items.item_texts``.
-        segmenter: ``jieba`` puts blanks between Chinese words.
+        segmenter: ``jieba`` puts blanks between Chinese words, and lets a Chinese BERT's tokenizer keep them whole.
+        places: where an item stands in the shop, as further attributes: its category, category path and industry.
         compare_codes: let a pair begin with what the items' model codes say: same, similar or other model. For one
             tower; a shop whose titles name no codes loses nothing by it.
         prefix: what the encoder wants before a single item (two towers): ``query:`` for E5.
@@ -41,6 +42,7 @@ class TextOptions(BaseModel):
 
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
+    places: tuple[Place, ...] = ()
     compare_codes: bool = True
     prefix: str = ""
     max_length: int = Field(128, ge=8)
@@ -50,8 +52,9 @@ class TextReading(BaseModel):
     """How a model reads texts; part of its arguments.
 
     Attributes:
-        builder: see ``TextOptions``, as the next three.
-        segmenter: see there.
+        builder: see ``TextOptions``.
+        segmenter: see there, as the next.
+        places: see there.
         compare_codes: of models with one tower, as the next.
         common_codes: that say nothing, see ``code_agreement.common_codes``.
         prefix: of models with two.
@@ -63,6 +66,7 @@ class TextReading(BaseModel):
 
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
+    places: tuple[Place, ...] = ()
     compare_codes: bool = False
     common_codes: tuple[str, ...] = ()
     prefix: str = ""
@@ -80,10 +84,26 @@ class TextReading(BaseModel):
         """Of a model with two towers."""
         return cls(prefix=options.prefix, **_common(options, items))
 
+    def text_builder(self) -> TextBuilder:
+        """What makes the texts.
+
+        Raises:
+            UserError: the builder lacks statistics, or reads no places.
+        """
+        statistics = None if self.statistics is None else CategoryStatistics.from_json(self.statistics)
+        return TextBuilder(
+            self.builder,
+            statistics=statistics,
+            segmenter=self.segmenter,
+            compare_codes=self.compare_codes,
+            common_codes=self.common_codes,
+            places=self.places,
+        )
+
     def packer(
         self,
         tokenizer: PreTrainedTokenizerFast | None,
-        encoder: Mapping[str, Any],
+        encoder: Mapping[str, Any] | None,
         *,
         image_token: bool = False,
     ) -> Packer:
@@ -91,7 +111,7 @@ class TextReading(BaseModel):
 
         Args:
             tokenizer: of the encoder.
-            encoder: its transformers configuration.
+            encoder: its transformers configuration; None of what reads any number of tokens.
             image_token: whether pairs have tokens for their pictures.
 
         Raises:
@@ -99,20 +119,13 @@ class TextReading(BaseModel):
         """
         if tokenizer is None:
             raise UserError("A model of texts needs a tokenizer.")
-        require_room(self.max_length, encoder, tokenizer)
-        statistics = None if self.statistics is None else CategoryStatistics.from_json(self.statistics)
-        builder = TextBuilder(
-            self.builder,
-            statistics=statistics,
-            segmenter=self.segmenter,
-            compare_codes=self.compare_codes,
-            common_codes=self.common_codes,
-        )
+        if encoder is not None:
+            require_room(self.max_length, encoder, tokenizer)
         return Packer(
             tokenizer,
-            builder,
+            self.text_builder(),
             max_length=self.max_length,
-            token_types=encoder.get("type_vocab_size", 1),
+            token_types=(encoder or {}).get("type_vocab_size", 1),
             image_token=image_token,
             prefix=self.prefix,
         )
@@ -123,6 +136,7 @@ def _common(options: TextOptions, items: Sequence[Item]) -> dict[str, Any]:
     return {
         "builder": options.builder,
         "segmenter": options.segmenter,
+        "places": options.places,
         "max_length": options.max_length,
         "statistics": CategoryStatistics.fit(items).to_json() if ordered else None,
     }

@@ -75,6 +75,7 @@ class TrainConfig(FitConfig):
             Changes memory, not the gradient.
         lr: of the encoders.
         lr_head: of what stands on them and starts from random weights.
+        betas: of AdamW: how much of the mean gradient, and of its mean square, a step keeps.
         layer_decay: factor of the rate from each layer of the text encoder to the one below.
         swap_pairs: draw the order of every pair anew in each epoch.
         positive_weight: how much more a pair of the same product weighs than one of different products.
@@ -94,6 +95,7 @@ class TrainConfig(FitConfig):
     micro_batch: int | None = Field(None, ge=1)
     lr: float = Field(1e-4, gt=0)
     lr_head: float = Field(1e-3, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     layer_decay: float = Field(1.0, gt=0, le=1)
     swap_pairs: bool = True
     positive_weight: float = Field(1.0, gt=0)

@@ -91,6 +91,7 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
             {
                 "name": part,
                 "lr": rates[part],
+                "betas": config.betas,
                 "params": trained,
                 **({} if decays else {"weight_decay": 0.0}),
             }
