@@ -125,8 +125,8 @@ def _split(lease: Lease, step: RunningStep) -> ChunkResult:
         keys = kind.split(params, step)
     else:
         keys = kind.split_again(params, jobs.failed_keys(lease.retry_of), step)
-    with spool(keys, kind.chunk_size, step) as chunks:
-        _settle(commit_split, lease, params.model_dump(mode="json", exclude_defaults=True), chunks, kind.queue)
+    with spool(keys, kind.chunk_size, step) as spooled:
+        _settle(commit_split, lease, params.model_dump(mode="json", exclude_defaults=True), spooled, kind.queue)
     return ChunkResult()
 
 

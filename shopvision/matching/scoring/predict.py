@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.integer[Any]]
 
+# Items of which it is known whether a model reads a text of theirs: those of some chunks.
+REMEMBERED_ITEMS = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
@@ -252,6 +255,7 @@ class PairScorer(BaseScorer):
         options: Any = {"device": self.device, "dtype": self.dtype, "symmetric": model.arguments.symmetric}
         network, reader = model.network, model.reader
         self._reads_text_of = reader.has_text
+        self._with_text: dict[int, tuple[Item, bool]] = {}
         if isinstance(network, PairNetwork) and isinstance(reader, PairReader):
             self._runner = OneTowerRunner(network, reader, **options)
         elif isinstance(network, ItemNetwork) and isinstance(reader, ItemReader):
@@ -283,7 +287,16 @@ class PairScorer(BaseScorer):
 
     def check(self, item: Item) -> None:
         """See ``BaseScorer``."""
-        self._family.check(item, has_text=self._reads_text_of(item))
+        self._family.check(item, has_text=self._has_text(item))
+
+    def _has_text(self, item: Item) -> bool:
+        """Whether the model reads any text of the item; asked for several times, its text is built once."""
+        known = self._with_text.get(id(item))
+        if known is None or known[0] is not item:
+            if len(self._with_text) >= REMEMBERED_ITEMS:
+                self._with_text.clear()
+            known = self._with_text[id(item)] = (item, self._reads_text_of(item))
+        return known[1]
 
     def item_vectors(self, items: Sequence[Item], pictures: Sequence[Picture | None] | None) -> Floats:
         """See ``BaseScorer``."""

@@ -50,10 +50,10 @@ def split(job_id: uuid.UUID, drain: Drain) -> list[int]:
     return open_chunks(job_id)
 
 
-def spooled(keys: list[str]) -> splits.SpooledChunks:
-    chunks = splits.SpooledChunks(io.BytesIO())
-    chunks.append(keys)
-    return chunks
+def spooled(keys: list[str]) -> splits.SpooledKeys:
+    spooled = splits.SpooledKeys(io.BytesIO(), CountKind.chunk_size)
+    spooled.append(keys)
+    return spooled
 
 
 def test_a_job_runs_through_split_chunks_and_finish(drain: Drain) -> None:

@@ -331,6 +331,29 @@ def test_an_item_without_a_word_that_the_model_knows(tmp_path: Path, family: str
     assert error.value.code == "no_text"
 
 
+def test_whether_an_item_can_be_read_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(tmp_path, arguments("text_two_tower", COSINE))
+    scorer = PairScorer(tmp_path)
+    built: list[Item] = []
+
+    def has_text(item: Item) -> bool:
+        built.append(item)
+        return bool(item.title)
+
+    monkeypatch.setattr(scorer, "_reads_text_of", has_text)
+    monkeypatch.setattr("shopvision.matching.scoring.predict.REMEMBERED_ITEMS", 3)
+    items = [Item(str(number), title="red shoe" if number else "") for number in range(4)]
+    for _ in range(2):
+        for item in items[1:]:
+            scorer.check(item)
+        with pytest.raises(ItemError):
+            scorer.check(items[0])  # the fourth: the others are forgotten
+    assert built == 2 * [*items[1:], items[0]]
+    scorer.check(items[1])
+    scorer.check(items[1])
+    assert built[8:] == [items[1]]
+
+
 def test_what_can_be_read_is_judged_by_the_text_that_is_built(tmp_path: Path) -> None:
     bare = Item("1", brand="Nike")
     save_tiny(tmp_path / "all", arguments("text_one_tower", ONE, builder="title_attributes"))
