@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shopvision.errors import UserError
 
+StatePooling = Literal["mean", "cls"]
 Pooling = Literal["mean", "cls", "pooler"]
 
 
@@ -66,7 +67,11 @@ def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     """
     if pooling == "pooler":
         return outputs.pooler_output  # type: ignore[no-any-return] # transformers is untyped
-    states: Tensor = outputs.last_hidden_state
+    return pool_states(outputs.last_hidden_state, attention_mask, pooling)
+
+
+def pool_states(states: Tensor, attention_mask: Tensor, pooling: StatePooling) -> Tensor:
+    """As ``pool``, of a layer's states (n, L, d)."""
     if pooling == "cls":
         return states[:, 0]
     mask = attention_mask.unsqueeze(-1).to(states.dtype)

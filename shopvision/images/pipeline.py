@@ -71,7 +71,7 @@ class EmbeddingPipeline:
         self._known_vectors = known_vectors
         preprocessing = encoder.preprocessing
         self._reader: PictureReader[_Pixels] = PictureReader(
-            door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized,
+            door, partial(fit, preprocessing=preprocessing), target=preprocessing.target,
             threads=threads, decoders=getattr(encoder, "decoding_threads", None),
             ahead=2 * self.batch_size + threads,
         )  # fmt: skip

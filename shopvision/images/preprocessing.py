@@ -47,6 +47,20 @@ class Preprocessing(BaseModel):
         height, width = self.size
         return math.floor(height / self.crop_fraction), math.floor(width / self.crop_fraction)
 
+    @property
+    def target(self) -> tuple[int, int]:
+        """(height, width) to decode pictures for; see ``decoding``."""
+        return self.resized
+
+    @property
+    def whole(self) -> Preprocessing:
+        """The same, of whole pictures."""
+        return self
+
+    def part(self, decoded: Decoded) -> Decoded:
+        """What of a picture the model looks at: all of it, unless a model knows better. Called in threads."""
+        return decoded
+
 
 def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | None = None) -> NDArray[np.uint8]:
     """Decode, resize and crop one picture.
@@ -64,12 +78,13 @@ def prepare(data: bytes, preprocessing: Preprocessing, limits: PictureLimits | N
     Raises:
         ItemError: see ``decoding``.
     """
-    with decoding(data, target=preprocessing.resized, limits=limits) as decoded:
+    with decoding(data, target=preprocessing.target, limits=limits) as decoded:
         return fit(decoded, preprocessing)
 
 
 def fit(decoded: Decoded, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize and crop a picture, or a region of one: uint8 of shape (height, width, 3), RGB."""
+    decoded = preprocessing.part(decoded)
     width, height = _resized(decoded.size, preprocessing)
     resampling = _RESAMPLING[preprocessing.interpolation]
     crop_height, crop_width = preprocessing.size

@@ -39,13 +39,16 @@ class PixelReader:
         self._whole = _reader(door, preprocessing)
         self._larger = _reader(door, preprocessing.model_copy(update=larger))
 
-    def read(self, uris: Sequence[str], crops: NDArray[np.float64] | None) -> Tensor:
+    def read(
+        self, uris: Sequence[str], crops: NDArray[np.float64] | None, mirrored: NDArray[np.bool_] | None = None
+    ) -> Tensor:
         """Pixels of n pictures.
 
         Args:
             uris: their addresses.
             crops: (n, 2), where the crop lies between the top (left) edge, 0, and the bottom (right) one, 1; None: the
                 whole picture, as in evaluation.
+            mirrored: (n,) which of them have left and right swapped; by default none.
 
         Returns:
             (n, H, W, 3) uint8.
@@ -62,7 +65,8 @@ class PixelReader:
                 if isinstance(found, ItemError):
                     uri = uris[outcome.key]
                     raise JobError(f"{uri} was readable before training: restore it and give --resume ({found}).")
-                rows[outcome.key] = found if crops is None else self._cropped(found, crops[outcome.key])
+                part = found if crops is None else self._cropped(found, crops[outcome.key])
+                rows[outcome.key] = part[:, ::-1] if mirrored is not None and mirrored[outcome.key] else part
         return pixels
 
     def _cropped(self, pixels: Pixels, crop: NDArray[np.float64]) -> Pixels:
@@ -88,7 +92,7 @@ def look_at_pictures(
 
 
 def _reader(door: PictureDoor, preprocessing: Preprocessing) -> PictureReader[Pixels]:
-    return PictureReader(door, partial(fit, preprocessing=preprocessing), target=preprocessing.resized)
+    return PictureReader(door, partial(fit, preprocessing=preprocessing), target=preprocessing.target)
 
 
 def _requests(uris: Sequence[str]) -> list[PictureRequest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,28 @@ def fetch_image(source: str) -> PretrainedImage:
         if card.kind != KIND or card.preprocessing is None or card.dimension is None:
             raise UserError(f"model.image: {source} is of the kind {card.kind}, not {KIND}: name an image encoder.")
         return PretrainedImage(card, card.preprocessing, card.dimension, load_network(folder, card))
+
+
+def at_size(image: PretrainedImage, size: int) -> PretrainedImage:
+    """An image encoder that reads square pictures of ``size`` pixels; positions of patches are interpolated.
+
+    Raises:
+        UserError: it reads pictures of its own size alone.
+    """
+    network, architecture = image.network, image.card.architecture
+    problem = f"model.image_size {size}: {image.card.source} reads pictures of {image.preprocessing.size} pixels alone"
+    try:
+        if hasattr(network, "set_input_size"):  # of timm's transformers
+            network.set_input_size(img_size=(size, size))  # type: ignore[operator] # timm is untyped
+            arguments = architecture.arguments | {"img_size": size}
+            architecture = architecture.model_copy(update={"arguments": arguments})
+        with torch.no_grad():
+            network(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{problem} ({' '.join(str(error).split())[:200]}).") from None
+    preprocessing = image.preprocessing.model_copy(update={"size": (size, size)})
+    card = image.card.model_copy(update={"architecture": architecture, "preprocessing": preprocessing})
+    return replace(image, card=card, preprocessing=preprocessing)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from shopvision.matching.families.axes import (
     require_legal,
 )
 from shopvision.matching.families.losses import LOGIT_LOSSES, VECTOR_LOSSES, LogitLoss, VectorLoss
+from shopvision.matching.families.picture_regions import RegionPreprocessing, with_detector
 
 if TYPE_CHECKING:
     from shopvision.items.item import Item
@@ -47,8 +48,8 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
     Attributes:
         name: in configurations and cards.
         reads_text: whether items need texts, and the configuration may have a section ``[text]``.
-        pictures: what the network reads of a picture: ``pixels``, uint8 as prepared, or ``features`` of unit length
-            from ``Parts.image_encoder``. Zeros stand for a picture that an item does not have.
+        pictures: what the network reads of a picture: ``pixels``, uint8 as prepared, or ``features`` from
+            ``Parts.image_encoder``. Zeros stand for a picture that an item does not have.
         arguments: their class.
         options: their class.
         interaction: whether items have vectors (``two_tower``).
@@ -95,6 +96,10 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
         """What is computed once for every picture; None where the network reads pixels in every step."""
         return None
 
+    def flips(self, options: OptionsT) -> float:  # noqa: ARG002 - most look at no pixels
+        """Share of pictures that are mirrored in training, where the network reads pixels in every step."""
+        return 0.0
+
     def check(self, item: Item, *, has_text: bool) -> None:
         """Refuse an item that gives the model nothing to read.
 
@@ -116,7 +121,10 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
 
     def part_files(self, parts: Parts) -> Sequence[FileWriter]:
         """What writes the files of a version folder beside card and weights."""
-        return () if parts.tokenizer is None else [tokenizer_files(parts.tokenizer)]
+        files = [] if parts.tokenizer is None else [tokenizer_files(parts.tokenizer)]
+        if isinstance(parts.preprocessing, RegionPreprocessing):
+            files.append(parts.preprocessing.detector_files())
+        return files
 
     def load_parts(self, folder: Path, card: ModelCard, arguments: ArgumentsT) -> Parts:  # noqa: ARG002
         """The inverse of ``part_files``; weights of an image encoder are put in by the caller.
@@ -125,7 +133,7 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
             JobError: a file is missing or damaged.
         """
         tokenizer = read_tokenizer(folder) if self.reads_text else None
-        return Parts(tokenizer=tokenizer, preprocessing=card.preprocessing)
+        return Parts(tokenizer=tokenizer, preprocessing=with_detector(card.preprocessing, folder))
 
     # -- what follows from it -----------------------------------------------------------------------------------------
 

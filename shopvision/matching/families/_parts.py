@@ -77,13 +77,15 @@ class Parts:
     Attributes:
         tokenizer: of its texts; None where it reads none.
         preprocessing: of its pictures; None where it reads none.
-        image_encoder: a network without classifier that is no part of the model's and never changes: its features of
-            unit length are what the model reads of a picture. Stored with the model's weights.
+        image_encoder: a network without classifier that is no part of the model's and never changes: its features are
+            what the model reads of a picture. Stored with the model's weights.
+        unit_features: whether these are brought to unit length.
     """
 
     tokenizer: PreTrainedTokenizerFast | None = None
     preprocessing: Preprocessing | None = None
     image_encoder: nn.Module | None = None
+    unit_features: bool = True
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def save_matcher(
         architecture=Architecture(
             library="shopvision", name=model.family.name, arguments=arguments.model_dump(mode="json")
         ),
-        preprocessing=model.parts.preprocessing,
+        preprocessing=None if model.parts.preprocessing is None else model.parts.preprocessing.whole,
         dimension=model.kept_dimension,
         source=source,
         thresholds=thresholds,

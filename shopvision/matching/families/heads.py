@@ -44,6 +44,34 @@ class PairHead(nn.Module):
         return log_odds(self.out(self.dropout(torch.tanh(self.dense(self.dropout(states))))))
 
 
+class SummedPairHead(PairHead):
+    """A pair head on several states of a pair: what the first layer makes of each, behind its tanh, is summed."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(n, states, d) -> log-odds (n,)."""
+        return log_odds(self.out(self.dropout(torch.tanh(self.dense(self.dropout(states))).sum(1))))
+
+
+class SidesHead(nn.Module):
+    """The similarity of what one layer makes of both items' states, which have seen each other: published as vec_sim.
+
+    Dropout, Linear(d, h), tanh, dropout on each, and a ``MetricHead`` with a learned scale on both.
+    """
+
+    def __init__(self, features: int, hidden: int, *, similarity: Similarity, dropout: float) -> None:
+        """``features`` as of ``PairHead``."""
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(features, hidden)
+        self.metric = MetricHead(similarity, learned=True)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        """(n, d), (n, d) -> log-odds (n,) float32."""
+        u, v = (self.dropout(torch.tanh(self.dense(self.dropout(states)))) for states in (u, v))
+        logits: Tensor = self.metric(u, v)
+        return logits
+
+
 class PictureComparingHead(nn.Module):
     """A pair head on the state of a pair's sequence beside one on both pictures, ``[|u - v|; u * v]``.
 
@@ -51,20 +79,22 @@ class PictureComparingHead(nn.Module):
     interaction in place of both pictures' plain concatenation. Symmetric in the pictures.
     """
 
-    def __init__(self, features: int, pictures: int, hidden: int, *, outputs: int, dropout: float) -> None:
-        """``features`` as of ``PairHead``; ``pictures`` is the length of a picture's features."""
+    def __init__(
+        self, features: int, pictures: int, hidden: int, *, outputs: int, dropout: float, unit: bool = True
+    ) -> None:
+        """``features`` as of ``PairHead``; ``pictures`` is the length of a picture's features, of ``unit`` length."""
         super().__init__()
+        # A linear layer is initialised for numbers around 1.
+        self._factor = pictures**0.5 if unit else 1.0
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(features, hidden)
         self.compare = nn.Linear(2 * pictures, hidden)
         self.out = nn.Linear(2 * hidden, outputs)
 
     def forward(self, states: Tensor, pictures: Tensor) -> Tensor:
-        """(n, d), (n, 2, length) of unit length or zeros -> log-odds (n,)."""
-        # A linear layer is initialised for numbers around 1; and near pictures differ by less than half precision says.
-        u, v = (
-            (pictures.float() if pictures.dtype != torch.float64 else pictures).mul(pictures.shape[2] ** 0.5).unbind(1)
-        )
+        """(n, d), (n, 2, length), zeros of no picture -> log-odds (n,)."""
+        # Near pictures differ by less than half precision says.
+        u, v = (pictures.float() if pictures.dtype != torch.float64 else pictures).mul(self._factor).unbind(1)
         compared = torch.cat([(u - v).abs(), u * v], dim=1).to(self.compare.weight.dtype)
         hidden = [torch.tanh(self.dense(self.dropout(states))), torch.tanh(self.compare(self.dropout(compared)))]
         return log_odds(self.out(self.dropout(torch.cat(hidden, dim=1))))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
@@ -20,24 +21,24 @@ from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader, Rows
 from shopvision.matching.families._parts import FrozenFeatures, Origin, Parts, Start
 from shopvision.matching.families.heads import vector_head
+from shopvision.matching.families.image_encoders import PictureOptions, fetch_pictures
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_reading import TextOptions
 from shopvision.matching.families.towers import TwoTower, TwoTowerArguments, TwoTowerOptions
 from shopvision.models.card import Architecture
-from shopvision.training.pretrained import fetch_image
 
 
-class ImageTwoTowerOptions(TwoTowerOptions):
+class ImageTwoTowerOptions(TwoTowerOptions, PictureOptions):
     """Options.
 
     Attributes:
-        image: image encoder, see ``shopvision.models.importers.fetch``.
         frozen_image: keep the image encoder as it is; its outputs are computed once.
+        flips: share of the pictures that are mirrored in a step of training, where the encoder learns.
     """
 
     family: str = "image_two_tower"
-    image: str = "wheel:efficientnet-lite0"
     frozen_image: bool = True
+    flips: float = Field(0.0, ge=0, le=1)
 
 
 class ImageTwoTowerArguments(TwoTowerArguments):
@@ -156,7 +157,7 @@ class ImageTwoTower(TwoTowerFamily[ImageTwoTowerArguments, ImageTwoTowerOptions]
         self, options: ImageTwoTowerOptions, texts: TextOptions, items: Sequence[Item]  # noqa: ARG002 - not read
     ) -> Start[ImageTwoTowerArguments]:  # fmt: skip
         """See ``Family``."""
-        source = fetch_image(options.image)
+        source = fetch_pictures(options)
         arguments = ImageTwoTowerArguments(
             **self.settled(options), image=source.card.architecture, projection=options.projection
         )
@@ -192,3 +193,7 @@ class ImageTwoTower(TwoTowerFamily[ImageTwoTowerArguments, ImageTwoTowerOptions]
         if not options.frozen_image:
             return None
         return FrozenFeatures(network.image_features, image_dimension(network.image))
+
+    def flips(self, options: ImageTwoTowerOptions) -> float:
+        """See ``Family``."""
+        return options.flips

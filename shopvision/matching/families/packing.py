@@ -3,9 +3,10 @@
 Every title and every piece is tokenised on its own, once per item; a sequence is put together from ids, so training
 and use see the same ones. Layouts (titles alone have no pieces, and no separator for them)::
 
-    single           [CLS] title [SEP] pieces [SEP]
-    pair             [CLS] A title [SEP] A pieces [SEP] B title [SEP] B pieces [SEP]
-    pair with image  [CLS] [IMG] [SEP] A title [SEP] A pieces [SEP] [IMG] [SEP] B title [SEP] B pieces [SEP]
+    single             [CLS] title [SEP] pieces [SEP]
+    single with image  [CLS] [IMG] [SEP] title [SEP] pieces [SEP]
+    pair               [CLS] A title [SEP] A pieces [SEP] B title [SEP] B pieces [SEP]
+    pair with image    [CLS] [IMG] [SEP] A title [SEP] A pieces [SEP] [IMG] [SEP] B title [SEP] B pieces [SEP]
 
 Where the encoder has two token types, those of a pair are 0 up to and including A's last ``[SEP]``, then 1. ``[IMG]``
 is ``[unused99]`` where the vocabulary has it, else the mask token: its word embedding is never read, because the
@@ -45,11 +46,13 @@ class PackedBatch:
 
     Attributes:
         tokens: padded to the longest.
-        slots: (n, 2) int64 positions of the picture tokens; None without.
+        slots: (n, 2) int64 positions of the picture tokens, (n, 1) of items; None without.
+        second: (n,) int64, where the second item of each pair begins; None of items.
     """
 
     tokens: TokenBatch
     slots: Tensor | None = None
+    second: Tensor | None = None
 
 
 class Packer:
@@ -61,7 +64,7 @@ class Packer:
         tokenizer: cuts words into pieces.
         builder: makes the texts.
         max_length: most tokens of a sequence.
-        image_token: whether pairs have picture tokens.
+        image_token: whether there are picture tokens.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Packer:
         Args:
             max_length: special tokens included; what the encoder holds is the caller's to know.
             token_types: ``type_vocab_size`` of the encoder; with 1 all token types are 0.
-            image_token: put the picture tokens into pairs.
+            image_token: put the picture tokens in.
             prefix: what the encoder wants before a single item, e.g. ``query:`` (E5).
 
         Raises:
@@ -128,7 +131,7 @@ class Packer:
     def single_lengths(self, items: ItemTokens) -> NDArray[np.int64]:
         """How many tokens each item's sequence has, without packing it."""
         rows = np.arange(len(items))
-        room = self.max_length - 1 - len(self._prefix) - (self._side_specials - 2 * self.image_token)
+        room = self.max_length - 1 - len(self._prefix) - self._side_specials
         return np.minimum(items.sizes(rows), room) + self.max_length - room
 
     def pairs(self, items: ItemTokens, left: Rows, right: Rows) -> PackedBatch:
@@ -160,17 +163,21 @@ class Packer:
                 start = start + 2
             self._put_item(ids, items, rows, start=start + before, room=room, orders=order)
         second = attention & (np.arange(ids.shape[1]) >= slots[:, 1:]) & (self._types > 1)
-        return PackedBatch(_batch(ids, attention, second), torch.from_numpy(slots) if self.image_token else None)
+        places = torch.from_numpy(slots)
+        return PackedBatch(_batch(ids, attention, second), places if self.image_token else None, places[:, 1])
 
     def singles(self, items: ItemTokens, rows: Rows) -> PackedBatch:
         """The sequences of n items; all token types are 0."""
         lengths = self.single_lengths(items)[rows]
         ids, attention = self._blank(lengths)
-        start = 1 + len(self._prefix)
-        ids[:, 1:start] = self._prefix
-        room = lengths - start - (self._side_specials - 2 * self.image_token)
+        words = 1 + 2 * self.image_token
+        ids[:, 1:words] = (self._ids["mask"], self._ids["sep"]) if self.image_token else ()
+        start = words + len(self._prefix)
+        ids[:, words:start] = self._prefix
+        room = lengths - len(self._prefix) - 1 - self._side_specials
         self._put_item(ids, items, rows, start=np.full(len(rows), start), room=room, orders=None)
-        return PackedBatch(_batch(ids, attention, np.zeros_like(attention)))
+        slots = torch.ones(len(rows), 1, dtype=torch.int64) if self.image_token else None
+        return PackedBatch(_batch(ids, attention, np.zeros_like(attention)), slots)
 
     def _agreement(self, items: ItemTokens, left: Rows, right: Rows) -> NDArray[np.int64]:
         """(n,) what the codes of each pair say: an index into ``code_agreement.WORDS``."""

@@ -14,8 +14,10 @@ from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts, Start
-from shopvision.matching.families.heads import PairHead, outputs_of
+from shopvision.matching.families.axes import ONE_TOWER_AXES, LegalAxes
+from shopvision.matching.families.heads import PairHead, SidesHead, outputs_of
 from shopvision.matching.families.registry import register
+from shopvision.matching.families.sides import SidedPairReader, SidesTower
 from shopvision.matching.families.text_reading import TextOptions, TextPairReader, TextReading
 from shopvision.matching.families.towers import (
     LayerPooling,
@@ -25,6 +27,8 @@ from shopvision.matching.families.towers import (
     read_weights,
     text_width,
 )
+
+_AXES: LegalAxes = {**ONE_TOWER_AXES, ("metric", "cosine"): ("bce",), ("metric", "inner_product"): ("bce",)}
 
 
 class TextOneTowerOptions(FamilyOptions):
@@ -84,6 +88,7 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
     """Reads both texts; each pair costs a pass of the encoder."""
 
     name = "text_one_tower"
+    legal = _AXES
     arguments = TextOneTowerArguments
     options = TextOneTowerOptions
 
@@ -103,19 +108,19 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
     def build(self, arguments: TextOneTowerArguments, parts: Parts) -> PairNetwork:  # noqa: ARG002 - see OneTowerFamily
         """See ``OneTowerFamily``."""
         text = build_text_encoder(arguments.text_config, arguments.pooling)
-        head = PairHead(
-            states_width(arguments, text_width(text)),
-            text_width(text),
-            outputs=outputs_of(arguments.axes),
-            dropout=arguments.dropout,
-        )
-        return OneTower(
-            text, head, pooling=arguments.pooling, layers=arguments.layers, layer_pooling=arguments.layer_pooling
-        )
+        axes, sizes = arguments.axes, (states_width(arguments, text_width(text)), text_width(text))
+        options: dict[str, Any] = {
+            "pooling": arguments.pooling, "layers": arguments.layers, "layer_pooling": arguments.layer_pooling,
+        }  # fmt: skip
+        if axes.head == "metric":
+            sides = SidesHead(*sizes, similarity=axes.similarity, dropout=arguments.dropout)
+            return SidesTower(text, sides, **options)
+        return OneTower(text, PairHead(*sizes, outputs=outputs_of(axes), dropout=arguments.dropout), **options)
 
     def reader(self, arguments: TextOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
-        return TextPairReader(arguments.texts.packer(parts.tokenizer, arguments.text_config))
+        packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
+        return SidedPairReader(packer) if arguments.axes.head == "metric" else TextPairReader(packer)
 
 
 def text_fields(

@@ -65,9 +65,11 @@ class TextTowers(TwoTower):
         text: a transformers encoder.
     """
 
-    def __init__(self, text: nn.Module, head: nn.Module, *, pooling: Pooling, projection: int | None) -> None:
-        """Put together; see ``TextTwoTowerArguments``."""
-        super().__init__(head, features=text_width(text), projection=projection)
+    def __init__(
+        self, text: nn.Module, head: nn.Module, *, pooling: Pooling, projection: int | None, parts: int = 1
+    ) -> None:
+        """Put together; see ``TextTwoTowerArguments``. Features are ``parts`` times as long as the encoder is wide."""
+        super().__init__(head, features=parts * text_width(text), projection=projection)
         self.text = text
         self.pooling: Pooling = pooling
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,26 +51,35 @@ class PixelPictures:
     Attributes:
         uris: address of each item's picture; empty where it has none that can be read.
         reader: reads them.
+        flips: share of them that are mirrored in training.
     """
 
     uris: list[str]
     reader: PixelReader
+    flips: float = 0.0
 
     def take(self, items: Rows, generator: np.random.Generator | None) -> Tensor:
         """(n, H, W, 3) uint8; zeros where an item has no picture."""
-        crops = None if generator is None else generator.random((len(items), 2))
+        crops = mirrored = None
+        if generator is not None:
+            crops = generator.random((len(items), 2))
+            mirrored = generator.random(len(items)) < self.flips if self.flips else None
         uris = [self.uris[item] for item in items.tolist()]
         rows = [row for row, uri in enumerate(uris) if uri]
         if len(rows) == len(uris):
-            return self.reader.read(uris, crops)
+            return self.reader.read(uris, crops, mirrored)
         pixels = torch.zeros(len(uris), *self.reader.size, 3, dtype=torch.uint8)
         if rows:
-            pixels[rows] = self.reader.read([uris[row] for row in rows], None if crops is None else crops[rows])
+            pixels[rows] = self.reader.read(
+                [uris[row] for row in rows],
+                None if crops is None else crops[rows],
+                None if mirrored is None else mirrored[rows],
+            )
         return pixels
 
     def select(self, items: Rows) -> PixelPictures:
         """See ``Pictures``."""
-        return PixelPictures([self.uris[item] for item in items.tolist()], self.reader)
+        return replace(self, uris=[self.uris[item] for item in items.tolist()])
 
 
 class Inputs:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shopvision.encoders.devices import best_precision
+from shopvision.encoders.image_encoder import ImageEncoder
 from shopvision.errors import UserError
 from shopvision.images import PictureDoor
 from shopvision.items.item import Item
@@ -17,6 +21,12 @@ from shopvision.matching.fitting.inputs import FeaturePictures, Pictures, PixelP
 from shopvision.training.pixels import PixelReader
 from shopvision.training.pretrained import survey_pictures
 from shopvision.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shopvision.training.distributed import Process
+    from shopvision.training.pretrained import PretrainedImage
 
 PICTURES_AT_ONCE = 32
 
@@ -54,20 +64,24 @@ class PicturePreparation:
                 "Leave such items out, or take another family."
             )
         uris = [items[number].picture for number in with_picture]
-        survey = survey_pictures(uris, image, self._run, self._door, encode=family.pictures == "features")
+        features, unit = family.pictures == "features", self._model.parts.unit_features
+        survey = survey_pictures(uris, image, self._run, self._door, encode=features and unit)
         if family.needs_every_picture and not survey.readable.all():
             self._refuse(items, survey.reasons)
         self.unreadable |= {uris[position]: reason for position, reason in survey.reasons.items()}
         readable = [number for number, fit in zip(with_picture, survey.readable.tolist(), strict=True) if fit]
         if survey.features is not None:
-            features = np.zeros((len(items), image.dimension), np.float16)
-            features[readable] = survey.features.vectors[survey.features.rows[survey.readable]]
-            return FeaturePictures(features)
+            vectors = np.zeros((len(items), image.dimension), np.float16)
+            vectors[readable] = survey.features.vectors[survey.features.rows[survey.readable]]
+            return FeaturePictures(vectors)
         kept = set(readable)
         shown = [item.picture if number in kept else "" for number, item in enumerate(items)]
-        pixels = PixelPictures(shown, PixelReader(self._door, image.preprocessing))
-        frozen = family.frozen_features(self._model.network, self._options)
-        return pixels if frozen is None else self._features_of_network(pixels, frozen)
+        pixels = PixelPictures(shown, PixelReader(self._door, image.preprocessing), family.flips(self._options))
+        frozen = raw_features(image, self._run.process) if features else self._of_network()
+        return pixels if frozen is None else self._computed(pixels, frozen)
+
+    def _of_network(self) -> FrozenFeatures | None:
+        return self._model.family.frozen_features(self._model.network, self._options)
 
     def _refuse(self, items: Sequence[Item], reasons: dict[int, str]) -> None:
         reason = "the main process says why"
@@ -77,15 +91,34 @@ class PicturePreparation:
         raise UserError(f"A picture cannot be read ({reason}): repair it, or leave the item out.")
 
     @torch.no_grad()
-    def _features_of_network(self, pixels: PixelPictures, features: FrozenFeatures) -> FeaturePictures:
-        """What the frozen part of the network says of each picture; every process looks at some."""
-        process, count = self._run.process, len(pixels.uris)
+    def _computed(self, pixels: PixelPictures, features: FrozenFeatures) -> FeaturePictures:
+        """What a frozen network says of each picture, zeros of none; every process looks at some."""
+        process = self._run.process
         self._model.network.eval()
-        parts = [np.arange(start, min(start + PICTURES_AT_ONCE, count)) for start in range(0, count, PICTURES_AT_ONCE)]
-        result = torch.zeros(count, features.dimension, device=process.device)
+        there = np.flatnonzero([bool(uri) for uri in pixels.uris])
+        count = len(there)
+        parts = [there[start : start + PICTURES_AT_ONCE] for start in range(0, count, PICTURES_AT_ONCE)]
+        result = torch.zeros(len(pixels.uris), features.dimension, device=process.device)
         progress = self._run.stage("features")
         for done, rows in enumerate(parts[process.rank :: process.world], start=1):
             result[torch.from_numpy(rows)] = features.compute(pixels.take(rows, None).to(process.device)).float()
             progress(min(done * PICTURES_AT_ONCE * process.world, count), count)
         values: NDArray[np.float32] = process.total(result).cpu().numpy()
         return FeaturePictures(values)
+
+
+def raw_features(image: PretrainedImage, process: Process) -> FrozenFeatures:
+    """What an image encoder that stays as it is says of pixels, as long as it says it."""
+    encoder = ImageEncoder(
+        deepcopy(image.network),  # it folds and casts what it takes over
+        image.preprocessing,
+        image.dimension,
+        device=process.device,
+        dtype=best_precision(process.device),
+        unit_length=False,
+    )
+
+    def compute(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(encoder.encode(pixels.cpu().numpy())).to(process.device)
+
+    return FrozenFeatures(compute, image.dimension)

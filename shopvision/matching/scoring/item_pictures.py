@@ -148,12 +148,12 @@ def read_pictures(
         return
     reader: PictureReader[Picture]
     if isinstance(preprocessing, tuple):
-        largest = max(one.resized[0] for one in preprocessing), max(one.resized[1] for one in preprocessing)
+        largest = max(one.target[0] for one in preprocessing), max(one.target[1] for one in preprocessing)
         several = partial(_fit_each, preprocessings=preprocessing)
         reader = PictureReader(door, several, target=largest, ahead=2 * PICTURES_AT_ONCE)
     else:
         fitted = partial(fit, preprocessing=preprocessing)
-        reader = PictureReader(door, fitted, target=preprocessing.resized, ahead=2 * PICTURES_AT_ONCE)
+        reader = PictureReader(door, fitted, target=preprocessing.target, ahead=2 * PICTURES_AT_ONCE)
     with reader.read(requests) as reading:
         while reading.missing:
             taken = reading.take_many(PICTURES_AT_ONCE, PATIENCE_SECONDS)

@@ -249,6 +249,7 @@ class PairScorer(BaseScorer):
                 dimension,
                 device=self.device,
                 dtype=self.dtype,
+                unit_length=parts.unit_features,
                 part=part_of(self.card, PART),
             )
         self._runner: OneTowerRunner | TwoTowerRunner
@@ -321,7 +322,7 @@ class PairScorer(BaseScorer):
         return self._runner.vectors_of_pixels(items, [nothing if picture is None else picture for picture in prepared])
 
     def _picture_features(self, pictures: Sequence[NDArray[np.uint8] | None], encoder: ImageEncoder) -> Floats:
-        """(m, d) of unit length; zeros where an item has no picture."""
+        """(m, d); zeros where an item has no picture."""
         rows = [row for row, picture in enumerate(pictures) if picture is not None]
         given = [picture for picture in pictures if picture is not None]
         features = np.zeros((len(pictures), encoder.dimension), np.float32)

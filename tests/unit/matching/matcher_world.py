@@ -23,7 +23,15 @@ from tests.unit.matching.tiny_matcher import BERT, tiny_tokenizer
 
 BRANDS, KINDS, COLOURS, SIZES = ("apple", "nike"), ("watch", "shoe"), ("red", "blue"), ("1", "2", "3")
 PAIRS = 150
-FAMILIES = ("text_one_tower", "text_two_tower", "image_two_tower", "text_image_one_tower")
+FAMILIES = (
+    "text_one_tower", "text_two_tower", "image_two_tower", "text_image_one_tower", "text_image_two_tower",
+    "text_fields_one_tower", "text_cnn",
+)  # fmt: skip
+# What of [model] and [text] is not as of the other families.
+MODELS: dict[str, dict[str, Any]] = {
+    "text_fields_one_tower": {"fields": {"title": 24, "attributes": 16, "category": 8}},
+}
+TEXTS: dict[str, dict[str, Any] | None] = {"image_two_tower": None, "text_fields_one_tower": {}}
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,13 @@ class World:
                 "pairs": str(self.pairs), "items": str(self.items), "images": str(self.images),
                 "fractions": [0.6, 0.4, 0.0],
             } | (data or {}),
-            "model": {"name": "tiny", "family": family, **self.encoders(family)} | (model or {}),
+            "model": {"name": "tiny", "family": family, **self.encoders(family), **MODELS.get(family, {})}
+            | (model or {}),
             "train": settled | train,
         }  # fmt: skip
-        if family != "image_two_tower":
-            sections["text"] = {"max_length": 40} | (text or {})
+        usual = TEXTS.get(family, {"max_length": 40})
+        if usual is not None:
+            sections["text"] = usual | (text or {})
         return sections
 
 

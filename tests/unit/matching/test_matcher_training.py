@@ -23,7 +23,7 @@ from shopvision.images.preprocessing import Preprocessing, prepare
 from shopvision.items.item import Item
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.families.registry import family_names, find_family
-from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.config import MatcherConfig, ThresholdsConfig
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.learner import MatcherLearner
 from shopvision.matching.fitting.seeds import BestOfSeeds
@@ -66,7 +66,8 @@ def pictures_of(items: Sequence[Item], preprocessing: Preprocessing) -> list[NDA
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_learns_and_its_scorer_agrees(world: World, tmp_path: Path, family: str) -> None:
-    config = world.config(family)
+    once = {"thresholds": ThresholdsConfig(cross_fit=0)}
+    config = world.config(family).model_copy(update=once)
     report = train(config, tmp_path / "run")
     losses = [line["loss"] for line in lines(tmp_path / "run", "train")]
     assert losses[-1] < 0.8 * losses[0]
@@ -236,9 +237,10 @@ def test_swapped_pairs_and_their_labels(world: World, tmp_path: Path, monkeypatc
 
 
 def test_rates_and_what_is_kept(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = world.config(model={"frozen_layers": 1}, layer_decay=0.5, lr=1e-3, lr_head=7e-3)
+    config = world.config(model={"frozen_layers": 1}, layer_decay=0.5, lr=1e-3, lr_head=7e-3, betas=(0.8, 0.98))
     learner = learner_of(config, tmp_path, monkeypatch)
     groups = learner.parameter_groups()
+    assert {group["betas"] for group in groups} == {(0.8, 0.98)}
     assert {group["name"]: group["lr"] for group in groups} == {"encoder": 1e-3, "head": 7e-3}
     assert sorted({weight.ndim for group in groups if "weight_decay" in group for weight in group["params"]}) == [1]
     assert sorted({weight.ndim for group in groups if "weight_decay" not in group for weight in group["params"]}) == [2]
@@ -351,7 +353,7 @@ def test_pictures_of_items_that_the_pairs_hold(world: World, tmp_path: Path) -> 
     [
         (
             "text_one_tower",
-            {"model": {"head": "metric"}},
+            {"model": {"head": "interaction"}},
             "do not go together in text_one_tower. Legal are pair",
         ),
         ("text_three_tower", {}, "There is no family 'text_three_tower'"),

@@ -18,11 +18,11 @@ from shopvision.items.item import Item
 from shopvision.items.item_texts import TextBuilder
 from shopvision.matching.families._parts import Parts
 from shopvision.matching.families.axes import Axes
+from shopvision.matching.families.illustrated import Illustrated
 from shopvision.matching.families.image_two_tower import PictureBatch
 from shopvision.matching.families.packing import PackedBatch, Packer
 from shopvision.matching.families.pair_model import build_model
 from shopvision.matching.families.registry import family_names, find_family
-from shopvision.matching.families.text_image_one_tower import IllustratedPairs
 from shopvision.matching.families.towers import OneTower, TwoTower
 from shopvision.models.card import Architecture
 from tests.unit.matching.tiny_matcher import (
@@ -51,9 +51,9 @@ def packed(*, image_token: bool = False) -> PackedBatch:
     return packer.pairs(packer.items(ITEMS), LEFT, RIGHT)
 
 
-def illustrated(batch: PackedBatch, pictures: Tensor) -> IllustratedPairs:
+def illustrated(batch: PackedBatch, pictures: Tensor) -> Illustrated:
     assert batch.slots is not None
-    return IllustratedPairs(batch.tokens, batch.slots, pictures)
+    return Illustrated(batch.tokens, batch.slots, pictures)
 
 
 def singles() -> PackedBatch:
