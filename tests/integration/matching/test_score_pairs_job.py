@@ -305,7 +305,7 @@ def leased(shop: ScoringShop, **params: object) -> tuple[leases.Lease, RunningSt
         if row is not None and requests.read(job_id, row.item_keys).pairs:
             lease = leases.claim(row.chunk_id, "test@here")
             assert lease is not None
-            return lease, RunningStep(lease)
+            return lease, RunningStep(lease, "test@here")
 
 
 def staged(lease: leases.Lease) -> list[tuple[str, str]]:
