@@ -30,6 +30,7 @@ NAMES = (
     "grouping",
     "ranking",
     "click_ranking",
+    "graph_training",
     "embedding_refresh",
     "embedding_refresh_large_pictures",
     "embedding_refresh_large_model",

@@ -38,13 +38,42 @@ def translation_distance(heads: Tensor, relations: Tensor, tails: Tensor) -> Ten
         return (heads + relations - tails).abs().sum(dim=-1)
 
 
+def triple_distance(heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
+    """``|h + r - t|^2``: how far a triple is from being true.
+
+    The first module of PKGM (Zhang et al. 2021), with the squared L2 norm of the published training.
+
+    Args:
+        heads: (n, h) of unit length.
+        relations: (n, h).
+        tails: (n, h) of unit length.
+
+    Returns:
+        (n,).
+    """
+    return (heads + relations - tails).square().sum(dim=-1)
+
+
+def relation_distance(transferred: Tensor, relations: Tensor) -> Tensor:
+    """``|M h - r|^2``: how far heads are from having a relation at all, PKGM's second module.
+
+    Args:
+        transferred: (n, h) heads, multiplied by the matrix of relations.
+        relations: (n, h).
+
+    Returns:
+        (n,).
+    """
+    return (transferred - relations).square().sum(dim=-1)
+
+
 def translation_losses(right: Tensor, corrupted: Tensor, margin: float = MARGIN) -> Tensor:
     """Of each triple ``max(0, margin + d(right) - d(corrupted))``, not summed up.
 
     Args:
         right: (n,) distances of triples.
-        corrupted: (n,) distances of the same heads and relations to other tails.
-        margin: by which other tails should be farther away.
+        corrupted: (n,) distances of wrong triples, such as the same heads and relations with other tails.
+        margin: by which wrong ones should be farther away.
     """
     return functional.relu(margin + right - corrupted)
 

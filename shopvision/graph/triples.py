@@ -91,35 +91,58 @@ def read_triples(path: Path, images: str | None = None) -> list[Triple]:
     Raises:
         UserError: the file cannot be read, or a row is broken; the message names its line.
     """
-    location = str(path)
-    root = picture_root(location, images)
+    root = picture_root(str(path), images)
     triples: dict[Triple, None] = {}
-    with open_source(location, own_exports=True) as source:
-        for line, record in source.records:
-            try:
-                triples[_triple(record, root)] = None
-            except ItemError as error:
-                raise UserError(f"{location}: line {line}: {error.message}.") from None
+    for line, texts in read_rows(path):
+        try:
+            triples[_triple(*texts, root)] = None
+        except ItemError as error:
+            raise _at(path, line, error) from None
     if not triples:
-        raise UserError(f"{location} has no triple: give rows with {', '.join(_FIELDS)}.")
+        raise UserError(f"{path} has no triple: give rows with {', '.join(_FIELDS)}.")
     return list(triples)
 
 
-def _triple(record: Mapping[str, Any] | RecordError, root: PictureRoot) -> Triple:
+def read_rows(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """The rows of a file with the fields ``head``, ``relation`` and ``tail``, whatever the relations are called.
+
+    Yields:
+        Line, and the three texts without blanks around them.
+
+    Raises:
+        UserError: see ``read_triples``.
+    """
+    with open_source(str(path), own_exports=True) as source:
+        for line, record in source.records:
+            try:
+                yield line, _texts(record)
+            except ItemError as error:
+                raise _at(path, line, error) from None
+
+
+def _at(path: Path, line: int, error: ItemError) -> UserError:
+    return UserError(f"{path}: line {line}: {error.message}.")
+
+
+def _texts(record: Mapping[str, Any] | RecordError) -> tuple[str, str, str]:
     if isinstance(record, RecordError):
         raise ItemError("broken_record", str(record))
-    texts = {}
+    texts = []
     for field in _FIELDS:
         value = record.get(field)
         if not isinstance(value, str) or not value.strip():
             raise ItemError("broken_record", f"no {field}; every triple has {', '.join(_FIELDS)}")
-        texts[field] = value.strip()
-    relation = next((known for known in RELATIONS if known == texts["relation"]), None)
+        texts.append(value.strip())
+    head, relation, tail = texts
+    return head, relation, tail
+
+
+def _triple(head: str, called: str, tail: str, root: PictureRoot) -> Triple:
+    relation = next((known for known in RELATIONS if known == called), None)
     if relation is None:
-        raise ItemError("broken_record", f"no relation {texts['relation']!r}; there are {', '.join(RELATIONS)}")
+        raise ItemError("broken_record", f"no relation {called!r}; there are {', '.join(RELATIONS)}")
     is_picture = relation == "has_picture"
-    tail = picture_address(texts["tail"], "tail", root) if is_picture else normalise(texts["tail"])
-    return Triple(normalise(texts["head"]), relation, tail)
+    return Triple(normalise(head), relation, picture_address(tail, "tail", root) if is_picture else normalise(tail))
 
 
 def _finest(category: str) -> str:

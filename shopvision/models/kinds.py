@@ -34,6 +34,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # The rooms that models come from. They stand on floors above this one, so they are named and not imported.
 ROOMS = (
     "shopvision.encoders.kinds",
+    "shopvision.graph.kinds",
     "shopvision.fashion.kinds",
     "shopvision.matching.kinds",
     "shopvision.selection.kinds",

@@ -28,6 +28,7 @@ from shopvision.training.precision import MixedPrecision
 from shopvision.training.run import TrainingProgress, TrainingRun
 
 Batch = TypeVar("Batch")
+MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 LOG_EVERY_STEPS = 10
 LOWER_IS_BETTER = {"loss"}
 
@@ -92,12 +93,19 @@ def step_seed(*parts: int) -> int:
 class _State:
     """Of one call of ``fit``."""
 
-    def __init__(self, learner: Learner[Any], config: FitConfig, checkpoints: Checkpoints, process: Process) -> None:
+    def __init__(
+        self,
+        learner: Learner[Any],
+        config: FitConfig,
+        checkpoints: Checkpoints,
+        process: Process,
+        optimizer: MakeOptimizer | None,
+    ) -> None:
         self.learner, self.config, self.process = learner, config, process
         self.checkpoints = checkpoints
-        self.optimizer = torch.optim.AdamW(
-            [{**group, "initial_lr": group["lr"]} for group in learner.parameter_groups()],
-            weight_decay=config.weight_decay,
+        groups = [{**group, "initial_lr": group["lr"]} for group in learner.parameter_groups()]
+        self.optimizer = (
+            torch.optim.AdamW(groups, weight_decay=config.weight_decay) if optimizer is None else optimizer(groups)
         )
         self.precision = MixedPrecision(config.precision, process.device)
         self.epoch = 0
@@ -196,6 +204,7 @@ def fit(
     identity: Mapping[str, Any],
     keep_epochs: bool = False,
     patience: int | None = None,
+    optimizer: MakeOptimizer | None = None,
 ) -> FitResult:
     """Train; afterwards ``learner`` holds the best epoch.
 
@@ -207,13 +216,14 @@ def fit(
         identity: JSON values that must not change between an interrupted run and its continuation.
         keep_epochs: keep the tensors of every epoch in ``Checkpoints(output).epochs()``.
         patience: stop after so many epochs without a better one by ``select_by``.
+        optimizer: made of the learner's groups in place of AdamW.
 
     Raises:
         UserError: ``run.output`` holds another run or cannot be made, or ``select_by`` names no metric.
         JobError: the loss is not finite.
     """
     output, process = run.output, run.process
-    state = _State(learner, config, Checkpoints(output, keep_tensors=keep_epochs), process)
+    state = _State(learner, config, Checkpoints(output, keep_tensors=keep_epochs), process, optimizer)
     text = json.dumps(identity, sort_keys=True)
     require_fresh(output, resume=run.resume)
     if latest := state.checkpoints.latest():

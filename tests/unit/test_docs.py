@@ -20,6 +20,7 @@ from shopvision.catalogue.record_schema import Item
 from shopvision.fashion.detection.config import DetectorConfig
 from shopvision.fashion.encoding.config import EncoderConfig
 from shopvision.fashion.thumbnails.config import ClassifierConfig
+from shopvision.graph.config import GraphConfig
 from shopvision.images.reasons import REASONS
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.models.kinds import all_roles, all_schemes
@@ -112,7 +113,7 @@ def test_examples_can_be_read(page: str, tmp_path: Path) -> None:
         if "[data]" in text:
             by_page = {
                 "click-ranker": ClickConfig, "ranker": ClikConfig, "detector": DetectorConfig, "encoder": EncoderConfig,
-                "classifier": ClassifierConfig, "recall": RecallConfig,
+                "classifier": ClassifierConfig, "recall": RecallConfig, "training-a-graph": GraphConfig,
             }  # fmt: skip
             load_config(file, next((config for word, config in by_page.items() if word in page), MatcherConfig))
         else:

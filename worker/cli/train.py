@@ -187,6 +187,28 @@ def encoder(
     _tell(report.report(), folder, ENCODER_ROLE, "embeds pictures", activate=activate, force=force, as_json=as_json)
 
 
+@app.command("graph")
+def graph(
+    *,
+    config: Annotated[Path, typer.Option("--config", help="TOML file; docs/examples/graph.toml explains every field.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("runs/graph"),
+    resume: Resume = False,
+    device: Device = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Learn how items, values and attributes relate, as vectors that pair models of the family pkgm read."""
+    from shopvision.graph.config import GraphConfig
+    from shopvision.graph.train import train_graph
+    from shopvision.training.config import load_config
+
+    report = _learn(load_config(config, GraphConfig), train_graph, output, device, resume=resume)
+    if report is None:
+        return
+    told = report.report()
+    title = f'{told.title}: model.graph = "{report.folder}"'
+    emit_report(told, as_json, title=title, more={"model": str(report.folder)})
+
+
 def _learn(
     config: Config,
     training: Callable[[Config, TrainingRun], Report | None],

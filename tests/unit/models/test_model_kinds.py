@@ -72,8 +72,8 @@ def test_a_role_exists_only_where_a_kind_can_serve_it() -> None:
         "image_recall": ("image_recall",),
     }
     assert list(all_schemes()) == [
-        "wheel", "timm", "hf-hub", "local-dir", "encoder", "detector", "classifier", "item-encoder", "clik", "siamese",
-        "align",
+        "wheel", "timm", "hf-hub", "local-dir", "encoder", "pkgm", "detector", "classifier", "item-encoder",
+        "clik", "siamese", "align",
     ]  # fmt: skip
     with pytest.raises(
         UserError, match="There is no kind of model 'oracle', only composed_encoder, fashion_detector, image_e"
