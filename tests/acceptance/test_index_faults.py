@@ -90,7 +90,15 @@ def current(shop: Shop) -> str:
     return next(row.path for row in list_generations(get_settings().index_name) if row.is_current)
 
 
-@pytest.mark.parametrize("fault", ["500 and 503", "cut upload", "last file lost"])
+# Those that are slow are tried at every call, in one process, by tests/integration/index/test_faults.py.
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "500 and 503",
+        pytest.param("cut upload", marks=pytest.mark.slow),
+        pytest.param("last file lost", marks=pytest.mark.slow),
+    ],
+)
 def test_the_store_fails_while_a_job_publishes(shop: Shop, tmp_path: Path, fault: str) -> None:
     """500, 503 slow-down, a cut upload, or the last file gone before ``current`` moves."""
     before = current(shop)

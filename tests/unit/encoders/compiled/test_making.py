@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackageFolder:
     return PackageFolder(tmp_path / "compiled")
 
 
+@pytest.mark.slow
 def test_a_package_gives_what_the_network_gives(folder: PackageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real compiler. Free sizes, threads that go on, torn files: on the one library that this suite makes."""
     folder.prepare()
