@@ -6,8 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from shopvision.errors import ItemError
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom, in shares of a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Item:
         industry: the trade the item belongs to, where a source tells it.
         category_path: names from the coarsest category to the finest, where a source tells them beside the category.
         source: where the item comes from: a seller, a supplier, a feed. No model reads it.
+        regions: parts of the picture that a detector found, the strongest first.
     """
 
     item_id: str
@@ -36,11 +41,13 @@ class Item:
     industry: str = ""
     category_path: str = ""
     source: str = ""
+    regions: tuple[Box, ...] = ()
 
     def content_hash(self) -> bytes:
         """sha256 over all that can enter a model's input, id and source apart: equal means unchanged."""
         texts = [self.title, self.category, self.brand, self.price, self.description, self.picture, self.industry]
-        content = [*texts, self.category_path, list(self.attributes.items())]
+        content: list[object] = [*texts, self.category_path, list(self.attributes.items())]
+        content += [self.regions] if self.regions else []
         encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         # A lone surrogate, which a careless program can make, must not end a whole job.
         return hashlib.sha256(encoded.encode(errors="surrogatepass")).digest()

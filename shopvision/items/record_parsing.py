@@ -11,7 +11,7 @@ from typing import Any
 from shopvision.catalogue.picture_addresses import PictureRoot, picture_uri
 from shopvision.errors import ItemError
 from shopvision.items.attribute_strings import BETWEEN_KEY_AND_VALUE, merge_attributes, parse_attributes
-from shopvision.items.item import Item
+from shopvision.items.item import Box, Item
 
 ID_KEYS = ("item_id", "id")
 # Our field -> the keys it may have; the first that is not empty counts.
@@ -64,6 +64,7 @@ def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot 
     Attributes are those under ``attributes`` and ``sku_attributes`` (lists of ``{key, value}``, or key -> value or
     values) and ``item_pvs`` and ``sku_pvs`` (attribute strings; the others may be such strings too), and the currency,
     which says what a price means. Other keys are none: a counter of the stock would make another item of it every day.
+    ``regions`` are boxes in the leading picture, ``[left, top, right, bottom]`` in shares of it.
 
     Args:
         root: where relative pictures start from; without one only full addresses are taken.
@@ -76,7 +77,8 @@ def item_from_record(record: Mapping[str, Any], item_id: str, root: PictureRoot 
         texts["price"] = texts["price"].rstrip("0").rstrip(".")
     given = [pair for key in ATTRIBUTE_KEYS for pair in _attributes(key, record.get(key))]
     attributes = merge_attributes(given, _flat({"currency": record.get("currency")}))
-    return Item(item_id, **texts, attributes=attributes, picture=_picture(record, root))
+    picture = _picture(record, root)
+    return Item(item_id, **texts, attributes=attributes, picture=picture, regions=_regions(record.get("regions")))
 
 
 def _first_text(record: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -137,6 +139,20 @@ def _picture(record: Mapping[str, Any], root: PictureRoot | None) -> str:
             continue
         return picture_address(value, key, root)
     return ""
+
+
+def _regions(value: Any) -> tuple[Box, ...]:
+    boxes: list[Box] = []
+    for given in value or ():
+        numbers = given if isinstance(given, (list, tuple)) else ()
+        box = tuple(float(number) for number in numbers if isinstance(number, (int, float)))
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            raise ItemError(
+                "broken_record",
+                f"regions holds {str(given)[:60]!r}; write [left, top, right, bottom] in shares of the picture, 0 to 1",
+            )
+        boxes.append(box)
+    return tuple(boxes)
 
 
 def pictures_of(record: Mapping[str, Any], item: Item, root: PictureRoot | None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from shopvision.catalogue.tables import Item as ItemRow
 from shopvision.database import connect, copy_upsert
 from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.item import Item
+from shopvision.matching.item_regions import with_regions
 from shopvision.matching.tables import ItemVector, PairScore
 
 _SCORED_BEFORE = """
@@ -82,7 +83,7 @@ def read_items(item_ids: Iterable[str]) -> CatalogueItems:
         read_at = connection.scalars(select(func.now())).one()
         # The records first: an item that changes between the two statements counts as changed meanwhile.
         records = _records(connection, wanted)
-        items = items_from_catalogue(connection, wanted)
+        items = with_regions(connection, items_from_catalogue(connection, wanted))
     hashes = {item_id: item.content_hash() for item_id, item in items.items()}
     return CatalogueItems(
         {item_id: items[item_id] for item_id in items if item_id in records}, records, hashes, read_at

@@ -54,7 +54,9 @@ class PairVectors:
         return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
 
 
-def contrastive_loss(pairs: PairVectors, temperature: Tensor | float, *, both_directions: bool = True) -> Tensor:
+def contrastive_loss(
+    pairs: PairVectors, temperature: Tensor | float, *, both_directions: bool = True, gather: bool = True
+) -> Tensor:
     """InfoNCE among the pairs of the step (van den Oord et al. 2018, equation 4).
 
     ``mean over pairs i of CE(a_i . p_* / tau, i)``; with both directions the mean of this and of
@@ -65,8 +67,9 @@ def contrastive_loss(pairs: PairVectors, temperature: Tensor | float, *, both_di
         pairs: of this process, as many in every process.
         temperature: tau.
         both_directions: False is the published loss, from anchors to positives alone.
+        gather: False is among the pairs of this process alone, of which others may have more.
     """
-    everything = pairs.gathered()
+    everything = pairs.gathered() if gather else pairs
     with torch.autocast(everything.anchors.device.type, enabled=False):
         logits = everything.anchors @ everything.positives.T / temperature
     logits = logits.masked_fill(everything.no_negatives(), -torch.inf)

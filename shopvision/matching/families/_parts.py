@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -110,6 +110,9 @@ class Origin:
     licence: str
 
 
+Weights: TypeAlias = Mapping[str, Mapping[str, Tensor]]
+"""Submodule of a network -> its tensors, all of them."""
+
 ArgumentsT = TypeVar("ArgumentsT", bound=FamilyArguments)
 OptionsT = TypeVar("OptionsT", bound=FamilyOptions)
 
@@ -121,14 +124,14 @@ class Start(Generic[ArgumentsT]):
     Attributes:
         arguments: of the network.
         parts: of the model.
-        weights: name of a submodule of the network -> its pretrained tensors, all of them. These submodules learn with
-            the rate of encoders, all else with that of what stands on them.
+        weights: of pretrained submodules. These learn with the rate of encoders, all else with that of what stands on
+            them.
         origins: the encoders.
         image: the encoder of pictures, whether it is a part of the network or stays beside it; None where none is read.
     """
 
     arguments: ArgumentsT
     parts: Parts
-    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
     origins: Sequence[Origin] = ()
     image: PretrainedImage | None = None

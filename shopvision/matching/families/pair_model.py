@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from shopvision.encoders.image_networks import image_dimension
 from shopvision.encoders.word_tokens import cut_at_blanks_alone
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._network import ItemNetwork, ItemReader, PairNetwork, PairReader
-from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Parts, Start
+from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Parts, Start, Weights
 from shopvision.matching.families.axes import require_legal
 from shopvision.matching.families.registry import AnyFamily, find_family
 from shopvision.matching.families.text_reading import TextOptions
@@ -66,7 +65,9 @@ def build_model(arguments: FamilyArguments, parts: Parts) -> PairModel:
     return model
 
 
-def begin_training(options: FamilyOptions, texts: TextOptions, items: Sequence[Item], *, seed: int) -> Beginning:
+def begin_training(
+    options: FamilyOptions, texts: TextOptions, items: Sequence[Item], *, seed: int, weights: Weights | None = None
+) -> Beginning:
     """The model that a training configuration begins with.
 
     Args:
@@ -74,6 +75,7 @@ def begin_training(options: FamilyOptions, texts: TextOptions, items: Sequence[I
         texts: section ``[text]``.
         items: those of the training pairs.
         seed: of the weights that nothing was trained on.
+        weights: to begin with; by default the encoders' own.
 
     Raises:
         UserError: an encoder cannot be had, or the configuration builds no model.
@@ -81,6 +83,8 @@ def begin_training(options: FamilyOptions, texts: TextOptions, items: Sequence[I
     start: Start[Any] = find_family(options.family).start(options, texts, items)
     if texts.segmenter == "jieba" and start.parts.tokenizer is not None:
         cut_at_blanks_alone(start.parts.tokenizer)
+    if weights is not None:
+        start = replace(start, weights=weights)
     torch.manual_seed(seed)
     model = build_model(start.arguments, start.parts)
     load_start(model, start.weights)
@@ -95,7 +99,7 @@ class Beginning:
     start: Start[Any]
 
 
-def load_start(model: PairModel, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+def load_start(model: PairModel, weights: Weights) -> None:
     """Put pretrained tensors into submodules of the network.
 
     Raises:

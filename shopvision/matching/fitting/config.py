@@ -10,8 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from shopvision.errors import UserError
 from shopvision.evaluation.promises import Promise
 from shopvision.matching.families._parts import FamilyOptions
-from shopvision.matching.families.registry import AnyFamily, find_family
+from shopvision.matching.families._pretraining import Pretrains
+from shopvision.matching.families.registry import AnyFamily, family_names, find_family
 from shopvision.matching.families.text_reading import TextOptions
+from shopvision.matching.fitting.pretraining_config import PretrainingConfig
 from shopvision.training.config import Decay, FitConfig, LocalPath
 
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -149,6 +151,7 @@ class MatcherConfig(BaseModel):
     model: Annotated[SerializeAsAny[FamilyOptions], BeforeValidator(_options_of_family)] = Field(
         default_factory=lambda: _options_of_family({}), validate_default=False
     )
+    pretraining: PretrainingConfig | None = None
     train: TrainConfig = TrainConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
 
@@ -157,12 +160,24 @@ class MatcherConfig(BaseModel):
         _ = self.family.axes(self.model)
         if self.text is not None and not self.family.reads_text:
             raise UserError(f"The family {self.model.family} reads no text: remove the section [text].")
+        if self.pretraining is not None and not isinstance(self.family, Pretrains):
+            able = ", ".join(name for name in family_names() if isinstance(find_family(name), Pretrains))
+            raise UserError(
+                f"The family {self.model.family} does not learn from items alone: remove the section [pretraining], or "
+                f"use one of {able}."
+            )
         return self
 
     @property
     def family(self) -> AnyFamily:
         """The model's family."""
         return find_family(self.model.family)
+
+    @property
+    def picture_folders(self) -> tuple[Path, ...]:
+        """Local folders that this run may read, because its user named them."""
+        more = self.pretraining.items if self.pretraining else None
+        return (*self.data.picture_folders, *(() if more is None else (more.parent,)))
 
     @property
     def texts(self) -> TextOptions:

@@ -15,6 +15,7 @@ from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.thresholds import ENOUGH, Evidence, Floats, fewest_positives
 from shopvision.items.pair_folds import Fold, item_folds
 from shopvision.items.pair_table import PairTable
+from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.config import MatcherConfig, ThresholdsConfig
 from shopvision.matching.fitting.inputs import Pictures
@@ -48,6 +49,7 @@ def with_cross_fitted(
     config: MatcherConfig,
     run: TrainingRun,
     *,
+    weights: Weights | None,
     splits: Mapping[str, PairTable],
     pictures: Mapping[str, Pictures | None],
     identity: Mapping[str, object],
@@ -59,6 +61,7 @@ def with_cross_fitted(
         folds: from ``plan_folds``; one model is taught for each, checkpoints lying below the folder of the run.
         config: the recipe; its precision is settled, not ``auto``.
         run: of the model itself.
+        weights: what these models begin with, where that is more than the encoders' own.
         splits: labelled pairs by the names ``train`` and ``valid``.
         pictures: of their items.
         identity: of the run.
@@ -76,7 +79,9 @@ def with_cross_fitted(
             on_progress=as_stage(run, stage, config.train.epochs),
         )
         try:
-            probabilities = _held_out(fold, config, part, splits=splits, pictures=pictures, identity=identity)
+            probabilities = _held_out(
+                fold, config, part, weights=weights, splits=splits, pictures=pictures, identity=identity
+            )
         except JobError as error:
             raise JobError(
                 f"In {stage}: {error} The model itself is taught; --resume with cross_fit = 0 keeps it."
@@ -90,6 +95,7 @@ def _held_out(
     config: MatcherConfig,
     run: TrainingRun,
     *,
+    weights: Weights | None,
     splits: Mapping[str, PairTable],
     pictures: Mapping[str, Pictures | None],
     identity: Mapping[str, object],
@@ -97,7 +103,7 @@ def _held_out(
     """(held out,) probabilities of one fold's model."""
     train = splits["train"]
     learnt, held_out = train.select(fold.learn), train.select(fold.held_out)
-    beginning = begin_training(config.model, config.texts, learnt.used_items(), seed=config.train.seed)
+    beginning = begin_training(config.model, config.texts, learnt.used_items(), seed=config.train.seed, weights=weights)
     beginning.model.network.to(run.process.device)
     taught = teach(
         beginning,

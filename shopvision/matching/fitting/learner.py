@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, log_loss, roc_auc
-from shopvision.matching.families.towers import layer_depths
 from shopvision.matching.fitting.config import TrainConfig
 from shopvision.matching.fitting.inputs import Inputs
+from shopvision.matching.fitting.parameter_groups import parameter_groups
 from shopvision.matching.fitting.sampling import Sampler, Step
 from shopvision.training.distributed import Process
 from shopvision.training.learner import NetworkLearner
@@ -72,32 +72,8 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoders by layer, then what stands on them; biases and norms without weight decay."""
         config = self.config
-        rates: dict[str, float] = {}
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        inside = set()
-        for encoder in map(self.network.get_submodule, self._encoders):
-            depths = layer_depths(encoder)
-            for name, weight in encoder.named_parameters():
-                inside.add(weight)
-                below = max(depths.values()) - depths[name] if config.layer_decay < 1 else 0
-                part = "encoder" if not below else f"encoder_{below}_below"
-                rates[part] = config.lr * config.layer_decay**below
-                groups.setdefault((part, weight.ndim > 1), []).append(weight)
-        for weight in self.network.parameters():
-            if weight not in inside:
-                rates["head"] = config.lr_head
-                groups.setdefault(("head", weight.ndim > 1), []).append(weight)
-        return [
-            {
-                "name": part,
-                "lr": rates[part],
-                "betas": config.betas,
-                "params": trained,
-                **({} if decays else {"weight_decay": 0.0}),
-            }
-            for (part, decays), weights in groups.items()
-            if (trained := [weight for weight in weights if weight.requires_grad])
-        ]
+        rates = {"lr": config.lr, "lr_head": config.lr_head, "layer_decay": config.layer_decay}
+        return parameter_groups(self.network, self._encoders, betas=config.betas, **rates)
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,20 @@ class PicturePreparation:
         self._model, self._image, self._options = beginning.model, beginning.start.image, options
         self._run, self._door = run, door
         self.unreadable: dict[str, str] = {}
+
+    def of_groups(self, groups: Mapping[str, Sequence[Item]]) -> dict[str, Pictures | None]:
+        """``pictures`` of several groups of items, which may have items in common; each picture is looked at once."""
+        places: dict[tuple[str, str], int] = {}
+        items: list[Item] = []
+        rows: dict[str, list[int]] = {name: [] for name in groups}
+        for name, group in groups.items():
+            for item in group:
+                key = item.picture, "" if item.picture else item.item_id
+                rows[name].append(places.setdefault(key, len(items)))
+                if rows[name][-1] == len(items):
+                    items.append(item)
+        found = self.pictures(items)
+        return {name: None if found is None else found.select(np.array(own, np.int64)) for name, own in rows.items()}
 
     def pictures(self, items: Sequence[Item]) -> Pictures | None:
         """Pictures of ``items``, in their order; None where the model reads none.

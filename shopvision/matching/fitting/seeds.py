@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from shopvision.items.pair_table import PairTable
+from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.pair_model import Beginning, begin_training
 from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.cross_fit import as_stage
@@ -75,11 +76,16 @@ def teach_from_seeds(
     config: MatcherConfig,
     run: TrainingRun,
     *,
+    weights: Weights | None,
     splits: Mapping[str, PairTable],
     pictures: Mapping[str, Pictures | None],
     identity: Mapping[str, Any],
 ) -> BestOfSeeds:
-    """``teach`` with every seed that the configuration asks for; arguments and errors as there."""
+    """``teach`` with every seed that the configuration asks for; arguments and errors as there.
+
+    Args:
+        weights: what further models begin with, where that is more than the encoders' own.
+    """
     train = config.train
     metric = "f1" if train.select_by == "last" else train.select_by
     sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -88,7 +94,7 @@ def teach_from_seeds(
     tried = [best[1].metrics]
     for number in range(1, train.seeds):
         seed = train.seed + number
-        other = begin_training(config.model, config.texts, splits["train"].used_items(), seed=seed)
+        other = begin_training(config.model, config.texts, splits["train"].used_items(), seed=seed, weights=weights)
         other.model.network.to(run.process.device)
         recipe = with_seed(config, seed)
         stage = as_stage(run, f"seed {number + 1} of {train.seeds}", train.epochs)

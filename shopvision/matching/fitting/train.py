@@ -11,6 +11,7 @@ from shopvision.errors import UserError
 from shopvision.evaluation.calibration import apply
 from shopvision.evaluation.thresholds import Evidence, choose_thresholds
 from shopvision.images import PictureDoor
+from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.card import save_matcher
 from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.config import MatcherConfig
@@ -18,6 +19,8 @@ from shopvision.matching.fitting.cross_fit import FOLDER, plan_folds, with_cross
 from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.preparation import PicturePreparation
+from shopvision.matching.fitting.pretraining import forget_checkpoints, pretrain
+from shopvision.matching.fitting.pretraining_items import pretraining_items
 from shopvision.matching.fitting.seeds import FOLDER as SEEDS_FOLDER
 from shopvision.matching.fitting.seeds import teach_from_seeds, with_seed
 from shopvision.settings import get_settings
@@ -63,20 +66,26 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
     config = _with_settled_precision(config, process)
     labels = splits["valid"].labels
     notes: list[str] = []
-    with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
+    with PictureDoor(get_settings().with_image_roots(config.picture_folders)) as door:
         preparation = PicturePreparation(beginning, config.model, run, door)
-        data: dict[str, Any] = {
-            "splits": splits,
-            "pictures": {name: preparation.pictures(splits[name].used_items()) for name in ("train", "valid")},
-            "identity": identity,
-        }
-        best = teach_from_seeds(beginning, config, run, **data)
+        groups = {name: splits[name].used_items() for name in ("train", "valid")}
+        items = pretraining_items(config, splits)
+        pictures = preparation.of_groups({**groups, "pretraining": items} if items else groups)
+        weights: Weights | None = None
+        if items:
+            beginning, told = pretrain(
+                beginning, config, run, items=items, pictures=pictures["pretraining"], identity=identity
+            )
+            notes.append(told)
+            weights = beginning.start.weights
+        data: dict[str, Any] = {"splits": splits, "pictures": pictures, "identity": identity}
+        best = teach_from_seeds(beginning, config, run, weights=weights, **data)
         beginning, taught = best.beginning, best.taught
         evidence = Evidence.of_validation(apply(taught.calibration, taught.validation_logits), labels)
         try:
             recipe = with_seed(config, best.seed)
             folds = plan_folds(config.thresholds, splits["train"], splits["valid"], best.seed)
-            evidence = with_cross_fitted(evidence, folds, recipe, run, **data)
+            evidence = with_cross_fitted(evidence, folds, recipe, run, weights=weights, **data)
         except UserError as error:  # the model itself is taught, and is not lost for this
             notes.append(f"Cross-fitting was left out: {error}")
     if not process.is_main:
@@ -102,6 +111,7 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
     )
     for folder in (FOLDER, SEEDS_FOLDER):
         shutil.rmtree(run.output / folder, ignore_errors=True)
+    forget_checkpoints(run)
     return MatcherReport(
         folder=run.model_folder,
         card=card,
@@ -119,5 +129,11 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
 def _with_settled_precision(config: MatcherConfig, process: Process) -> MatcherConfig:
     if config.train.precision != "auto":
         return config
-    fastest = str(best_precision(process.device)).removeprefix("torch.")
-    return config.model_copy(update={"train": config.train.model_copy(update={"precision": fastest})})
+    fastest = {"precision": str(best_precision(process.device)).removeprefix("torch.")}
+    section = config.pretraining
+    return config.model_copy(
+        update={
+            "train": config.train.model_copy(update=fastest),
+            "pretraining": None if section is None else section.model_copy(update=fastest),
+        }
+    )

@@ -17,6 +17,7 @@ from shopvision.items.catalogue_items import items_from_catalogue
 from shopvision.items.decision_files import Decision, DecisionForm, DecisionReport, read_decisions
 from shopvision.items.item import pair_key
 from shopvision.items.pair_table import PairTable
+from shopvision.matching.item_regions import with_regions
 from shopvision.matching.tables import PairReview, PairScore
 from shopvision.reports.row_writer import Kind, record_writer
 
@@ -66,7 +67,8 @@ def reviewed_pairs(connection: Connection) -> PairTable:
     """What people decided about pairs that are in the catalogue now, by ids, with the items as they are now."""
     query = select(PairReview.left_item_id, PairReview.right_item_id, PairReview.verdict)
     stored = connection.execute(query.order_by(PairReview.left_item_id, PairReview.right_item_id)).all()
-    found = items_from_catalogue(connection, [item_id for review in stored for item_id in review[:2]])
+    named = [item_id for review in stored for item_id in review[:2]]
+    found = with_regions(connection, items_from_catalogue(connection, named))
     reviews = [review for review in stored if review.left_item_id in found and review.right_item_id in found]
     items = {item_id: found[item_id] for review in reviews for item_id in review[:2]}
     row = {item_id: number for number, item_id in enumerate(items)}

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,16 @@ def test_item_of_the_catalogue(tmp_path: Path) -> None:
         attributes={"climate": ("All", "Cool"), "size": ("S", "XL"), "currency": ("EUR",)},
         picture=(tmp_path / "photos").as_uri() + "/a%20b.jpg",
     )
+
+
+def test_regions_of_a_picture(tmp_path: Path) -> None:
+    record = {"item_id": "a", "image": "a.jpg", "regions": [[0, 0.25, 0.5, 1], [0.1, 0.1, 0.2, 0.2]]}
+    (item,) = read_items(write(tmp_path / "items.jsonl", [record])).values()
+    assert item.regions == ((0.0, 0.25, 0.5, 1.0), (0.1, 0.1, 0.2, 0.2))
+    assert item.content_hash() != replace(item, regions=item.regions[:1]).content_hash()
+    for box in ([0, 0, 1], [0, 0, 10, 10], [0.5, 0, 0.5, 1], "left"):
+        with pytest.raises(UserError, match=r"regions holds .* in shares of the picture, 0 to 1"):
+            read_items(write(tmp_path / "bad.jsonl", [record | {"regions": [box]}]))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
