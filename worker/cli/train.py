@@ -12,7 +12,7 @@ import typer
 from worker.cli.memory import use_workers_malloc
 from worker.cli.model_folder import model_folder
 from worker.cli.models import AskedConfidence, AskedMissed, AskedPrecision, Force
-from worker.cli.output import JsonFlag, emit_report, error_console
+from worker.cli.output import JsonFlag, emit_report
 from worker.cli.training_bars import Bars
 
 if TYPE_CHECKING:
@@ -244,68 +244,78 @@ def _tell(
 @app.command("ensemble")
 def ensemble(
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file that trains the members as well; docs/examples/ensemble.toml explains every field."
+        ),
+    ] = None,
     members: Annotated[
-        list[str], typer.Option("--member", help="A pair model: NAME:TAG or its folder; give two or more.")
-    ],
-    pairs: Annotated[Path, typer.Option("--pairs", help="Labelled pairs that no member learnt from.")],
+        list[str] | None, typer.Option("--member", help="A trained pair model: NAME:TAG or its folder; two or more.")
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="Labelled pairs that no member learnt from.")] = None,
     items: Annotated[Path | None, typer.Option("--items", help="The items that the pairs name by id.")] = None,
     images: Annotated[str | None, typer.Option(help="Where the items' pictures lie; by default beside them.")] = None,
     train_pairs: Annotated[
         Path | None, typer.Option("--train", help="Pairs of training: fits unseen categories apart.")
     ] = None,
-    method: Annotated[str, typer.Option(help="stacking, threshold_margin or f1_vote.")] = "stacking",
+    method: Annotated[
+        str | None, typer.Option(help="stacking, threshold_margin or f1_vote. [default: stacking]")
+    ] = None,
     precision: AskedPrecision = None,
     missed: AskedMissed = None,
     confidence: AskedConfidence = None,
-    name: Annotated[str, typer.Option(help="Of the new model.")] = "ensemble",
-    output: Annotated[Path, typer.Option("--output", help="Folder of the model version.")] = Path("runs/ensemble"),
+    name: Annotated[str | None, typer.Option(help="Of the new model. [default: ensemble]")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder of the run with --config, else of the model version.")
+    ] = Path("runs/ensemble"),
+    resume: Resume = False,
     device: Device = None,
     activate: Annotated[bool, typer.Option("--activate", help="Import the model and let it score pairs.")] = False,
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Weigh several pair models against each other, as one model that holds them all."""
+    """Weigh several pair models against each other, as one model that holds them all; with --config train them too."""
+    from shopvision.errors import UserError
     from shopvision.evaluation.promises import Promise
-    from shopvision.evaluation.report import EvaluationReport, without_interval
-    from shopvision.images import PictureDoor
-    from shopvision.items.item_files import read_items
-    from shopvision.items.pair_files import read_pairs
-    from shopvision.items.pair_splits import seen_categories
-    from shopvision.matching.fitting.config import DataConfig
-    from shopvision.matching.fitting.ensemble_fit import fit_ensemble
-    from shopvision.settings import get_settings
-    from worker.cli.model_folder import model_folder
+    from shopvision.matching.fitting.ensemble_config import EnsembleConfig
+    from shopvision.matching.fitting.ensemble_train import train_ensemble
+    from shopvision.training.config import load_config
+    from worker.cli.train_ensemble import report_of_trained, weigh_members
 
-    promise = Promise().asking(precision=precision, missed=missed, confidence=confidence)
-    folders = [model_folder(member) for member in members]
-    known = None if items is None else read_items(items, images=images)
-    table_of_pairs = read_pairs(pairs, known, images=images)
-    seen = None if train_pairs is None else seen_categories(read_pairs(train_pairs, known, images=images))
-    source = DataConfig(pairs=pairs, items=items, images=images)
-    settings = get_settings().with_image_roots(source.picture_folders)
-    with PictureDoor(settings) as door, Bars(shown=error_console.is_terminal) as bars:
-        card = fit_ensemble(
+    asked = {"precision": precision, "missed": missed, "confidence": confidence}
+    others = {
+        "--member": members, "--pairs": pairs, "--items": items, "--images": images, "--train": train_pairs,
+        "--method": method, "--name": name,
+    }  # fmt: skip
+    if config is not None:
+        if given := [option for option, value in others.items() if value]:
+            raise UserError(f"{given[0]} belongs to members that are trained: with --config the file says it.")
+        settled = load_config(config, EnsembleConfig)
+        settled = settled.model_copy(update={"thresholds": settled.thresholds.asking(**asked)})
+        trained = _learn(settled, train_ensemble, output, device, resume=resume)
+        if trained is None:
+            return
+        report, folder = report_of_trained(trained), trained.folder
+    elif not members or pairs is None:
+        raise UserError("Name --config with the members to train, or trained ones with --member and --pairs.")
+    elif resume:
+        raise UserError("--resume continues the training of members, which --config asks for.")
+    else:
+        folder = output
+        report = weigh_members(
+            [model_folder(member) for member in members],
             output,
-            folders,
-            table_of_pairs,
-            method=method,
-            name=name,
-            promise=promise,
-            seen=seen,
-            door=door,
+            pairs=pairs,
+            items=items,
+            images=images,
+            train_pairs=train_pairs,
             device=device,
-            on_progress=lambda done, total: bars.stage("members", done, total),
+            method=method or "stacking",
+            name=name or "ensemble",
+            promise=Promise().asking(**asked),
         )
-    promises = card.promises
-    report = EvaluationReport(
-        name=card.spec,
-        data=f"the pairs that it was {card.training_data}",
-        counts={"pairs": len(table_of_pairs)},
-        metrics=without_interval(card.metrics, len(table_of_pairs)),
-        facts={"thresholds": card.thresholds, **({} if promises is None else {"promises": dict(promises.rows())})},
-        notes=() if promises is None else promises.shortfalls(),
-    )
-    _tell(report, output, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
+    _tell(report, folder, MATCHER_ROLE, "scores pairs", activate=activate, force=force, as_json=as_json)
 
 
 @app.command("classifier")

@@ -1,0 +1,137 @@
+"""Training an ensemble: every member in turn on the same pairs, then their weights on the validation pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shopvision.errors import JobError, UserError
+from shopvision.images import PictureDoor
+from shopvision.items.pair_splits import seen_categories
+from shopvision.matching.fitting.cross_fit import as_stage
+from shopvision.matching.fitting.ensemble_fit import fit_ensemble
+from shopvision.matching.fitting.labelled_pairs import read_splits
+from shopvision.matching.fitting.train import train_matcher
+from shopvision.settings import get_settings
+from shopvision.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from shopvision.items.pair_table import PairTable
+    from shopvision.matching.fitting.config import MatcherConfig
+    from shopvision.matching.fitting.ensemble_config import EnsembleConfig
+    from shopvision.models.card import ModelCard
+
+MEMBERS = "members"  # folder of the run
+# Written last: what a finished member was trained with.
+_FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class EnsembleReport:
+    """What the training of an ensemble gave.
+
+    Attributes:
+        folder: its model version.
+        card: its card, with the metrics of the validation pairs that it was weighed on.
+        members: by name, the validation metrics of each alone.
+        pairs: per split, how many were trained and validated on.
+        notes: sentences that whoever reads the numbers should know.
+    """
+
+    folder: Path
+    card: ModelCard
+    members: dict[str, dict[str, float]]
+    pairs: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport | None:
+    """Train every member below ``members`` in the folder of the run, weigh them, and write ``model`` there.
+
+    A run that is continued leaves finished members as they are.
+
+    Returns:
+        The report in the main process, None in the others.
+
+    Raises:
+        UserError: data or configuration cannot be used; or a finished member was trained otherwise.
+        TransientError: a source of pictures is away.
+        JobError: a member's loss is not finite, or a picture vanished meanwhile; the message names the member.
+    """
+    recipes = config.of_members()
+    splits = read_splits(next(iter(recipes.values())))
+    if run.model_folder.exists():
+        raise UserError(f"{run.output} holds a finished ensemble: name another --output.")
+    if (run.output / MEMBERS).exists() and not run.resume:
+        raise UserError(f"{run.output} holds a run: continue it with --resume, or name another --output.")
+    members: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
+    for name, recipe in recipes.items():
+        part = replace(
+            run,
+            output=run.output / MEMBERS / name,
+            on_stage=_named(run, name),
+            on_progress=as_stage(run, f"{name}: epochs", recipe.train.epochs),
+        )
+        members[name], told = _train_member(name, recipe, part, splits)
+        notes += [f"{name}: {note}" for note in told]
+    if not run.process.is_main:
+        return None
+    folders = [run.output / MEMBERS / name / run.model_folder.name for name in recipes]
+    with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
+        card = fit_ensemble(
+            run.model_folder,
+            folders,
+            splits["valid"],
+            method=config.ensemble.method,
+            name=config.ensemble.name,
+            promise=config.thresholds,
+            seen=seen_categories(splits["train"]) if config.ensemble.unseen_apart else None,
+            door=door,
+            device=str(run.process.device),
+            on_progress=run.stage("weighing members"),
+        )
+    return EnsembleReport(
+        folder=run.model_folder,
+        card=card,
+        members=members,
+        pairs={name: len(splits[name]) for name in ("train", "valid")},
+        notes=tuple(notes),
+    )
+
+
+def _train_member(
+    name: str, recipe: MatcherConfig, run: TrainingRun, splits: Mapping[str, PairTable]
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The validation metrics of a member, and what is to be told of it."""
+    file = run.output / _FINISHED
+    content = {split: splits[split].fingerprint() for split in ("train", "valid")}
+    trained_with = recipe.model_dump(mode="json", exclude={"thresholds"}) | {"data content": content}
+    if file.is_file():
+        finished: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if finished["trained_with"] != trained_with:
+            raise UserError(f"The member {name!r} in {run.output} was trained otherwise: name another --output.")
+        return finished["metrics"], tuple(finished["notes"])
+    try:
+        report = train_matcher(recipe, run)
+    except UserError as error:
+        raise UserError(f"Member {name!r}: {error}") from None
+    except JobError as error:
+        raise JobError(f"Member {name!r}: {error}") from error
+    if report is None:
+        return {}, ()
+    written = {"trained_with": trained_with, "metrics": report.metrics, "notes": report.notes}
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(written), encoding="utf-8")
+    unfinished.replace(file)
+    return report.metrics, report.notes
+
+
+def _named(run: TrainingRun, member: str) -> Callable[[str, int, int], None]:
+    def show(stage: str, done: int, total: int) -> None:
+        run.on_stage(f"{member}: {stage}", done, total)
+
+    return show
