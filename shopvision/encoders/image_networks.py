@@ -22,7 +22,7 @@ def build_image(architecture: Architecture) -> nn.Module:
     Raises:
         UserError: there is no such architecture, or it refuses the arguments.
     """
-    from shopvision.encoders import fixed_padding, projected_network
+    from shopvision.encoders import fixed_padding, projected_network, stage_pooling
     from shopvision.encoders.transformers_images import build_transformers_images
 
     match architecture.library:
@@ -32,6 +32,8 @@ def build_image(architecture: Architecture) -> nn.Module:
             return projected_network.build_projected(projected_network.ProjectedArguments.of(architecture))
         case "shopvision" if architecture.name == fixed_padding.NAME:
             return fixed_padding.build_fixed_padding(fixed_padding.FixedPaddingArguments.of(architecture))
+        case "shopvision" if architecture.name == stage_pooling.NAME:
+            return stage_pooling.build_stage_pooling(stage_pooling.StagePoolingArguments.of(architecture))
         case _:
             return build_timm(architecture)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from shopvision.encoders.devices import best_precision
 from shopvision.encoders.image_encoder import ImageEncoder
-from shopvision.encoders.image_networks import KIND, load_network
+from shopvision.encoders.image_networks import KIND, image_dimension, load_network
+from shopvision.encoders.stage_pooling import StagePooling, with_stages
 from shopvision.errors import UserError
 from shopvision.models.card import WEIGHTS_FILE, ModelCard
 from shopvision.models.importers import fetch
@@ -76,6 +77,33 @@ def at_size(image: PretrainedImage, size: int) -> PretrainedImage:
     preprocessing = image.preprocessing.model_copy(update={"size": (size, size)})
     card = image.card.model_copy(update={"architecture": architecture, "preprocessing": preprocessing})
     return replace(image, card=card, preprocessing=preprocessing)
+
+
+def all_stages(image: PretrainedImage) -> PretrainedImage | None:
+    """The same weights, read at every stage; None where the network does not tell what its stages see.
+
+    See ``shopvision.encoders.stage_pooling``.
+    """
+    architecture = with_stages(image.card.architecture)
+    if architecture is None:
+        return None
+    network = StagePooling(image.network)
+    card = image.card.model_copy(update={"architecture": architecture})
+    return replace(image, card=card, dimension=image_dimension(network), network=network)
+
+
+def read_at_stages(image: PretrainedImage, *, wanted: bool | None, frozen: bool) -> PretrainedImage:
+    """The encoder as a configuration's ``model.image_stages`` wants it read; None: where it is frozen and can be.
+
+    Raises:
+        UserError: the network does not tell what its stages see, and that is wanted.
+    """
+    if not (frozen if wanted is None else wanted):
+        return image
+    staged = all_stages(image)
+    if staged is None and wanted:
+        raise UserError(f"model.image_stages: {image.card.source} does not tell what its stages see: leave it out.")
+    return staged or image
 
 
 @dataclass(frozen=True)

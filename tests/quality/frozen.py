@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shopvision.encoders.image_encoder import load_image_encoder
-from shopvision.encoders.text_networks import pool
 from shopvision.images import PictureDoor
-from shopvision.images.outcome import Embedded, ImageTask
-from shopvision.images.pipeline import EmbeddingPipeline
-from shopvision.models.importers import fetch
 from shopvision.selection.clik.card import LoadedClik
 from shopvision.selection.topic import Topic
 from shopvision.settings import get_settings
+from shopvision.training.pretrained import all_stages, fetch_image, survey_pictures
+from shopvision.training.run import TrainingRun
 
 TEXT, IMAGE = "wheel:minilm", "wheel:efficientnet-lite0"
 
@@ -34,18 +31,21 @@ def door_to(folder: Path) -> Iterator[PictureDoor]:
         yield door
 
 
-def picture_features(paths: list[Path], model_folder: Path) -> Tensor:
-    """(n, d) unit vectors of the frozen image encoder, which is put into ``model_folder``."""
-    fetch(IMAGE, model_folder)
-    encoder = load_image_encoder(model_folder, device="cpu", compile_mode="never")
-    features = torch.zeros(len(paths), encoder.dimension)
+def photo_features(paths: Sequence[Path], output: Path) -> Tensor:
+    """(n, d) unit vectors of photos by the frozen image encoder, all stages, kept where trainings keep theirs."""
+    image = all_stages(fetch_image(IMAGE))
+    assert image is not None
     with door_to(paths[0].parent) as door:
-        tasks = [ImageTask(row, path.resolve().as_uri()) for row, path in enumerate(paths)]
-        for outcomes in EmbeddingPipeline(encoder, door).stream(tasks):
-            for outcome in outcomes:
-                assert isinstance(outcome, Embedded)
-                features[outcome.image_id] = torch.from_numpy(np.frombuffer(outcome.vector, "<f2").astype(np.float32))
-    return features
+        uris = [path.resolve().as_uri() for path in paths]
+        survey = survey_pictures(uris, image, TrainingRun(output=output), door, encode=True)
+    assert survey.readable.all()
+    assert survey.features is not None
+    return survey.features.take(np.arange(len(paths)))
+
+
+def last_features(features: Tensor) -> Tensor:
+    """What the encoder gives without its stages: the pooled features stand first."""
+    return functional.normalize(features[:, : fetch_image(IMAGE).dimension], dim=1)
 
 
 @torch.inference_mode()
@@ -55,17 +55,6 @@ def text_features(clik: LoadedClik, topics: list[Topic]) -> Tensor:
         clik.clik.txt_encoder.features(clik.topic_tokenizer.encode(topics[start : start + 64]))
         for start in range(0, len(topics), 64)
     ]
-    return functional.normalize(torch.cat(parts), dim=1)
-
-
-@torch.inference_mode()
-def sentence_features(clik: LoadedClik, texts: list[str]) -> Tensor:
-    """(n, d) unit vectors of plain texts, as the frozen text encoder was trained to give them."""
-    tokenizer, tower = clik.topic_tokenizer.tokenizer, clik.clik.txt_encoder
-    parts = []
-    for start in range(0, len(texts), 64):
-        tokens = tokenizer(texts[start : start + 64], padding=True, return_tensors="pt")
-        parts.append(pool(tower.enc(**tokens), tokens["attention_mask"], tower.pooling))
     return functional.normalize(torch.cat(parts), dim=1)
 
 

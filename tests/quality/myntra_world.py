@@ -15,19 +15,23 @@ The photos, titles and attributes are those of ``myntra_fashion``; plans and cli
    says.
    Each picture has 30 to 150 views; its CTR is clicks over views, clicks being drawn from a Poisson distribution. Poor
    fits are mostly zeros, and of equally good members the best is decided by taste and luck, which nobody can predict:
-   the column ``fit``, the product of s(a), ranks as well as can be.
+   the column ``fit``, the product of s(a), ranks as well as can be; ``chance`` is the probability itself, and
+   ``asked`` names the attributes.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
+import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 CANDIDATES, MOST_MEMBERS, FEWEST_MEMBERS, MOST_NEAR = 50, 5, 3, 40
 TRAINING_PRODUCTS, TRAINING_TOPICS = 0.6, 0.7
@@ -64,23 +68,32 @@ def read_products(folder: Path) -> list[Product]:
     return sorted(by_title.values(), key=lambda row: row["id"])
 
 
-def make_ranking_tables(source: Path, folder: Path, seed: int = 20) -> Tables:
+def two_shops(source: Path, seed: int) -> tuple[list[Product], list[Product]]:
+    """The products for training and those for testing."""
+    products = read_products(source)
+    order = np.random.default_rng(seed).permutation(len(products))
+    cut = round(len(products) * TRAINING_PRODUCTS)
+    train, test = ([products[number] for number in sorted(of.tolist())] for of in (order[:cut], order[cut:]))
+    return train, test
+
+
+def make_ranking_tables(source: Path, folder: Path, seed: int = 20, shops: int | None = None) -> Tables:
     """Write the tables of the simulated shop into ``folder``.
 
     Args:
         source: ``myntra_fashion``.
         folder: exists.
         seed: of the world; the models are trained with seeds of their own.
+        shops: seed of which product is in which shop; by default that of the world.
     """
     generator = np.random.default_rng(seed)
     products = read_products(source)
-    order = generator.permutation(len(products))
-    cut = round(len(products) * TRAINING_PRODUCTS)
+    generator.permutation(len(products))  # so that a world is the same whatever its shops
+    two = two_shops(source, seed if shops is None else shops)
     topics = sorted(_topics(products))
     for_training = generator.random(len(topics)) < TRAINING_TOPICS
     tables = Tables(folder / "train.csv", folder / "test.csv", source)
-    for path, numbers, mine in ((tables.train, order[:cut], for_training), (tables.test, order[cut:], ~for_training)):
-        shop = [products[number] for number in sorted(numbers.tolist())]
+    for path, shop, mine in ((tables.train, two[0], for_training), (tables.test, two[1], ~for_training)):
         rows = []
         for number, topic in enumerate(itertools.compress(topics, mine)):
             rows += _plan(f"{path.stem}-{number:04d}", dict(topic), shop, generator)
@@ -108,8 +121,7 @@ def _plan(
     near = generator.permutation(np.flatnonzero(matches.any(axis=1) & ~matches.all(axis=1)))[:MOST_NEAR]
     others = generator.permutation(np.flatnonzero(~matches.any(axis=1)))
     chosen = np.concatenate([members, near, others])[:CANDIDATES]
-    miss = np.array([MISS[name] for name in asked])
-    fit = np.where(matches[chosen], 1.0, miss).prod(axis=1)
+    fit = fits(asked, [shop[row] for row in chosen])
     probability = CLICK * fit * generator.lognormal(0, TASTE, len(chosen))
     views = generator.integers(*VIEWS, len(chosen), endpoint=True)
     ctr = generator.poisson(views * probability) / views
@@ -120,9 +132,19 @@ def _plan(
         "exhibit_cat1": first["masterCategory"],
         "exhibit_cat2": first["subCategory"],
         "exhibit_kwds": ",".join(asked.values()),
+        "asked": ",".join(asked),
     }
-    labels = [{"ctr": rate, "fit": share} for rate, share in zip(ctr.tolist(), fit.tolist(), strict=True)]
+    labels = [
+        {"ctr": rate, "fit": share, "chance": chance}
+        for rate, share, chance in zip(ctr.tolist(), fit.tolist(), probability.tolist(), strict=True)
+    ]
     return [topic | product_columns(shop[row]) | label for row, label in zip(chosen, labels, strict=True)]
+
+
+def fits(asked: dict[str, str], products: Sequence[Product]) -> NDArray[np.float64]:
+    """(products,) how well each shows what is asked for: 1 where it has all of it."""
+    shares = [[1.0 if product[name] == value else MISS[name] for name, value in asked.items()] for product in products]
+    return np.array(shares).prod(axis=1)
 
 
 def title(asked: dict[str, str]) -> str:
@@ -154,10 +176,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 def make_title_table(
     source: Path, path: Path, held_out: int = 500, seed: int = 7
 ) -> tuple[list[Product], list[Product]]:
-    """A table for topic matching alone: every product is an exhibition of its own, with the label ``member`` = 1.
-
-    The exhibition's name says the attributes (``Casual Black Belts for Men``); the product's own text, which text
-    augmentation puts in its place, is the shop's title and nothing else.
+    """A table for topic matching alone, see ``write_title_table``.
 
     Returns:
         The products of the table, and ``held_out`` others whose titles and pictures are not in it.
@@ -165,6 +184,16 @@ def make_title_table(
     products = read_products(source)
     order = np.random.default_rng(seed).permutation(len(products)).tolist()
     unseen, seen = [products[number] for number in order[:held_out]], [products[number] for number in order[held_out:]]
+    write_title_table(seen, path)
+    return seen, unseen
+
+
+def write_title_table(products: Sequence[Product], path: Path) -> Path:
+    """A table in which every product is an exhibition of its own, with the label ``member`` = 1.
+
+    The exhibition's name says the attributes (``Casual Black Belts for Men``); the product's own text, which text
+    augmentation puts in its place, is the shop's title and nothing else.
+    """
     _write(
         path,
         [
@@ -176,7 +205,21 @@ def make_title_table(
                 "image": product["image"],
                 "member": 1,
             }
-            for product in seen
+            for product in products
         ],
     )
-    return seen, unseen
+    return path
+
+
+def write_items(products: Sequence[Product], path: Path) -> Path:
+    """Products as the catalogue imports items; what plans ask for are their attributes."""
+    with path.open("w", encoding="utf-8") as file:
+        for product in products:
+            record = {
+                "item_id": product["id"], "title": product["productDisplayName"],
+                "images": [{"file": product["image"]}],
+                "category": "/".join(product[name] for name in ("masterCategory", "subCategory", "articleType")),
+                "attributes": [{"key": name, "value": product[name]} for name in MISS],
+            }  # fmt: skip
+            file.write(json.dumps(record) + "\n")
+    return path

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -33,12 +30,13 @@ from tests.quality.frozen import (
     Vectors,
     door_to,
     fit_linear_heads,
-    picture_features,
-    sentence_features,
+    last_features,
+    photo_features,
     text_features,
     through,
 )
 from tests.quality.myntra_world import CANDIDATES, make_ranking_tables, make_title_table, read_products
+from tests.quality.tables import over_seeds, seeds_cell, show, text_cells
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -49,24 +47,23 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "fused scores": {"query": "fusion"},
     "list-wise": {"ranking_loss": "listwise"},
 }
-PLAIN, TUNED = "two linear heads", "two tuned linear heads"
+CLIK, CLIK_STAGES = "CLIK", "CLIK on all stages"
+PLAIN, PLAIN_STAGES, TUNED = "two linear heads", "two linear heads on all stages", "two tuned linear heads"
 MRR, RECALL_AT = "mrr", (1, 5, 10)
 WIDTH = 512  # of the common space for titles
 
 
 @pytest.fixture
-def myntra(data: Path, set_environment: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photos; features of frozen encoders are shared by the tests of one run."""
-    set_environment(SHOPVISION_HOME=str(tmp_path_factory.getbasetemp() / "myntra-home"))
+def myntra(data: Path, frozen_home: Path) -> Path:
+    assert frozen_home
     return data / "myntra_fashion"
 
 
-@pytest.fixture(scope="module")
-def pictures(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """Product id -> frozen feature of its picture, made without any part of the trainer."""
-    source = data / "myntra_fashion"
-    products = read_products(source)
-    features = picture_features([source / product["image"] for product in products], tmp_path_factory.mktemp("lite0"))
+@pytest.fixture
+def pictures(myntra: Path, tmp_path: Path) -> dict[str, Tensor]:
+    """Product id -> frozen features of its picture, of all stages."""
+    products = read_products(myntra)
+    features = photo_features([myntra / product["image"] for product in products], tmp_path)
     return {product["id"]: feature for product, feature in zip(products, features, strict=True)}
 
 
@@ -78,6 +75,7 @@ def train(
     *,
     refine: dict[str, Any],
     dimension: int = 128,
+    stages: bool = False,
     query: str | None = None,
     **how: Any,
 ) -> Path:
@@ -87,7 +85,7 @@ def train(
             "refine": {"fractions": (1, 0, 0), "last_step": (), "candidates": CANDIDATES} | refine,
             "model": {
                 "text": TEXT, "image": IMAGE, "frozen": True, "season_language": "en", "feature_dim": dimension,
-                "query": query,
+                "query": query, "image_stages": stages,
             },
             "train": {"warmup_fraction": 0.05, "select_by": "last"} | how,
         }
@@ -98,58 +96,63 @@ def train(
 
 
 @torch.inference_mode()
-def towers(model: LoadedClik, topics: list[Topic], features: Tensor) -> tuple[Vectors, Vectors, Vectors]:
+def towers(model: LoadedClik, topics: Tensor, pictures: Tensor) -> tuple[Vectors, Vectors, Vectors]:
     """Topic, query and picture vectors from frozen features."""
-    topic_vectors = model.clik.txt_encoder.from_features(text_features(model, topics))
+    topic_vectors = model.clik.txt_encoder.from_features(topics)
     queries = model.clik.query_vectors(topic_vectors)
-    return topic_vectors.numpy(), queries.numpy(), model.clik.img_encoder.from_features(features).numpy()
+    return topic_vectors.numpy(), queries.numpy(), model.clik.img_encoder.from_features(pictures).numpy()
 
 
 def test_unseen_titles_find_their_pictures(myntra: Path, pictures: dict[str, Tensor], tmp_path: Path) -> None:
     seen, unseen = make_title_table(myntra, tmp_path / "titles.csv")
     assert not {p["productDisplayName"] for p in seen} & {p["productDisplayName"] for p in unseen}
-    features = {name: torch.stack([pictures[p["id"]] for p in of]) for name, of in (("seen", seen), ("unseen", unseen))}
-    topics = {
-        name: [Topic(product["productDisplayName"]) for product in of]
-        for name, of in (("seen", seen), ("unseen", unseen))
-    }
+    sides = {"seen": seen, "unseen": unseen}
+    staged = {name: torch.stack([pictures[p["id"]] for p in of]) for name, of in sides.items()}
+    last = {name: last_features(of) for name, of in staged.items()}
+    topics: dict[str, Tensor] = {}
     own = np.arange(len(unseen))
     hits: dict[str, list[np.ndarray]] = {}
     refine = {"min_positive": 1, "min_distinct_labels": 1, "min_products": 1}
     for seed in SEEDS:
-        folder = train(
-            tmp_path / "titles.csv", myntra, "member", tmp_path / f"clik-{seed}", refine=refine, dimension=WIDTH,
-            groups=0, epochs=30, matching_batch=256, text_augmentation=0.8, temperature=0.1, seed=seed,
-        )  # fmt: skip
-        model = load_clik(folder)
-        topic_vectors, _, picture_vectors = towers(model, topics["unseen"], features["unseen"])
-        hits.setdefault("CLIK", []).append(recall_at(topic_vectors, picture_vectors, own, RECALL_AT))
-        same = {name: text_features(model, of) for name, of in topics.items()}
-        plain = {name: sentence_features(model, [topic.name for topic in of]) for name, of in topics.items()}
-        for name, texts, width, rate, temperature in (
-            (PLAIN, same, 256, 1e-3, 0.07),
-            (TUNED, same, 512, 2e-3, 0.1),
-            (f"{TUNED}, on plain sentences", plain, 512, 2e-3, 0.1),
+        for name, of, stages in ((CLIK, last, False), (CLIK_STAGES, staged, True)):
+            folder = train(
+                tmp_path / "titles.csv", myntra, "member", tmp_path / f"{name}-{seed}", refine=refine,
+                dimension=WIDTH, stages=stages, groups=0, epochs=30, matching_batch=256, text_augmentation=0.8,
+                temperature=0.1, seed=seed,
+            )  # fmt: skip
+            model = load_clik(folder)
+            topics = topics or {
+                side: text_features(model, [Topic(p["productDisplayName"]) for p in products])
+                for side, products in sides.items()
+            }
+            topic_vectors, _, picture_vectors = towers(model, topics["unseen"], of["unseen"])
+            hits.setdefault(name, []).append(recall_at(topic_vectors, picture_vectors, own, RECALL_AT))
+        for name, of, width, rate, temperature in (
+            (PLAIN, last, 256, 1e-3, 0.07),
+            (PLAIN_STAGES, staged, 256, 1e-3, 0.07),
+            (TUNED, last, 512, 2e-3, 0.1),
         ):
             heads = fit_linear_heads(
-                texts["seen"], features["seen"], dimension=width, rate=rate, temperature=temperature, seed=seed
+                topics["seen"], of["seen"], dimension=width, rate=rate, temperature=temperature, seed=seed
             )
             with torch.inference_mode():
-                found = through(heads[0], texts["unseen"]), through(heads[1], features["unseen"])
+                found = through(heads[0], topics["unseen"]), through(heads[1], of["unseen"])
             hits.setdefault(name, []).append(recall_at(found[0].numpy(), found[1].numpy(), own, RECALL_AT))
     mean = {name: np.mean(of_seeds, axis=0) for name, of_seeds in hits.items()}
-    rows = [[name, *_cells(values, *bootstrap_interval(values))] for name, values in mean.items()]
-    rows += [
-        [f"CLIK ahead of {name}", *_cells(mean["CLIK"] - mean[name], *bootstrap_interval(mean["CLIK"] - mean[name]))]
-        for name in list(hits)[1:]
-    ]
-    _show(["", *(f"R@{k}" for k in RECALL_AT)], rows)
-    ahead = (mean["CLIK"] - mean[PLAIN]).mean(axis=0)
-    assert (ahead > 0).all()
-    assert bootstrap_interval(mean["CLIK"] - mean[PLAIN])[0][1] > 0  # R@5, beyond chance
+    ahead = {
+        f"{one} ahead of: {name}": mean[one] - mean[name]
+        for one, name in ((CLIK, PLAIN), (CLIK, TUNED), (CLIK_STAGES, PLAIN), (CLIK_STAGES, PLAIN_STAGES))
+    }
+    show(["", *(f"R@{k}" for k in RECALL_AT)], [
+        *([name, *text_cells(values)] for name, values in mean.items()),
+        *([name, *text_cells(values, "+")] for name, values in ahead.items()),
+    ])  # fmt: skip
+    for name in (CLIK, CLIK_STAGES):
+        assert bootstrap_interval(ahead[f"{name} ahead of: {PLAIN}"])[0][1] > 0, name  # R@5, beyond chance
+        assert (ahead[f"{name} ahead of: {PLAIN}"].mean(axis=0) > 0).all(), name
     # Heads whose width, rate and temperature were chosen with these very titles come as far; CLIK's were no less.
-    assert (mean["CLIK"].mean(axis=0) > mean[TUNED].mean(axis=0) - 0.03).all()
-    assert (mean["CLIK"].mean(axis=0) > (0.33, 0.68, 0.80)).all()
+    assert (ahead[f"{CLIK} ahead of: {TUNED}"].mean(axis=0) > -0.03).all()
+    assert (mean[CLIK].mean(axis=0) > (0.33, 0.68, 0.80)).all()
 
 
 def test_clik_ranks_unseen_topics_ahead_of_other_losses(
@@ -160,8 +163,10 @@ def test_clik_ranks_unseen_topics_ahead_of_other_losses(
     learnt = read_table(tables.train, label="ctr", images=str(tables.images))
     assert not _names(test) & _names(learnt)
     assert not set(test.products.ids) & set(learnt.products.ids)
-    features = torch.stack([pictures[test.products.ids[int(product)]] for product in test.used_products()])
-    topics = [exhibition.topic for exhibition in test.exhibitions]
+    features = last_features(
+        torch.stack([pictures[test.products.ids[int(product)]] for product in test.used_products()])
+    )
+    topics = torch.empty(0)
     refine = {"min_positive": 5, "min_products": 20}
     reports: dict[str, list[RankingEvaluation]] = {}
     for method, how in (METHODS | ABLATIONS).items():
@@ -170,7 +175,10 @@ def test_clik_ranks_unseen_topics_ahead_of_other_losses(
                 tables.train, tables.images, "ctr", tmp_path / f"{method}-{seed}", refine=refine,
                 epochs=3, groups=4, group_size=20, matching_batch=128, text_augmentation=0.8, seed=seed, **how,
             )  # fmt: skip
-            vectors = towers(load_clik(folder), topics, features)
+            model = load_clik(folder)
+            if not len(topics):
+                topics = text_features(model, [exhibition.topic for exhibition in test.exhibitions])
+            vectors = towers(model, topics, features)
             reports.setdefault(method, []).append(
                 evaluate_vectors(
                     test, topic_vectors=vectors[0], query_vectors=vectors[1], image_vectors=vectors[2], seed=seed
@@ -181,7 +189,7 @@ def test_clik_ranks_unseen_topics_ahead_of_other_losses(
     random = reports["clik"][0].metrics[MRR].random
     assert values["clik"].mean() >= 3 * random
     for method in list(METHODS)[1:]:
-        low, _ = _interval(values["clik"] - values[method])
+        low, _ = over_seeds(values["clik"] - values[method])
         assert low > 0, method
     # The whole way, pictures and all, gives what features gave: half precision moves neighbours.
     with door_to(tables.images) as door:
@@ -197,22 +205,6 @@ def _values(reports: list[RankingEvaluation], metric: str) -> np.ndarray:
     return np.array([report.metrics[metric].value for report in reports])
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over seeds (Student's t)."""
-    low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
-    return float(low), float(high)
-
-
-def _cells(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
-    return [f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in zip(values.mean(axis=0), low, high, strict=True)]
-
-
-def _show(header: list[str], rows: list[list[str]]) -> None:
-    """A table in Markdown, seen with ``pytest -s``."""
-    lines = [header, ["---"] * len(header), *rows]
-    sys.stdout.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
-
-
 def _best_possible(test: RankingData, fits: RankingData) -> float:
     """MRR of who knows the rule but neither taste nor luck."""
     scores = []
@@ -225,14 +217,13 @@ def _best_possible(test: RankingData, fits: RankingData) -> float:
 
 def _show_rankings(reports: dict[str, list[RankingEvaluation]], best_possible: float) -> None:
     rows = [["mrr of who knows the rule", "", f"{best_possible:.3f}"]]
-    for metric, first in reports["clik"][0].metrics.items():
-        cells = []
-        for of_seeds in reports.values():
-            values = _values(of_seeds, metric)
-            cells.append(f"{values.mean():.3f} ({' to '.join(f'{bound:.3f}' for bound in _interval(values))})")
-        rows.append([metric, f"{first.random:.3f}", *cells])
-    for method in list(reports)[1:]:
-        ahead = _values(reports["clik"], MRR) - _values(reports[method], MRR)
-        bounds = " to ".join(f"{bound:.3f}" for bound in _interval(ahead))
-        rows.append([f"mrr ahead of {method}", "", f"{ahead.mean():.3f} ({bounds})"])
-    _show(["", "random", *reports], rows)
+    rows += [
+        [metric, f"{first.random:.3f}", *(seeds_cell(_values(of, metric)) for of in reports.values())]
+        for metric, first in reports["clik"][0].metrics.items()
+    ]
+    rows += [
+        [f"mrr ahead of {method}", "", seeds_cell(_values(reports["clik"], MRR) - _values(of_method, MRR), "+")]
+        for method, of_method in reports.items()
+        if method != "clik"
+    ]
+    show(["", "random", *reports], rows)

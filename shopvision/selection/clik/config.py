@@ -67,6 +67,8 @@ class ModelConfig(BaseModel):
         name: of the model version that training makes.
         text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
         image: image encoder, see ``shopvision.models.importers.fetch``.
+        image_stages: what is read of it: means and spreads of all its stages, which know colours and patterns, beside
+            its last features; or these alone, as published.
         feature_dim: length of the vectors.
         frozen: keep both encoders as they are and train what stands on them. Their outputs are computed once.
         season_language: of the season words in topics.
@@ -79,6 +81,7 @@ class ModelConfig(BaseModel):
     name: FolderName = "clik"
     text: str = "wheel:e5-small"
     image: str = "wheel:efficientnet-lite0"
+    image_stages: bool = False
     feature_dim: int = Field(128, ge=2)
     frozen: bool = False
     season_language: SeasonLanguage = "ko"

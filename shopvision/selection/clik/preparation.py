@@ -21,7 +21,7 @@ from shopvision.selection.clik.model import Clik
 from shopvision.selection.clik.topic_tokens import TopicTokenizer
 from shopvision.selection.topic import Topic
 from shopvision.training.features import Features, FeatureStore
-from shopvision.training.pretrained import PretrainedImage, fetch_image, survey_pictures
+from shopvision.training.pretrained import PretrainedImage, fetch_image, read_at_stages, survey_pictures
 from shopvision.training.run import TrainingRun
 from shopvision.training.text_features import text_encoder_digest
 
@@ -44,6 +44,7 @@ def fetch_encoders(config: ClikConfig, bank_size: int) -> Encoders:
         UserError: an encoder cannot be had, or is of the wrong kind.
     """
     text, image = fetch_text(config.model.text), fetch_image(config.model.image)
+    image = read_at_stages(image, wanted=config.model.image_stages, frozen=config.model.frozen)
     if not config.model.frozen:  # published: the whole picture, whatever its shape
         whole = image.preprocessing.model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
         image = replace(image, preprocessing=whole)

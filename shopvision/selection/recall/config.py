@@ -69,6 +69,8 @@ class ModelConfig(BaseModel):
         text_form: what is read of an item: its ``name`` (published), its ``attributes``, or ``name_attributes``.
         max_length: most tokens of a text.
         image: image encoder, see ``shopvision.models.importers.fetch``.
+        image_stages: what is read of it: means and spreads of all its stages, which know colours and patterns, beside
+            its last features; or these alone, as published. By default the stages of a frozen encoder that tells them.
         dimension: length of the vectors.
         image_head: layers behind the image encoder: ``linear``, or ``two_linear`` as published.
         text_head: likewise of texts; published: ``linear``.
@@ -87,6 +89,7 @@ class ModelConfig(BaseModel):
     text_form: TextForm = "name"
     max_length: int = Field(50, ge=3)
     image: str = "wheel:efficientnet-lite0"
+    image_stages: bool | None = None
     dimension: int = Field(512, ge=2)
     image_head: HeadName = "linear"
     text_head: HeadName = "linear"

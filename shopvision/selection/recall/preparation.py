@@ -16,7 +16,7 @@ from shopvision.models.weights import load_strictly
 from shopvision.selection.recall.card import RecallArguments, build_recall, make_sentence_tokenizer
 from shopvision.selection.recall.inputs import FeatureInputs, Inputs, RawInputs
 from shopvision.training.features import Features, FeatureStore
-from shopvision.training.pretrained import PictureSurvey, PretrainedImage, fetch_image, survey_pictures
+from shopvision.training.pretrained import PictureSurvey, PretrainedImage, fetch_image, read_at_stages, survey_pictures
 from shopvision.training.text_features import text_encoder_digest, text_features
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def fetch_encoders(config: RecallConfig, relations: tuple[str, ...]) -> Encoders
         text = first_layers(text, model.text_layers)
     if model.pooling is not None:
         text = replace(text, pooling=model.pooling)
+    image = read_at_stages(image, wanted=model.image_stages, frozen=model.frozen)
     if not model.frozen:  # published: the whole picture, whatever its shape
         whole = image.preprocessing.model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
         image = replace(image, preprocessing=whole)

@@ -37,7 +37,7 @@ class World:
             "data": {"items": str(self.items), "images": str(self.images), "valid_fraction": 0.25},
             "model": {
                 "name": "tiny", "text": self.text, "image": self.image, "dimension": 16, "frozen": frozen,
-                "max_length": 12,
+                "max_length": 12, "image_stages": False,  # whose means know nothing of where blocks are
             } | (model or {}),
             "graph": {"weight": graph, "batch": 8},
             "train": settled | train,

@@ -81,8 +81,9 @@ def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Pat
         if progress.epoch == 1:
             raise KeyboardInterrupt
 
-    config = world.config(epochs=2, graph=0.1, other_texts=0.5)
+    config = world.config(epochs=2, graph=0.1, other_texts=0.5, model={"image_stages": True})
     straight = train(config, tmp_path / "straight")
+    assert straight.card.architecture.arguments["image"]["name"] == "stage_pooling"
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "resumed", on_progress=stop)
     torch.manual_seed(99)
