@@ -119,7 +119,8 @@ class CoCaTowers(TwoTower):
         states = self.text_states(tokens, tokens.attention_mask)
         pictures, seen = self.picture_states(batch.pictures)
         if self.layers is None:
-            text = self.text_vectors(states, tokens) * batch.worded[:, None]
+            worded: Tensor = batch.worded
+            text = self.text_vectors(states, tokens) * worded[:, None]
             return text + functional.normalize(pictures[:, 0], dim=1) * seen[:, None]
         for layer in self.layers:
             states = layer(states, pictures, token_mask(tokens.attention_mask), seen[:, None, None, None])
@@ -138,7 +139,7 @@ class CoCaTowers(TwoTower):
     def picture_states(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(n, S, H), the whole picture first, and (n,) bool, whether there is one."""
         tokens = self.pictures(pictures)
-        return self.look(tokens.to(self.look[0].weight.dtype)), has_picture(tokens)  # type: ignore[arg-type] # as above
+        return self.look(tokens.to(self.look[0].weight.dtype)), has_picture(tokens)
 
     def prepare_for_scoring(self, device: Any, dtype: Any) -> None:
         """See ``ItemNetwork``; the text encoder alone is cast."""

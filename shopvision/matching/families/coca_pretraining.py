@@ -113,4 +113,5 @@ class CoCaPretraining(PretrainingNetwork):
 
 def _numbers(rows: Tensor) -> Tensor:
     """(n, ...) -> (n,) int64, equal for equal rows."""
-    return torch.unique(rows, dim=0, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
+    return numbers

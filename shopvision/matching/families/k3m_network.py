@@ -165,8 +165,8 @@ class K3MNetwork(TwoTower):
         for one, other in (("title", "attributes"), ("title", "picture"), ("attributes", "picture")):
             a, b = modalities[one], modalities[other]
             left, right = a.states, b.states
-            towards, back = self.co_attention[f"{one}_{other}"], self.co_attention[f"{other}_{one}"]
-            for layer, layer_back in zip(towards, back, strict=True):  # type: ignore[arg-type] # lists of modules
+            towards, back = self._attending(one, other), self._attending(other, one)
+            for layer, layer_back in zip(towards, back, strict=True):
                 left, right = layer(left, right, b.seen), layer_back(right, left, a.seen)
             versions[one].append(left)
             versions[other].append(right)
@@ -176,6 +176,11 @@ class K3MNetwork(TwoTower):
             name: fuse(torch.stack(versions[name], 1), torch.stack(there[name], 1))
             for name, fuse in self.fusion.items()
         }
+
+    def _attending(self, one: str, other: str) -> nn.ModuleList:
+        layers = self.co_attention[f"{one}_{other}"]
+        assert isinstance(layers, nn.ModuleList)  # noqa: S101 - for the type checker
+        return layers
 
     def item_vectors(self, batch: K3MBatch, modalities: Mapping[str, Modality], fused: Mapping[str, Tensor]) -> Tensor:
         """(n, H): the mean of the modalities that an item has, and what its triples add."""
@@ -188,7 +193,7 @@ class K3MNetwork(TwoTower):
         states, most = fused["attributes"], int(batch.triples.max()) if batch.triples.numel() else 0
         keys, there = mean_of_triples(states, batch.triples * ~batch.is_value, most)
         values, _ = mean_of_triples(states, batch.triples * batch.is_value, most)
-        return self.structure(items, keys, values, there) if most else items  # type: ignore[no-any-return] # a module
+        return self.structure(items, keys, values, there) if most else items
 
     def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:
         """See ``ItemNetwork``; the text encoder alone is cast."""

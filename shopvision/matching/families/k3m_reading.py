@@ -140,7 +140,10 @@ class K3MReader(ItemReader[ReadItems]):
         self, pairs: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """Tokens, triples and whether each is of a value; whole attributes, as many as there is room for."""
-        tokens, triples, is_value, room = [], [], [], self._room
+        tokens: list[NDArray[np.int32]] = []
+        triples: list[NDArray[np.int32]] = []
+        is_value: list[NDArray[np.int32]] = []
+        room = self._room
         for key, value in ((key[:KEY_TOKENS], value[:VALUE_TOKENS]) for key, value in pairs):
             if not (len(key) and len(value)) or len(key) + len(value) > room:
                 continue

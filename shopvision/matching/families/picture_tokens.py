@@ -68,7 +68,8 @@ class PictureTokens(nn.Module):
             prefix: int = self.image.num_prefix_tokens  # type: ignore[assignment] # as above
             whole = features[:, :1] if prefix else None
             rows, columns = self.image.patch_embed.grid_size  # type: ignore[union-attr,misc] # as above
-            features = features[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))  # type: ignore[has-type]
+            patches = features[:, prefix:].transpose(1, 2)
+            features = patches.reshape(*patches.shape[:2], rows, columns)
         elif features.shape[1] != self.width:  # some keep their features last
             features = features.permute(0, 3, 1, 2)
         if whole is None:
