@@ -32,7 +32,8 @@ class _Pair:
     first: int
     second: int
     first_wins: bool
-    impressions: float = math.nan
+    clicks: tuple[float, float] = (math.nan, math.nan)
+    views: tuple[float, float] = (math.nan, math.nan)
     p_value: float = math.nan
 
 
@@ -147,7 +148,8 @@ class ClickCollector:
             first=as_rows([pair.first for pair in pairs]),
             second=as_rows([pair.second for pair in pairs]),
             first_wins=np.array([pair.first_wins for pair in pairs], bool),
-            impressions=np.array([pair.impressions for pair in pairs], np.float64),
+            clicks=np.array([pair.clicks for pair in pairs], np.float64).reshape(-1, 2),
+            views=np.array([pair.views for pair in pairs], np.float64).reshape(-1, 2),
             p_values=np.array([pair.p_value for pair in pairs], np.float64),
         )
         return ClickData(
@@ -183,7 +185,8 @@ class ClickCollector:
         if self._max_p_value is not None and p_value > self._max_p_value:
             self._left_out[UNSURE] += 1
             return
-        yield _Pair(item, first, second, rates[0] > rates[1], sum(impressions), p_value)
+        counts = (clicks[0], clicks[1]), (impressions[0], impressions[1])
+        yield _Pair(item, first, second, rates[0] > rates[1], *counts, p_value)
 
     def _shown(self, ordered: list[_Pair]) -> Shown:
         """Rates of pictures: pooled over their pairs, or the share of the pairs that they won."""

@@ -10,17 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from shopvision.models.card import FolderName
 from shopvision.selection.click.context import ContextText
 from shopvision.selection.click.entities import Order
-from shopvision.selection.click.losses import MARGIN
+from shopvision.selection.click.losses import MARGIN, LossName
 from shopvision.selection.click.sources import SourceKind
 from shopvision.training.config import FitConfig, LocalPath
 
 Variant = Literal["published", "cleaned"]
 Tower = Literal["frozen", "tuned"]
-LossName = Literal["difference", "margin", "list"]
 
 VARIANTS: dict[Variant, dict[str, Any]] = {
-    "published": {"weights": "plain", "statistics": "batch", "products": False},
-    "cleaned": {"weights": "normalised", "statistics": "layer", "products": True},
+    "published": {"weights": "plain", "statistics": "batch", "products": False, "dropout": 0.1},
+    "cleaned": {
+        "weights": "normalised",
+        "statistics": "layer",
+        "products": True,
+        "scaled": True,
+        "likeness": True,
+        "head_widths": (128, 64),
+        "dropout": 0.5,
+    },
 }
 
 
@@ -87,7 +94,8 @@ class ModelConfig(BaseModel):
         name: of the model version that training makes.
         recall: the recall model that it stands on: NAME:TAG, a role, or the folder of a model version.
         variant: ``cleaned``: the weights of an item's entities add up to 1, nothing depends on what stands beside it in
-            a batch, and the layers above see products of picture, text and entities; or ``published``.
+            a batch, the layers above are smaller and see products of picture, text and entities, and the score begins
+            as the recall model's; or ``published``.
         tower: ``frozen``: pictures are seen through the recall model's own vectors, which are computed and stored once;
             ``tuned``: its image tower is trained on, and becomes the ranker's own.
         entities: how many of an item's entities are looked at.
@@ -109,8 +117,9 @@ class TrainConfig(FitConfig):
     """Section ``[train]``, beside the fields of ``FitConfig``.
 
     Attributes:
-        loss: ``difference``: cross-entropy of the difference of two scores, as published; ``margin``; or ``list``: over
-            all pictures of an item.
+        loss: ``counts``: how the clicks of two pictures fell, so that a pair counts by its clicks; ``difference``:
+            which of the two has the higher rate, by cross-entropy, as published; ``margin``: likewise; ``list``: over
+            all pictures of an item. By default ``counts`` where clicks were counted, else ``difference``.
         margin: of the loss of that name.
         batch: pairs of a step, over all processes; with ``list`` items.
         list_size: most pictures of an item in a step of ``list``; of more, some are drawn.
@@ -118,18 +127,18 @@ class TrainConfig(FitConfig):
         lr_tower: of a tuned tower.
         micro_batch: pictures that pass a tuned tower at once; by default all of a step. Changes memory, not the
             gradient.
-        dropout: in training.
+        dropout: in training; by default 0.5, of the published network 0.1.
     """
 
     select_by: str = "pair_accuracy"
-    loss: LossName = "difference"
+    loss: LossName | None = None
     margin: float = Field(MARGIN, gt=0)
     batch: int = Field(64, ge=1)
     list_size: int = Field(20, ge=2)
     lr: float = Field(1e-3, gt=0)
     lr_tower: float = Field(1e-5, gt=0)
     micro_batch: int | None = Field(None, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float | None = Field(None, ge=0, lt=1)
 
 
 class ClickConfig(BaseModel):

@@ -42,7 +42,8 @@ class Comparisons:
         first: (n,) int32 rows of ``ClickData.pictures``.
         second: (n,) likewise.
         first_wins: (n,) bool, whether the first has the higher click rate.
-        impressions: (n,) float64 of both together; NaN where nobody counted.
+        clicks: (n, 2) float64 of the first and of the second; NaN where nobody counted.
+        views: (n, 2) float64, how often each was shown; NaN where nobody counted.
         p_values: (n,) float64, how likely so large a difference is by luck alone; NaN where nobody counted.
     """
 
@@ -50,11 +51,18 @@ class Comparisons:
     first: Rows
     second: Rows
     first_wins: NDArray[np.bool_]
-    impressions: Floats
+    clicks: Floats
+    views: Floats
     p_values: Floats
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def impressions(self) -> Floats:
+        """(n,) of both together; NaN where nobody counted."""
+        total: Floats = self.views.sum(axis=1)
+        return total
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Comparisons:
         """Some of the pairs."""
@@ -62,7 +70,10 @@ class Comparisons:
 
     def swapped(self) -> Comparisons:
         """The same pairs, seen from the other side."""
-        return replace(self, first=self.second, second=self.first, first_wins=~self.first_wins)
+        return replace(
+            self, first=self.second, second=self.first, first_wins=~self.first_wins, clicks=self.clicks[:, ::-1],
+            views=self.views[:, ::-1],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,18 +23,16 @@ from shopvision.evaluation.ranking_metrics import (
     top_hit,
 )
 from shopvision.evaluation.report import EvaluationReport, Part
-from shopvision.models.version_folder import read_card
 from shopvision.selection.click.collecting import tiers
 from shopvision.selection.click.data import ClickData
 from shopvision.selection.click.entities import EntityTable, Order
-from shopvision.settings import get_settings
-from shopvision.training.features import OnProgress, picture_features
 
 if TYPE_CHECKING:
     from shopvision.images import PictureDoor
     from shopvision.selection.click.context import Entity
     from shopvision.selection.click.predict import ImageRanker
     from shopvision.selection.click.preparation import Prepared
+    from shopvision.training.features import OnProgress
 
 TIERS = (100.0, 1_000.0, 10_000.0)
 MEASURED_AS_PROBABILITIES = ("roc_auc", "log_loss", "ece")
@@ -271,30 +269,9 @@ def evaluate_click_ranker(
         UserError: no such model, or nothing to measure on.
         TransientError: a source of pictures is away.
     """
-    from shopvision.selection.click.card import RECALL_FOLDER
     from shopvision.selection.click.predict import ImageRanker
-    from shopvision.selection.click.preparation import ContextRules, dual_tower_texts, feature_store, prepare
-    from shopvision.training.pretrained import PictureSurvey
+    from shopvision.selection.click.preparation import prepare_for
 
     ranker = ImageRanker(folder, device=device)
-    card = read_card(folder / RECALL_FOLDER)
-    cache = get_settings().cache_dir / "features"
-    pictures, texts = (
-        feature_store(cache, card, ranker.dimension, what, ranker.device.type) for what in ("pictures", "texts")
-    )
-
-    def look(uris: Sequence[str]) -> PictureSurvey:
-        features, reasons = picture_features(uris, pictures, ranker.towers, door, on_progress)
-        readable = np.ones(len(uris), bool)
-        readable[list(reasons)] = False
-        return PictureSurvey(readable, features.rows, reasons, features)
-
-    prepared = prepare(
-        data,
-        table,
-        ContextRules(ranker.entities, ranker.text_rule, order),
-        look=look,
-        encode_texts=dual_tower_texts(ranker.towers, texts),
-        dimension=ranker.dimension,
-    )
+    prepared = prepare_for(ranker, folder, data, table, door, order=order, on_progress=on_progress)
     return evaluate_prepared(ranker, prepared, resamples=resamples, seed=seed)

@@ -16,7 +16,7 @@ from shopvision.errors import UserError
 from shopvision.selection.click.bank import mean_picture
 from shopvision.selection.click.config import ClickConfig
 from shopvision.selection.click.evaluate import PairScores, measure_clicks
-from shopvision.selection.click.losses import difference_loss, list_loss, margin_loss
+from shopvision.selection.click.losses import LossName, counts_loss, difference_loss, list_loss, margin_loss
 from shopvision.selection.click.network import ClickNetwork
 from shopvision.training.gradient_cache import GradientCache, micro_batches
 from shopvision.training.learner import NetworkLearner
@@ -53,6 +53,8 @@ class ClickBatch:
         items: (m,) rows of the pictures' items.
         pictures: features (m, d) float32, or pixels (m, H, W, 3) uint8; of pairs first all first ones, then all others.
         first_wins: (p,) bool of p = m / 2 pairs; None with lists.
+        clicks: (p, 2) float32 of both pictures, NaN where nobody counted; None with lists.
+        views: (p, 2) float32, how often they were shown; likewise.
         rates: (g, k) float32 of g items' pictures, in the order of ``pictures``; None with pairs.
         there: (g, k) bool, what of ``rates`` is no padding.
         share: pairs (items) of all processes together.
@@ -61,6 +63,8 @@ class ClickBatch:
     items: Rows
     pictures: Tensor
     first_wins: Tensor | None
+    clicks: Tensor | None
+    views: Tensor | None
     rates: Tensor | None
     there: Tensor | None
     share: int
@@ -78,13 +82,14 @@ class ClickLearner(NetworkLearner):
         module: RankerModule,
         config: ClickConfig,
         *,
+        loss: LossName,
         train: Prepared,
         valid: Prepared | None,
         pixels: PixelReader | None,
         preprocessing: Preprocessing,
         process: Process,
     ) -> None:
-        """Train on ``train`` and validate on ``valid``; ``pixels`` reads pictures for a tuned tower.
+        """Train with ``loss`` on ``train``, validate on ``valid``; ``pixels`` reads pictures for a tuned tower.
 
         Raises:
             UserError: fewer pairs (items) than processes, or batch statistics in several processes.
@@ -92,9 +97,11 @@ class ClickLearner(NetworkLearner):
         super().__init__(module, config.train, process)
         self.module = module
         self._config, self._train, self._valid, self._pixels = config, train, valid, pixels
-        self._lists = train.data.shown.by_item() if config.train.loss == "list" else []
-        units = len(self._lists) if config.train.loss == "list" else len(train.data.comparisons)
-        what = "items with two pictures" if config.train.loss == "list" else "pairs"
+        self._loss = loss
+        self._clicks_of_a_pair = float(train.data.comparisons.clicks.sum(axis=1).mean())
+        self._lists = train.data.shown.by_item() if loss == "list" else []
+        units = len(self._lists) if loss == "list" else len(train.data.comparisons)
+        what = "items with two pictures" if loss == "list" else "pairs"
         if units < process.world:
             raise UserError(f"{units} {what} to train on, for {process.world} processes: give more.")
         if process.world > 1 and config.model.variant == "published":
@@ -139,8 +146,11 @@ class ClickLearner(NetworkLearner):
             pictures = np.concatenate([pairs.first[mine], pairs.second[mine]]).astype(np.int64)
             crops = generator.random((2 * len(units), 2))
             own = np.arange(2 * len(units)).reshape(2, -1)[:, process.rank :: process.world].ravel()
-            wins = torch.from_numpy(pairs.first_wins[mine])
-            return ClickBatch(items, self._pictures(pictures, crops[own]), wins, None, None, len(units))
+            wins, clicks, views = (
+                torch.from_numpy(values[mine])
+                for values in (pairs.first_wins, pairs.clicks.astype(np.float32), pairs.views.astype(np.float32))
+            )
+            return ClickBatch(items, self._pictures(pictures, crops[own]), wins, clicks, views, None, None, len(units))
         size = self._config.train.list_size
         drawn = [generator.permutation(self._lists[unit])[:size] for unit in units.tolist()]
         crops = generator.random((sum(map(len, drawn)), 2))
@@ -156,7 +166,7 @@ class ClickLearner(NetworkLearner):
         rates[there] = torch.from_numpy(data.shown.rates[flat].astype(np.float32))
         pictures = data.shown.pictures[flat].astype(np.int64)
         items = data.shown.items[flat].astype(np.int64)
-        return ClickBatch(items, self._pictures(pictures, crops[own]), None, rates, there, len(units))
+        return ClickBatch(items, self._pictures(pictures, crops[own]), None, None, None, rates, there, len(units))
 
     def _pictures(self, pictures: Rows, crops: NDArray[np.float64] | None) -> Tensor:
         if self._pixels is None:
@@ -178,8 +188,7 @@ class ClickLearner(NetworkLearner):
                 self._scores(self._train, batch.items[part], vectors[part], precision)
                 for part in (slice(half), slice(half, None))
             )
-            wins = batch.first_wins.to(self.process.device)
-            losses = self._pair_losses(first, second, wins)
+            losses, wins = self._pair_losses(first, second, batch), batch.first_wins.to(self.process.device)
             right = ((first > second) == wins).float().sum()
         else:
             losses, right = self._list_losses(batch, vectors, precision)
@@ -188,8 +197,15 @@ class ClickLearner(NetworkLearner):
         cache.backward(precision.scale(loss))
         return {"loss": losses.detach().mean(), "right": right.detach() / len(losses)}
 
-    def _pair_losses(self, first: Tensor, second: Tensor, wins: Tensor) -> Tensor:
-        if self._config.train.loss == "margin":
+    def _pair_losses(self, first: Tensor, second: Tensor, batch: ClickBatch) -> Tensor:
+        if batch.first_wins is None or batch.clicks is None or batch.views is None:
+            raise AssertionError("a batch has pairs or lists")
+        wins, clicks, views = (
+            values.to(self.process.device) for values in (batch.first_wins, batch.clicks, batch.views)
+        )
+        if self._loss == "counts":
+            return counts_loss(first, second, clicks, views) / self._clicks_of_a_pair
+        if self._loss == "margin":
             return margin_loss(first, second, wins, self._config.train.margin)
         return difference_loss(first, second, wins)
 

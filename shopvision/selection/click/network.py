@@ -14,12 +14,15 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 Statistics = Literal["batch", "layer"]
 Weights = Literal["plain", "normalised"]
 
 DICE_EPSILON = 1e-9  # published; of the batch norm inside
 ATTENTION_DROPOUT = 0.2
+LIKENESS_SCALE = 10.0  # of cosines, which differ little between pictures
+RECALL_WEIGHT = 0.5  # of the scaled cosine with the text, at first
 
 
 class NetworkArguments(BaseModel):
@@ -34,6 +37,10 @@ class NetworkArguments(BaseModel):
         statistics: what the activation inside the attention is normalised by: the ``batch``, as published, or each
             ``layer``'s own values, so that a picture's score does not depend on what it was trained beside.
         products: whether the layers above also see picture x text and picture x entities, element by element.
+        scaled: whether what the layers above see is brought to elements of about 1: those of a vector of length 1 are
+            small beside a layer's own bias.
+        likeness: whether the score also has, weighed and added, how like the picture is to the text, to the entities'
+            pictures and to their names; at first it is that of the recall model alone, times a factor.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +52,8 @@ class NetworkArguments(BaseModel):
     weights: Weights = "plain"
     statistics: Statistics = "batch"
     products: bool = False
+    scaled: bool = False
+    likeness: bool = False
 
 
 class Dice(nn.Module):
@@ -114,6 +123,10 @@ class ClickNetwork(nn.Module):
         self.second = nn.Linear(first, second)
         self.score = nn.Linear(second, 1)
         self.dropout = nn.Dropout(arguments.dropout)
+        self.likeness = nn.Linear(3, 1, bias=False) if arguments.likeness else None
+        if self.likeness is not None:
+            nn.init.zeros_(self.likeness.weight)
+            nn.init.constant_(self.likeness.weight[:, 0], RECALL_WEIGHT)
 
     def forward(self, pictures: Tensor, texts: Tensor, entities: Tensor, counts: Tensor) -> Tensor:
         """Scores of B pictures, each with the context of its item.
@@ -134,7 +147,24 @@ class ClickNetwork(nn.Module):
             # Of vectors of length 1 the products are small; times d they are as large as a vector's elements are.
             scale = self.arguments.dimension**0.5
             inputs += [pictures * texts * scale, pictures * known * scale]
-        hidden = torch.relu(self.dropout(self.first(torch.cat(inputs, dim=1))))
+        seen = torch.cat(inputs, dim=1)
+        if self.arguments.scaled:
+            seen = seen * self.arguments.dimension**0.5
+        hidden = torch.relu(self.dropout(self.first(seen)))
         hidden = torch.relu(self.dropout(self.second(hidden)))
         scores: Tensor = self.score(hidden)
+        if self.likeness is not None:
+            scores = scores + self.likeness(_likeness(pictures, texts, entities, counts))
         return scores.squeeze(1)
+
+
+def _likeness(pictures: Tensor, texts: Tensor, entities: Tensor, counts: Tensor) -> Tensor:
+    """(B, 3) scaled cosines of a picture: with the text, and on average with entities' pictures and names; else 0."""
+    there = torch.arange(entities.shape[1], device=entities.device) < counts.unsqueeze(1)
+    shares = there.to(pictures.dtype) / counts.clamp(min=1).unsqueeze(1)
+    seen, named = entities.chunk(2, dim=2)
+    means = [
+        ((functional.normalize(of, dim=2) * pictures.unsqueeze(1)).sum(dim=2) * shares).sum(dim=1)
+        for of in (seen, named)
+    ]
+    return torch.stack([(pictures * texts).sum(dim=1), *means], dim=1) * LIKENESS_SCALE

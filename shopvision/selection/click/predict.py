@@ -165,8 +165,9 @@ class ImageRanker:
             context: of the item.
 
         Returns:
-            (n,), higher is better. ``sigmoid`` of a difference is the probability that the first of the two gets the
-            higher click rate.
+            (n,), higher is better. ``sigmoid`` of a difference is, of two pictures that are shown equally often, the
+            first one's share of the clicks; where training did not know how often they were clicked, the probability
+            that the first gets the higher click rate.
 
         Raises:
             JobError: vectors of another length.

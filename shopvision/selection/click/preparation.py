@@ -10,21 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shopvision.models.version_folder import read_card
 from shopvision.selection.click.bank import EntityBank, entity_rows, mean_picture
+from shopvision.selection.click.card import RECALL_FOLDER
 from shopvision.selection.click.context import ContextText, Vector, context_text
 from shopvision.selection.click.data import ClickData
 from shopvision.selection.click.entities import EntityFacts, EntityTable, Order
-from shopvision.training.features import Features, FeatureStore, OnProgress, digest
+from shopvision.settings import get_settings
+from shopvision.training.features import Features, FeatureStore, OnProgress, digest, picture_features
+from shopvision.training.pretrained import PictureSurvey
 from shopvision.training.text_features import text_features
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shopvision.images import PictureDoor
     from shopvision.models.card import ModelCard
-    from shopvision.selection.click.predict import DualTower
-    from shopvision.training.pretrained import PictureSurvey
+    from shopvision.selection.click.predict import DualTower, ImageRanker
 
-Look = Callable[[Sequence[str]], "PictureSurvey"]
+Look = Callable[[Sequence[str]], PictureSurvey]
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,52 @@ def prepare(
     unreadable = {all_addresses[position]: reason for position, reason in survey.reasons.items()}
     bank = EntityBank(tuple(known), pictures, names, rows, counts)
     return Prepared(data.without_pictures(gone), Features(features.vectors, by_picture), texts, bank, unreadable)
+
+
+def prepare_for(
+    ranker: ImageRanker,
+    folder: Path,
+    data: ClickData,
+    table: EntityTable,
+    door: PictureDoor,
+    *,
+    order: Order = "counts",
+    on_progress: OnProgress = lambda *_: None,
+) -> Prepared:
+    """What a ranker sees of clicks, computed as serving computes it; what is known is not computed again.
+
+    Args:
+        ranker: of the model version in ``folder``.
+        folder: of the model version.
+        data: pairs of pictures.
+        table: what is known of entities.
+        door: that the pictures come through.
+        order: which of an item's entities come first.
+        on_progress: called with (pictures done, all).
+
+    Raises:
+        TransientError: a source of pictures is away.
+    """
+    card = read_card(folder / RECALL_FOLDER)
+    cache = get_settings().cache_dir / "features"
+    pictures, texts = (
+        feature_store(cache, card, ranker.dimension, what, ranker.device.type) for what in ("pictures", "texts")
+    )
+
+    def look(uris: Sequence[str]) -> PictureSurvey:
+        features, reasons = picture_features(uris, pictures, ranker.towers, door, on_progress)
+        readable = np.ones(len(uris), bool)
+        readable[list(reasons)] = False
+        return PictureSurvey(readable, features.rows, reasons, features)
+
+    return prepare(
+        data,
+        table,
+        ContextRules(ranker.entities, ranker.text_rule, order),
+        look=look,
+        encode_texts=dual_tower_texts(ranker.towers, texts),
+        dimension=ranker.dimension,
+    )
 
 
 def dual_tower_texts(

@@ -20,6 +20,7 @@ from shopvision.models.version_folder import read_card
 from shopvision.selection.click.card import RankerArguments, save_ranker
 from shopvision.selection.click.config import VARIANTS, ClickConfig
 from shopvision.selection.click.learner import ClickLearner, RankerModule
+from shopvision.selection.click.losses import choose_loss
 from shopvision.selection.click.network import ClickNetwork
 from shopvision.selection.click.preparation import ContextRules, Prepared, dual_tower_texts, feature_store, prepare
 from shopvision.selection.click.splits import ClickSplits, read_splits
@@ -76,14 +77,14 @@ def train_click_ranker(config: ClickConfig, run: TrainingRun, *, recall_folder: 
     if card.preprocessing is None or card.dimension is None:
         raise UserError(f"{card.spec} has no preprocessing or no dimension in its card: write the card anew.")
     splits = read_splits(config.data)
+    loss = choose_loss(config.train.loss, splits.train.comparisons)
     tuned = load_recall(recall_folder) if config.model.tower == "tuned" else None
     arguments = RankerArguments(
         dimension=card.dimension,
-        dropout=config.train.dropout,
         entities=config.model.entities,
         text=config.model.text,
         recall=card.spec if tuned is None else None,
-        **VARIANTS[config.model.variant],
+        **VARIANTS[config.model.variant] | ({} if config.train.dropout is None else {"dropout": config.train.dropout}),
     )
     torch.manual_seed(config.train.seed)
     module = RankerModule(ClickNetwork(arguments), None if tuned is None else tuned.network.image)
@@ -93,6 +94,7 @@ def train_click_ranker(config: ClickConfig, run: TrainingRun, *, recall_folder: 
         learner = ClickLearner(
             module,
             config,
+            loss=loss,
             train=prepared["train"],
             valid=prepared.get("valid"),
             pixels=None if tuned is None else PixelReader(door, card.preprocessing),

@@ -16,7 +16,13 @@ Array = NDArray[np.float64]
 D, PICTURES, ENTITIES = 6, 5, 4
 COUNTS = [0, 1, 4, 2, 3]
 WIDTHS: dict[str, Any] = {"dimension": D, "attention_widths": (8, 3), "head_widths": (7, 5)}
-CLEANED: dict[str, Any] = {"weights": "normalised", "statistics": "layer", "products": True}
+CLEANED: dict[str, Any] = {
+    "weights": "normalised",
+    "statistics": "layer",
+    "products": True,
+    "scaled": True,
+    "likeness": True,
+}
 
 
 def random_network(**arguments: Any) -> ClickNetwork:
@@ -74,8 +80,14 @@ def by_hand(network: ClickNetwork, inputs: dict[str, Array], counts: list[int]) 
         seen = [v, text, p]
         if network.arguments.products:
             seen += [v * text * D**0.5, v * p * D**0.5]
-        hidden = np.maximum(linear("first", np.concatenate(seen)), 0)
+        hidden = np.maximum(linear("first", np.concatenate(seen) * (D**0.5 if network.arguments.scaled else 1)), 0)
         result.append(linear("score", np.maximum(linear("second", hidden), 0))[0])
+        if network.arguments.likeness:
+            like = [v @ text, 0.0, 0.0]
+            for entity in entities[:count]:
+                for place, of in ((1, entity[:D]), (2, entity[D:])):
+                    like[place] += v @ of / np.linalg.norm(of) / count
+            result[-1] += float((w["likeness.weight"] @ like)[0]) * 10
     return np.array(result)
 
 

@@ -131,6 +131,8 @@ def test_counted_pairs_add_up_and_say_how_sure_they_are(tmp_path: Path) -> None:
         "11: no item_id; every record needs one",
     ]
     np.testing.assert_array_equal(data.comparisons.impressions, [4000, 200])
+    np.testing.assert_array_equal(data.comparisons.clicks[0], [40, 20])
+    np.testing.assert_array_equal(data.comparisons.swapped().clicks[0], [20, 40])
     expected = chi2_contingency([[40, 1960], [20, 1980]], correction=False).pvalue
     assert data.comparisons.p_values[0] == pytest.approx(expected, rel=1e-9)
     assert data.items[0].entities == (EntityKey("entity", "Puma"), EntityKey("entity", "Shoes"))

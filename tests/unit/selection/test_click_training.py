@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import comb
+from scipy.stats import binom
 from torch.nn import functional
 
 from shopvision.errors import JobError, UserError
@@ -18,7 +20,7 @@ from shopvision.models.version_folder import read_card
 from shopvision.selection.click.config import ClickConfig
 from shopvision.selection.click.context import Entity
 from shopvision.selection.click.evaluate import PairScores, evaluate_click_ranker, measure_clicks
-from shopvision.selection.click.losses import difference_loss, list_loss, margin_loss
+from shopvision.selection.click.losses import counts_loss, difference_loss, list_loss, margin_loss
 from shopvision.selection.click.predict import ImageRanker
 from shopvision.selection.click.splits import read_splits
 from shopvision.selection.click.train import ClickReport, train_click_ranker
@@ -37,7 +39,7 @@ def config(world: Path, model: dict[str, Any] | None = None, **train: Any) -> Cl
         {
             "data": {"clicks": world / "log.csv", "kind": "clicks", "fractions": (0.75, 0.25, 0)},
             "model": {"recall": "tiny", **(model or {})},
-            "train": {"epochs": 8, "batch": 8, "lr": 0.005, "seed": 1, **train},
+            "train": {"epochs": 8, "batch": 8, "lr": 0.01, "dropout": 0.1, "seed": 1, **train},
         }
     )
 
@@ -49,7 +51,7 @@ def train(world: Path, output: Path, settled: ClickConfig) -> ClickReport:
 
 
 def test_a_ranker_learns_what_the_audience_likes_and_serves_it(world: Path, tmp_path: Path) -> None:
-    settled = config(world)
+    settled = config(world, epochs=16)
     report = train(world, tmp_path, settled)
     assert report.metrics["pair_accuracy"] > 0.85
     assert report.card.metrics["pair_accuracy"] == pytest.approx(report.metrics["pair_accuracy"], abs=1e-6)
@@ -109,7 +111,7 @@ def test_empty_contexts_are_exactly_zeros_and_foreign_vectors_are_refused(world:
 @pytest.mark.parametrize(
     ("model", "how"),
     [
-        ({"variant": "published", "text": "entities"}, {}),
+        ({"variant": "published", "text": "entities"}, {"loss": "difference"}),
         ({}, {"loss": "list"}),
         ({}, {"loss": "margin"}),
         ({"tower": "tuned", "entities": 2}, {"micro_batch": 7, "batch": 12, "lr_tower": 1e-4, "epochs": 2}),
@@ -179,6 +181,17 @@ def test_a_picture_of_unknown_place_and_no_pair_end_the_run(world: Path, tmp_pat
         train(world, tmp_path / "run", settled.model_copy(update={"data": data}))
 
 
+def test_where_nobody_counted_clicks_the_winners_are_learnt_from(world: Path, tmp_path: Path) -> None:
+    (world / "rates.csv").write_text("item_id,image_a,image_b,ctr_a,ctr_b\ni0,0-0.png,0-1.png,0.1,0.2\n")
+    settled = config(world, epochs=1, select_by="last")
+    data = {"clicks": world / "rates.csv", "kind": "pairs", "fractions": (1, 0, 0)}
+    settled = settled.model_copy(update={"data": settled.data.model_copy(update=data)})
+    assert train(world, tmp_path / "run", settled).pairs["train"] == 1
+    counts = settled.model_copy(update={"train": settled.train.model_copy(update={"loss": "counts"})})
+    with pytest.raises(UserError, match=r'but not how often: take train.loss = "difference"'):
+        train(world, tmp_path / "other", counts)
+
+
 def test_losses_are_those_of_their_definitions() -> None:
     first, second = torch.tensor([1.0, -0.2, 3.0]).double(), torch.tensor([0.5, 0.4, -1.0]).double()
     wins = torch.tensor([True, True, False])
@@ -192,6 +205,11 @@ def test_losses_are_those_of_their_definitions() -> None:
     one = -(0.25 * np.log(1 / (1 + np.e)) + 0.75 * np.log(np.e / (1 + np.e)))
     two = -(np.array([0.5, 0.25, 0.25]) * np.log(np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum())).sum()
     np.testing.assert_allclose(list_loss(scores, rates, there).numpy(), [one, two, 0], rtol=1e-9)
+    clicks, views = torch.tensor([[7, 2], [0, 5], [3, 3]]).double(), torch.tensor([[100, 50], [9, 90], [8, 8]]).double()
+    wanted = torch.stack([first.exp(), second.exp()], dim=1) * views  # clicks, but for a factor of the pair
+    shares = wanted / wanted.sum(dim=1, keepdim=True)
+    told = binom.logpmf(clicks[:, 0], clicks.sum(1), shares[:, 0]) - np.log(comb(clicks.sum(1), clicks[:, 0]))
+    np.testing.assert_allclose(counts_loss(first, second, clicks, views).numpy(), -told, rtol=1e-9)
 
 
 def test_metrics_by_hand(world: Path) -> None:
