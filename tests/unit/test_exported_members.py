@@ -52,7 +52,7 @@ FIELDS = {
     "Hit": ["image_id", "region", "item_id", "uri", "category", "score", "in_category"],
     "Item": [
         "item_id", "title", "category", "brand", "price", "description", "attributes", "picture", "industry",
-        "category_path", "source",
+        "category_path", "source", "regions",
     ],
     "ItemResult": ["item_id", "items", "notes", "generation", "model"],
     "PairTable": ["items", "left", "right", "labels"],
