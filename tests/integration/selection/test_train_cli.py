@@ -92,6 +92,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # their gradients are those of one in test_clik_distributed
 def test_two_processes_learn_what_one_does(world: World, tmp_path: Path) -> None:
     """Full fine-tuning, first step: both encoders, crops, the bank, micro-batches. Frozen: a whole run by command."""
     for method in METHODS:
