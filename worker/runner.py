@@ -46,7 +46,11 @@ def run_step(chunk_id: int, hostname: str) -> None:
         return
     step: RunningStep | None = RunningStep(lease, worker)
     while step is not None:
-        result = _run(step)
+        try:
+            result = _run(step)
+        except BaseException:
+            _following(step, None)  # its heartbeat would keep it from others for ever
+            raise
         step = _following(step, result)
 
 

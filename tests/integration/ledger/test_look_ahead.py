@@ -189,3 +189,17 @@ def test_handed_back(
         connection.execute(text("UPDATE chunks SET not_before = now()"))
     drain()
     assert effects() == [str(number) for number in range(10 * SIZE)]
+
+
+def test_an_error_beside_the_attempt_keeps_nothing(
+    looking: Looking, drain: Drain, broker_memory: RememberingBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: float) -> None:
+        raise RuntimeError("measuring")
+
+    start(numbers=10 * SIZE, drain=drain)
+    relay(broker_memory, 64)
+    monkeypatch.setattr("worker.warm_up.after_chunk", fail)
+    with pytest.raises(RuntimeError, match="measuring"):
+        run_step(broker_memory.messages.popleft()[1], "test@here")
+    assert states() == {ChunkState.DONE: 1, ChunkState.READY: 9}
