@@ -7,13 +7,14 @@ pad (1, 2), and trained weights expect what they were trained with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shopvision.encoders.architecture_arguments import ArchitectureArguments
 from shopvision.encoders.image_networks import build_timm
 from shopvision.errors import UserError
 from shopvision.models.card import Architecture
@@ -24,15 +25,13 @@ if TYPE_CHECKING:
 NAME = "fixed_padding"
 
 
-class FixedPaddingArguments(BaseModel):
+class FixedPaddingArguments(ArchitectureArguments):
     """What a network is built from, stored in ``architecture.arguments`` of its card.
 
     Attributes:
         network: of timm.
         size: edge of the square pictures that the padding is right for, pixels.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     network: Architecture
     size: int = Field(gt=0)
@@ -43,20 +42,6 @@ class FixedPaddingArguments(BaseModel):
         if network.library != "timm":
             raise ValueError("the padding of networks of timm alone can be fixed")
         return network
-
-    @classmethod
-    def of(cls, architecture: Architecture) -> Self:
-        """The arguments of an architecture.
-
-        Raises:
-            UserError: a field is missing, unknown or wrong; the message names it.
-        """
-        try:
-            return cls.model_validate(architecture.arguments)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, ("architecture", "arguments", *first["loc"])))
-            raise UserError(f"{place}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 class _PaddedConv2d(nn.Conv2d):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from shopvision.encoders.architecture_arguments import ArchitectureArguments
 from shopvision.encoders.image_networks import KIND, build_image, image_dimension
-from shopvision.errors import UserError
 from shopvision.models.card import Architecture, ModelCard
 from shopvision.models.version_folder import weights_file, write_version
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "projected"
 
 
-class ProjectedArguments(BaseModel):
+class ProjectedArguments(ArchitectureArguments):
     """What a network is built from, stored in ``architecture.arguments`` of its card.
 
     Attributes:
@@ -27,8 +27,6 @@ class ProjectedArguments(BaseModel):
         dimension: length of the vectors.
         bias: whether the linear layer adds one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: Architecture
     dimension: int = Field(gt=0)
@@ -40,20 +38,6 @@ class ProjectedArguments(BaseModel):
         if backbone.library == "shopvision":
             raise ValueError("a projection stands on a network of timm or transformers")
         return backbone
-
-    @classmethod
-    def of(cls, architecture: Architecture) -> Self:
-        """The arguments of an architecture.
-
-        Raises:
-            UserError: a field is missing, unknown or wrong; the message names it.
-        """
-        try:
-            return cls.model_validate(architecture.arguments)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, ("architecture", "arguments", *first["loc"])))
-            raise UserError(f"{place}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 class ProjectedNetwork(nn.Module):

@@ -8,13 +8,14 @@ style of a picture: Huang and Belongie 2017); each number has the same weight.
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shopvision.encoders.architecture_arguments import ArchitectureArguments
 from shopvision.encoders.image_networks import build_timm, image_dimension
 from shopvision.errors import UserError
 from shopvision.models.card import Architecture
@@ -23,14 +24,12 @@ NAME = "stage_pooling"
 SMALL = 1e-6  # beside a variance: the root has no gradient at 0, where a map is the same all over
 
 
-class StagePoolingArguments(BaseModel):
+class StagePoolingArguments(ArchitectureArguments):
     """What a network is built from, stored in ``architecture.arguments`` of its card.
 
     Attributes:
         network: of timm, without classifier.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     network: Architecture
 
@@ -40,20 +39,6 @@ class StagePoolingArguments(BaseModel):
         if network.library != "timm":
             raise ValueError("the stages of networks of timm alone can be read")
         return network
-
-    @classmethod
-    def of(cls, architecture: Architecture) -> Self:
-        """The arguments of an architecture.
-
-        Raises:
-            UserError: a field is missing, unknown or wrong; the message names it.
-        """
-        try:
-            return cls.model_validate(architecture.arguments)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, ("architecture", "arguments", *first["loc"])))
-            raise UserError(f"{place}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 class StagePooling(nn.Module):
