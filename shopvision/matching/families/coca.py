@@ -21,13 +21,13 @@ from shopvision.encoders.tokens import TokenBatch
 from shopvision.items.item import Item
 from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader
-from shopvision.matching.families._parts import FrozenFeatures, Origin, Parts, Start
+from shopvision.matching.families._parts import FrozenFeatures, Parts, Start
 from shopvision.matching.families._pretraining import PretrainingNetwork, Pretrains
 from shopvision.matching.families.attention import token_mask
 from shopvision.matching.families.coca_pretraining import CoCaPretraining
 from shopvision.matching.families.heads import vector_head
 from shopvision.matching.families.illustrated_items import IllustratedReader
-from shopvision.matching.families.image_encoders import PictureOptions, fetch_pictures
+from shopvision.matching.families.image_encoders import PictureOptions, fetch_pictures, origins_of
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.multimodal_layers import MultimodalLayer
 from shopvision.matching.families.picture_tokens import PictureTokens, build_picture_tokens, has_picture
@@ -185,10 +185,7 @@ class CoCa(TwoTowerFamily[CoCaArguments, CoCaOptions], Pretrains):
                 "text": read_weights(text.tensors, arguments.pooling),
                 "pictures.image": image.network.state_dict(),
             },
-            origins=[
-                Origin(name="text", source=text.source, licence=text.licence),
-                Origin(name="image", source=image.card.source, licence=image.card.licence),
-            ],
+            origins=origins_of(text, image),
             image=image,
         )
 

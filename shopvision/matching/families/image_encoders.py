@@ -9,13 +9,15 @@ from pydantic import Field
 
 from shopvision.encoders.image_networks import build_image
 from shopvision.errors import UserError
-from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Parts
+from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts
 from shopvision.matching.families.picture_regions import RegionPreprocessing, detector_folder
 from shopvision.models.card import Architecture
 from shopvision.training.pretrained import PretrainedImage, at_size, fetch_image
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from shopvision.encoders.text_sources import TextSource
 
 
 class PictureOptions(FamilyOptions):
@@ -83,3 +85,11 @@ def with_frozen_image(parts: Parts, arguments: FrozenPictureArguments) -> Parts:
     """The parts, with an image encoder whose weights are still random."""
     encoder = build_frozen_image(arguments.image)
     return replace(parts, image_encoder=encoder, unit_features=arguments.unit_features)
+
+
+def origins_of(text: TextSource, image: PretrainedImage) -> list[Origin]:
+    """Where a model of texts and pictures begins."""
+    return [
+        Origin(name="text", source=text.source, licence=text.licence),
+        Origin(name="image", source=image.card.source, licence=image.card.licence),
+    ]

@@ -21,9 +21,10 @@ from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader
-from shopvision.matching.families._parts import FrozenFeatures, Origin, Parts, Start
+from shopvision.matching.families._parts import FrozenFeatures, Parts, Start
 from shopvision.matching.families._pretraining import PretrainingNetwork, Pretrains
 from shopvision.matching.families.heads import vector_head
+from shopvision.matching.families.image_encoders import origins_of
 from shopvision.matching.families.k3m_layers import Fusion
 from shopvision.matching.families.k3m_network import K3MNetwork
 from shopvision.matching.families.k3m_pretraining import K3MPretraining
@@ -125,10 +126,7 @@ class K3M(TwoTowerFamily[K3MArguments, K3MOptions], Pretrains):
                 "text": read_weights(text.tensors, arguments.pooling),
                 "pictures.image": image.network.state_dict(),
             },
-            origins=[
-                Origin(name="text", source=text.source, licence=text.licence),
-                Origin(name="image", source=image.card.source, licence=image.card.licence),
-            ],
+            origins=origins_of(text, image),
             image=image,
         )
 

@@ -19,13 +19,14 @@ from shopvision.encoders.text_sources import fetch_text
 from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
-from shopvision.matching.families._parts import Origin, Parts, Start
+from shopvision.matching.families._parts import Parts, Start
 from shopvision.matching.families.heads import PairHead, PictureComparingHead, outputs_of
 from shopvision.matching.families.illustrated import Illustrated, embeddings_with_pictures, picture_projection
 from shopvision.matching.families.image_encoders import (
     FrozenPictureArguments,
     FrozenPictureOptions,
     fetch_pictures,
+    origins_of,
     with_frozen_image,
 )
 from shopvision.matching.families.item_tokens import ItemTokens
@@ -129,10 +130,7 @@ class TextImageOneTower(TextOneTowerFamily[TextImageOneTowerArguments, TextImage
             arguments=arguments,
             parts=parts,
             weights={"text": read_weights(text.tensors, arguments.pooling)},
-            origins=[
-                Origin(name="text", source=text.source, licence=text.licence),
-                Origin(name="image", source=image.card.source, licence=image.card.licence),
-            ],
+            origins=origins_of(text, image),
             image=image,
         )
 
