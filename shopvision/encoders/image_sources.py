@@ -200,7 +200,7 @@ def _write_encoder(
         name: tensor for name, tensor in full.state_dict().items() if name in expected or not name.startswith(head)
     }
     load_strictly(encoder, tensors, source)
-    config = resolve_data_config(model=full)  # type: ignore[no-untyped-call] # timm leaves it unannotated
+    config = resolve_data_config(model=full)
     channels, height, width = config["input_size"]
     if channels != 3:
         raise UserError(f"{source} wants {channels} channels: pictures have 3.")

@@ -31,7 +31,8 @@ def token_limit(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -
         UserError: transformers has no such architecture, or refuses the configuration.
     """
     positions = _positions(json.dumps(config, sort_keys=True))
-    return tokenizer.model_max_length if positions is None else min(positions, tokenizer.model_max_length)
+    longest: int = tokenizer.model_max_length
+    return longest if positions is None else min(positions, longest)
 
 
 def require_room(max_length: int, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> None:

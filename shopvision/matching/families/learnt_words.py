@@ -69,7 +69,7 @@ def learn_words(
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=_ROLES["unk"], continuing_subword_prefix=_PIECE))
     tokenizer.normalizer, tokenizer.pre_tokenizer = cutter.normalizer, cutter.pre_tokenizer
     roles = {f"{role}_token": token for role, token in _ROLES.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)  # type: ignore[no-untyped-call] # untyped there
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
 def entries_of(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[int, str]]:

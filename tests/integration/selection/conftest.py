@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from shopvision import models
 from shopvision.catalogue import upsert_items, upsert_plans
@@ -32,7 +32,14 @@ from worker.ledger.progress import JobProgress, job_progress
 from worker.runner import run_step
 
 PREPROCESSING = Preprocessing(size=(8, 8), crop_fraction=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+PURPLE, OLIVE, GREY = (200, 0, 100), (100, 80, 0), (100, 100, 100)
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
+
+
+def count(table: type) -> int:
+    with connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
 def unit(values: Sequence[Sequence[float]] | NDArray[Any]) -> NDArray[np.float32]:
@@ -177,3 +184,13 @@ def shop(
     activate("catalogue_encoder", add_model("encoder", "image_encoder"))
     activate("plan_ranker", add_model("ranker", "plan_ranker"))
     return RankingShop(folder, ranker)
+
+
+@pytest.fixture
+def palette(shop: RankingShop) -> RankingShop:
+    """Six items of one colour each, and a plan for red that has them all."""
+    colours = {"red": RED, "green": GREEN, "blue": BLUE, "purple": PURPLE, "olive": OLIVE, "grey": GREY}
+    for name, colour in colours.items():
+        shop.add_item(name, colour)
+    shop.add_plan("p", "red sale", *colours)
+    return shop
