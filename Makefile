@@ -45,8 +45,8 @@ imported: setup
 
 test: setup  ## lint and every test but the slow ones
 	@$(MAKE) --no-print-directory --jobs 2 lint imported
-	@# Torch's threads of several processes would wait for each other, spinning. Of three test processes two begin with
-	@# the running shops, which mostly wait, so that three keep two cores busy.
+	@# Torch's threads of several processes would wait for each other, spinning. Of three test processes one begins
+	@# with a running shop and one with a stack, which often wait, so that three keep two cores busy.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-quality: setup  ## the slow tests: real metrics on real data

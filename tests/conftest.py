@@ -48,7 +48,7 @@ def shares_fixtures(module: str) -> bool:
 
 
 class ShopScheduling(LoadScopeScheduling):
-    """The tests of a running shop in two halves, each in one process; all others go to whoever is free.
+    """The tests of a running shop in one process; all others go to whoever is free.
 
     Starting a shop is dear, and its tests mostly wait: they are collected first, and with ``--no-loadscope-reorder``
     begin first. A module whose tests share something that is made once stays in one process. (The plugin's own groups
@@ -61,7 +61,7 @@ class ShopScheduling(LoadScopeScheduling):
             return module
         if not nodeid.startswith("tests/acceptance/") or "test_stack.py" in nodeid:
             return nodeid
-        return "first shop" if "test_process_faults.py" in nodeid else "second shop"
+        return "shop"
 
 
 @pytest.hookimpl(optionalhook=True)

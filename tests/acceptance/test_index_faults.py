@@ -146,6 +146,7 @@ def test_the_store_fails_while_a_job_publishes(shop: Shop, tmp_path: Path, fault
     assert shop.cli("index", "verify")["problems"] == []
 
 
+@pytest.mark.slow
 def test_two_publishers_a_rollback_and_garbage_collection_at_once(shop: Shop, tmp_path: Path) -> None:
     watcher = Watcher(shop, tmp_path)
     with watcher.watching():

@@ -26,7 +26,7 @@ def test_kill_9_the_pool_child_mid_chunk(shop: Shop) -> None:
     assert shop.deaths(job_id) == 1
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu"])
+@pytest.mark.parametrize("name", ["gpu", pytest.param("cpu", marks=pytest.mark.slow)])
 def test_kill_9_the_worker_mid_chunk(shop: Shop, name: str) -> None:
     job_id = shop.begin_refresh()
     shop.kill(name)
@@ -39,6 +39,7 @@ def gpu_logs(shop: Shop) -> str:
     return shop.log("gpu") + shop.log("gpu-other")
 
 
+@pytest.mark.slow
 def test_the_same_chunk_delivered_three_times_two_of_them_at_once(shop: Shop) -> None:
     shop.start("gpu-other")
     job_id = shop.begin_refresh(pictures=160)
@@ -56,6 +57,7 @@ def test_the_same_chunk_delivered_three_times_two_of_them_at_once(shop: Shop) ->
     eventually(lambda: gpu_logs(shop).count("chunk_not_available") >= 2 * len(ready), "every duplicate is refused")
 
 
+@pytest.mark.slow
 def test_a_process_that_was_thought_dead_comes_back_late(shop: Shop) -> None:
     """It holds finished vectors of a chunk that another one has done meanwhile: the fence refuses them."""
     shop.start("gpu-other")
@@ -77,6 +79,7 @@ def test_a_process_that_was_thought_dead_comes_back_late(shop: Shop) -> None:
     shop.succeeds_exactly_once(job_id)
 
 
+@pytest.mark.slow
 def test_a_poison_picture_that_kills_the_process(shop: Shop) -> None:
     items = shop.some_items(24)
     poison = shop.images[items[3]][0]

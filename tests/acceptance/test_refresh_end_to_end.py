@@ -133,6 +133,7 @@ def test_only_what_changed_is_done_again_and_rollback_serves_the_former_answers(
     assert alike(changed[0], 5) == former
 
 
+@pytest.mark.slow
 def test_another_model_takes_over_only_when_it_has_seen_the_catalogue(shop: Shop) -> None:
     """The other one is the default model, which thereby goes the whole way from pictures to answers."""
     first = encoder_of(shop)

@@ -109,6 +109,7 @@ def test_matching_by_night_and_pairs_of_a_file(shop: Shop, matchers: Matchers) -
     assert failure_counts(listed.job_id) == {"broken_row": 1, "same_item": 1, "unknown_item": 1}
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_loses_nothing(shop: Shop, matchers: Matchers) -> None:
     assert shop.wait(shop.submit("score_pairs", blocking=FEW)).state == "succeeded"
     found = scores()

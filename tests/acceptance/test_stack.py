@@ -26,7 +26,7 @@ pytestmark = pytest.mark.acceptance
 class Stack:
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.environment = {**os.environ, "SHOPVISION_HOME": str(home)}
+        self.environment = {**os.environ, "SHOPVISION_HOME": str(home), "SHOPVISION_WORKER_PROCESSES": "1"}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [COMMAND, "stack", *arguments, "--json"]
@@ -57,11 +57,17 @@ class Stack:
 
 
 @pytest.fixture
-def stacks(tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
-    pair = Stack(tmp_path / "one"), Stack(tmp_path / "two")
-    yield pair
-    for stack in pair:
-        stop(stack.home)
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    one = Stack(tmp_path / "one")
+    yield one
+    stop(one.home)
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Iterator[Stack]:
+    two = Stack(tmp_path / "two")
+    yield two
+    stop(two.home)
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -73,73 +79,70 @@ def wait_for_end(processes: list[psutil.Process]) -> None:
     eventually(lambda: gone(processes), f"an end of {processes}")
 
 
-def test_life_of_a_stack(stacks: tuple[Stack, Stack]) -> None:
-    one, two = stacks
-
-    # Two side by side, in folders of their own.
-    with ThreadPoolExecutor() as threads:
-        first, second = threads.map(Stack.up, stacks)
-    assert (first["phase"], second["phase"]) == ("ready", "ready")
+def test_life_of_a_stack(stack: Stack) -> None:
+    first = stack.up()
+    assert first["phase"] == "ready"
     assert set(first["processes"]) == {"postgres", "redis", "gpu", "cpu", "beat", "flower"}
-    assert not set(one.settings().values()) & set(two.settings().values())
     flower = first["flower"]
     assert httpx.get(flower["url"]).status_code == 401
     assert httpx.get(f"{flower['url']}/workers", auth=(flower["user"], flower["password"])).status_code == 200
-    secrets = [value.split(":")[2].split("@")[0] for name, value in one.settings().items() if name.endswith("_url")]
+    secrets = [value.split(":")[2].split("@")[0] for name, value in stack.settings().items() if name.endswith("_url")]
     assert len(secrets) == 2
-    lines = [" ".join(process.cmdline()) for process in one.processes()]
+    lines = [" ".join(process.cmdline()) for process in stack.processes()]
     assert not [line for line in lines for secret in (*secrets, flower["password"]) if secret in line]
-    again = one.run("up", "--detach")
+    again = stack.run("up", "--detach")
     assert (again.returncode, "already runs" in again.stderr) == (1, True)
-    with psycopg.connect(one.settings()["database_url"], autocommit=True) as connection:
+    with psycopg.connect(stack.settings()["database_url"], autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
 
     # One process dies: it comes back, the others stay.
     os.kill(first["processes"]["beat"]["pid"], signal.SIGKILL)
-    eventually(one.beat_restarted, "beat comes back")
-    result = one.run("status")
+    eventually(stack.beat_restarted, "beat comes back")
+    result = stack.run("status")
     assert result.returncode == 0
     now = json.loads(result.stdout)["processes"]
     assert now["beat"]["restarts"] == 1
     assert now["postgres"]["pid"] == first["processes"]["postgres"]["pid"]
 
-    # Everything of the first dies at once; the second does not notice, and the first starts again without repair.
-    killed = one.processes()
+    # The supervisor dies alone: nothing is left behind, and it starts again without repair.
+    orphans = stack.processes()
+    orphans[0].kill()
+    wait_for_end(orphans)
+    assert read_status(stack.home) is None
+    assert stack.up()["phase"] == "ready"
+    with psycopg.connect(stack.settings()["database_url"]) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+    # Down in good order.
+    ordered = stack.processes()
+    assert json.loads(stack.run("down").stdout)["stopped"] is True
+    wait_for_end(ordered)
+    assert not (stack.home / "environment.json").exists()
+    assert stack.run("status").returncode == 1
+    assert "database system is shut down" in (stack.home / "logs" / "postgres.log").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_one_of_two_stacks_side_by_side_is_killed(stack: Stack, neighbour: Stack) -> None:
+    with ThreadPoolExecutor() as threads:
+        first, second = threads.map(Stack.up, (stack, neighbour))
+    assert (first["phase"], second["phase"]) == ("ready", "ready")
+    assert not set(stack.settings().values()) & set(neighbour.settings().values())
+    killed = stack.processes()
     for process in killed:
         with suppress(psutil.NoSuchProcess):  # some end by themselves as soon as the first are gone
             process.kill()
     wait_for_end(killed)
-    assert read_status(one.home) is None
-    assert two.pids() == {name: process["pid"] for name, process in second["processes"].items()}
-    with ThreadPoolExecutor() as threads:
-        revival = threads.submit(one.up)
-
-        # Meanwhile the supervisor of the second dies alone: nothing is left behind.
-        orphans = two.processes()
-        orphans[0].kill()
-        wait_for_end(orphans)
-        assert stop(two.home) is False  # the kernel ended its processes already
-        revived = revival.result()
-    assert revived["phase"] == "ready"
-    with psycopg.connect(one.settings()["database_url"]) as connection:
-        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
-
-    # Down in good order.
-    ordered = one.processes()
-    assert json.loads(one.run("down").stdout)["stopped"] is True
-    wait_for_end(ordered)
-    for stack in stacks:
-        assert not (stack.home / "environment.json").exists()
-        assert stack.run("status").returncode == 1
-    assert "database system is shut down" in (one.home / "logs" / "postgres.log").read_text().splitlines()[-1]
+    assert read_status(stack.home) is None
+    assert neighbour.pids() == {name: process["pid"] for name, process in second["processes"].items()}
+    assert stack.up()["phase"] == "ready"
 
 
-def test_what_does_not_start_is_said(tmp_path: Path) -> None:
-    stack = Stack(tmp_path)
+def test_what_does_not_start_is_said(stack: Stack) -> None:
     stack.environment["SHOPVISION_DATABASE_URL"] = "postgresql://nobody:x@127.0.0.1:1/none"
     result = stack.run("up", "--detach")
     assert result.returncode == 1
     assert "could not be prepared" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "environment.json").exists()
-    assert not (tmp_path / "postgres").exists()  # it was named, so none was embedded
+    assert not (stack.home / "environment.json").exists()
+    assert not (stack.home / "postgres").exists()  # it was named, so none was embedded

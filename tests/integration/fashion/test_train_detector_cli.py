@@ -55,6 +55,7 @@ def killed_after_an_epoch(config: Path, output: Path) -> None:
     assert not (output / "model").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_a_killed_training_goes_on_and_serves(
     config: Path, tmp_path: Path, set_environment: Callable[..., None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 import worker
@@ -38,6 +40,7 @@ assert compiling == [False]
 """
 
 
+@pytest.mark.slow
 def test_the_compiler_is_imported_when_it_is_needed_and_works() -> None:
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
