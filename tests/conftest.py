@@ -11,10 +11,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import text
+from sqlalchemy import URL, Engine, text
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -171,8 +172,37 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
         yield server
 
 
+@pytest.fixture(scope="session")
+def lasting_engine(postgres_server: PostgresServer) -> Iterator[None]:
+    """The engine of the session's Postgres outlives tests, for to connect and to compile every statement anew would be
+    a fifth of all that they do. Where a test leaves a connection in use, it is closed like any other.
+    """
+    from shopvision.database import engine as engines
+
+    create = engines.create_engine
+    kept: dict[tuple[int, str], Engine] = {}
+
+    def create_once(url: URL, **options: Any) -> Engine:
+        if url.port != postgres_server.port or "prepare_threshold" in options["connect_args"]:
+            return create(url, **options)
+        key = os.getpid(), url.render_as_string(hide_password=False)
+        if key not in kept:
+            engine = kept[key] = create(url, **options)
+            dispose = engine.dispose
+            patch.setattr(engine, "dispose", lambda: dispose() if engine.pool.checkedout() else None)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "create_engine", create_once)
+        yield
+    for engine in kept.values():
+        engine.dispose()
+
+
 @pytest.fixture
-def database(postgres_server: PostgresServer, set_environment: Callable[..., None]) -> Iterator[None]:
+def database(
+    postgres_server: PostgresServer, lasting_engine: None, set_environment: Callable[..., None]
+) -> Iterator[None]:
     """Our schema on real Postgres, empty, and set as the database of this test."""
     set_environment(SHOPVISION_DATABASE_URL=postgres_server.url)
     with connect() as connection:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from shopvision.catalogue.tables import Item
@@ -39,9 +39,15 @@ def repeat_a_query() -> None:
 
 
 def test_without_the_setting_one_line_names_it(database: None) -> None:
-    event.listen(get_engine(), "checkin", forget_session)
-    with pytest.raises(DBAPIError) as failure:
-        repeat_a_query()
+    engine = get_engine()
+    Engine.dispose(engine)  # former connections have prepared queries, and later ones shall forget none
+    event.listen(engine, "checkin", forget_session)
+    try:
+        with pytest.raises(DBAPIError) as failure:
+            repeat_a_query()
+    finally:
+        event.remove(engine, "checkin", forget_session)
+        Engine.dispose(engine)
     assert "SHOPVISION_DATABASE_TRANSACTION_POOLING=true" in explain(failure.value)
 
 

@@ -20,10 +20,7 @@ from shopvision.errors import UserError
 from shopvision.selection.report import RankedPicture, RankedPlan, latest_job, plans_of, write_report
 from tests.conftest import Run
 from tests.integration.meanwhile import right_after
-from tests.integration.reports.conftest import browser_page
 from tests.integration.selection.conftest import RankingShop
-
-__all__ = ["browser_page"]
 
 HOSTILE = "red </script><script>document.title='taken'</script>"
 
