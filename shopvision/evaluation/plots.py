@@ -133,6 +133,43 @@ def plot_classes(
     _write(figure, path)
 
 
+def plot_members(
+    path: Path,
+    title: str,
+    names: Sequence[str],
+    agreement: NDArray[np.float64],
+    metrics: Mapping[str, Mapping[str, Measured]],
+) -> None:
+    """Write a PNG: which members of an ensemble decide alike, and what is measured of each.
+
+    Args:
+        path: of the PNG.
+        title: over all.
+        names: of the m members.
+        agreement: (m, m) shares of the pairs that two decide alike; NaN where they have none in common.
+        metrics: what it is -> member -> value; a member may be missing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    shown = [_short(name) for name in names]
+    rows = len(names) * _ROW_INCHES
+    side = max(4.0, rows * 1.3 + _FRAME_INCHES)
+    figure = _figure(title, side + 4.8 * len(metrics), max(side, rows + _FRAME_INCHES))
+    axes = figure.subplots(1, 1 + len(metrics), width_ratios=[side] + [4.8] * len(metrics))
+    different = agreement[~np.eye(len(names), dtype=bool)]
+    lowest = float(np.nanmin(different)) if np.isfinite(different).any() else 0.0
+    axes[0].imshow(agreement, cmap="Blues", vmin=min(lowest, 0.99), vmax=1)
+    for row, column in np.argwhere(~np.isnan(agreement)).tolist():
+        share = agreement[row, column]
+        colour = "white" if share > (1 + lowest) / 2 else _INK
+        axes[0].text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    _name_both(axes[0], shown, "share of the pairs that two decide alike")
+    for place, (what, of) in zip(axes[1:], metrics.items(), strict=True):
+        _dots(place, [_short(name) for name in of], list(of.values()), what, len(names))
+    _write(figure, path)
+
+
 def _write(figure: Figure, path: Path) -> None:
     with replacing(path) as part:
         figure.savefig(part, format="png")
@@ -158,16 +195,23 @@ def _matrix(axes: Axes, confusion: NDArray[np.int64], names: Sequence[str]) -> N
     """A row for each true class, as shares of it."""
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(names))
     if len(names) <= MOST_CATEGORIES:
         for row, column in np.argwhere(confusion).tolist():
             colour = "white" if shares[row, column] > 0.5 else _INK
             axes.text(column, row, f"{confusion[row, column]}", ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(list(places), names, fontsize=8, rotation=60, ha="right")
-        axes.set_yticks(list(places), names, fontsize=8)
-    axes.set_title("true class by said class, shaded by share of the row", loc="left", fontsize=9.5, color=_QUIET)
+    _name_both(
+        axes, names if len(names) <= MOST_CATEGORIES else (), "true class by said class, shaded by share of the row"
+    )
     axes.set_xlabel("said", fontsize=8.5, color=_QUIET)
     axes.set_ylabel("true", fontsize=8.5, color=_QUIET)
+
+
+def _name_both(axes: Axes, names: Sequence[str], title: str) -> None:
+    """Rows and columns of a matrix have one list of names."""
+    if names:
+        axes.set_xticks(range(len(names)), names, fontsize=8, rotation=60, ha="right")
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title(title, loc="left", fontsize=9.5, color=_QUIET)
     axes.tick_params(axis="both", length=0, labelcolor=_INK)
     for edge in ("top", "right", "left", "bottom"):
         axes.spines[edge].set_visible(False)

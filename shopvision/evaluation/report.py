@@ -118,4 +118,6 @@ def _row(name: str, measured: Measured) -> Row:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,8 @@
 """Labelled pairs of listings in a real clothing shop, where words name the style and only photos show the colour.
 
 A listing is one photo with the title of its style, as somebody in a hurry writes it: a word may be missing, the others
-may stand in another order, clothes have a size, and no listing says its colour. Styles of every category are dealt out
+may stand in another order, clothes have a size, and no listing says its colour. Of the style's other attributes it has
+about two thirds. Styles of every category are dealt out
 to training, validation and test by the seed, so no style is on two sides. The pairs are those of ``pairs.jsonl``, but
 for two things:
 
@@ -67,6 +68,7 @@ class _Shop:
     def __init__(self, items: dict[str, Record], generator: np.random.Generator) -> None:
         self.size_of_photo: dict[str, str] = {}
         self._items, self._generator = items, generator
+        (self._kept,) = generator.spawn(1)  # attributes that listings have: pairs are the same without it
         self._listings: dict[str, Record] = {}
         self._of_style: defaultdict[str, list[str]] = defaultdict(list)
         self._of_category: defaultdict[str, list[str]] = defaultdict(list)
@@ -149,6 +151,7 @@ class _Shop:
             "item_id": listing_id,
             "title": " ".join([*words, size]).strip(),
             "category": item["category"],
+            "attributes": [one for one in item["attributes"] if one["key"] != "color" and self._kept.random() < 2 / 3],
             "image": photo,
         }
 

@@ -13,6 +13,7 @@ from worker.cli.training_bars import Bars
 if TYPE_CHECKING:
     from shopvision.evaluation.report import EvaluationReport
     from shopvision.matching.fitting.ensemble_train import EnsembleReport
+    from shopvision.matching.fitting.member_effects import MemberEffects
     from shopvision.models.card import ModelCard
 
 
@@ -54,20 +55,20 @@ def weigh_members(
     settings = get_settings().with_image_roots(DataConfig(pairs=pairs, items=items, images=images).picture_folders)
     with PictureDoor(settings) as door, Bars(shown=error_console.is_terminal) as bars:
         show = partial(bars.stage, "members")
-        card = fit_ensemble(output, folders, table, seen=seen, door=door, on_progress=show, **how)
-    return _report(card, {"pairs": len(table)}, len(table))
+        fitted = fit_ensemble(output, folders, table, seen=seen, door=door, on_progress=show, **how)
+    return _report(fitted.card, fitted.members, {"pairs": len(table)}, len(table))
 
 
 def report_of_trained(trained: EnsembleReport) -> EvaluationReport:
-    """Of members that were trained with it: what each reaches alone stands beside."""
+    """Of members that were trained with it."""
     counts = {f"pairs for {split}": count for split, count in trained.pairs.items()}
-    alone = {name: round(metrics["f1"], 4) for name, metrics in trained.members.items()}
-    return _report(trained.card, counts, trained.pairs["valid"], trained.notes, f1_of_members_alone=alone)
+    return _report(trained.card, trained.members, counts, trained.pairs["valid"], trained.notes)
 
 
 def _report(
-    card: ModelCard, counts: Mapping[str, int], validated: int, notes: Sequence[str] = (), **facts: object
+    card: ModelCard, members: MemberEffects, counts: Mapping[str, int], validated: int, notes: Sequence[str] = ()
 ) -> EvaluationReport:
+    """With what each member does for it beside."""
     from shopvision.evaluation.report import EvaluationReport, without_interval
 
     promises = card.promises
@@ -77,6 +78,7 @@ def _report(
         data=f"the pairs that it was {card.training_data}",
         counts=counts,
         metrics=without_interval(card.metrics, validated),
-        facts={"thresholds": card.thresholds, **shown, **facts},
+        parts=members.parts(),
+        facts={"thresholds": card.thresholds, **shown, **members.facts()},
         notes=(*(() if promises is None else promises.shortfalls()), *notes),
     )

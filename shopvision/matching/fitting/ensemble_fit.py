@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +17,34 @@ from shopvision.evaluation.thresholds import Evidence, choose_thresholds
 from shopvision.items.pair_splits import is_unseen
 from shopvision.matching.fitting.evaluate import require_labels, score_readable
 from shopvision.matching.fitting.evidence_file import evidence_file
-from shopvision.matching.scoring.ensemble import ensemble_arguments, save_ensemble
+from shopvision.matching.fitting.member_effects import EVEN, MemberEffects, measure_members
+from shopvision.matching.scoring.ensemble_card import ensemble_arguments, member_names, save_ensemble
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, fit_group_thresholds
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.models.card import require_folder_names
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shopvision.evaluation.promises import Promise
     from shopvision.images import PictureDoor
     from shopvision.items.pair_table import PairTable
     from shopvision.models.card import ModelCard
 
 METHODS = ("stacking", "threshold_margin", "f1_vote")
+
+
+@dataclass(frozen=True)
+class FittedEnsemble:
+    """What the fitting gave.
+
+    Attributes:
+        card: of the model version.
+        members: what each member does for it, on the pairs that they were weighed on, which flatters the ensemble.
+    """
+
+    card: ModelCard
+    members: MemberEffects
 
 
 def fit_ensemble(
@@ -41,7 +59,7 @@ def fit_ensemble(
     door: PictureDoor | None = None,
     device: str | None = None,
     on_progress: Callable[[int, int], None] = lambda *_: None,
-) -> ModelCard:
+) -> FittedEnsemble:
     """Score labelled pairs with every member, fit how they are weighed, and write the model version.
 
     Args:
@@ -69,13 +87,14 @@ def fit_ensemble(
         raise UserError(f"{folder} is no empty folder: choose another --output.")
     require_labels(table)
     probabilities = np.full((len(table), len(members)), np.nan)
-    reads_text, reads_pictures = [], []
+    reads_text, reads_pictures, decisions = [], [], []
     for number, member in enumerate(members):
         scorer = PairScorer(member, device=device)
         kept, column = score_readable(scorer, table, door)
         probabilities[kept, number] = column
         reads_text.append(scorer.needs_text)
         reads_pictures.append(scorer.needs_picture)
+        decisions.append(scorer.card.thresholds.get("decision", EVEN))
         on_progress(number + 1, len(members))
     nobody = np.flatnonzero(np.isnan(probabilities).all(axis=1))
     if len(nobody):
@@ -84,8 +103,9 @@ def fit_ensemble(
     unseen = np.zeros(len(table), bool) if seen is None else is_unseen(table, seen)
     fields: dict[str, Any] = {"seen_categories": None if seen is None else tuple(sorted(seen))}
     if method == "stacking":
-        # What scores a pair where pictures, or texts, are missing; validation pairs may all have both.
+        # What scores a pair where pictures, or texts, are missing, or one member; validation pairs may all have both.
         alone = [tuple(np.flatnonzero(reads).tolist()) for reads in (reads_text, reads_pictures)]
+        alone += combinations(range(len(members)), len(members) - 1)
         fields["stacking"] = LogisticStacking.fit(probabilities, table.labels, also_alone=alone).to_json()
     else:
         fields["thresholds"] = fit_group_thresholds(probabilities, table.labels, unseen).tolist()
@@ -97,14 +117,14 @@ def fit_ensemble(
         ]
     arguments = ensemble_arguments(members, method, **fields)
     margins = arguments.margins(probabilities, unseen)
-    calibration = fit_temperature(margins, table.labels)
-    combined = apply(calibration, margins)
+    arguments = arguments.model_copy(update={"calibration": fit_temperature(margins, table.labels)})
+    combined = apply(arguments.calibration, margins)
     evidence = Evidence.of_validation(combined, table.labels)
     chosen = choose_thresholds(evidence, promise)
-    return save_ensemble(
+    card = save_ensemble(
         folder,
         members,
-        arguments.model_copy(update={"calibration": calibration}),
+        arguments,
         name=name,
         thresholds=chosen.thresholds,
         promises=chosen.shown,
@@ -116,3 +136,17 @@ def fit_ensemble(
             "roc_auc": roc_auc(combined, table.labels),
         },
     )
+
+    def combine(others: NDArray[np.float64]) -> NDArray[np.float64]:
+        nobody = np.isnan(others).all(axis=1)
+        return np.where(nobody, np.nan, arguments.combine(others, unseen))
+
+    effects = measure_members(
+        member_names(arguments.specs),
+        probabilities,
+        table.labels,
+        decisions=decisions,
+        combine=combine,
+        decision=chosen.thresholds["decision"],
+    )
+    return FittedEnsemble(card, effects)

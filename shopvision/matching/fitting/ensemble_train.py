@@ -14,6 +14,7 @@ from shopvision.items.pair_splits import seen_categories
 from shopvision.matching.fitting.cross_fit import as_stage
 from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.labelled_pairs import read_splits
+from shopvision.matching.fitting.member_effects import PLOT_FILE as MEMBERS_PLOT
 from shopvision.matching.fitting.train import train_matcher
 from shopvision.settings import get_settings
 from shopvision.training.run import TrainingRun
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shopvision.items.pair_table import PairTable
     from shopvision.matching.fitting.config import MatcherConfig
     from shopvision.matching.fitting.ensemble_config import EnsembleConfig
+    from shopvision.matching.fitting.member_effects import MemberEffects
     from shopvision.models.card import ModelCard
 
 MEMBERS = "members"  # folder of the run
@@ -36,14 +38,14 @@ class EnsembleReport:
     Attributes:
         folder: its model version.
         card: its card, with the metrics of the validation pairs that it was weighed on.
-        members: by name, the validation metrics of each alone.
+        members: what each does for it, on those pairs.
         pairs: per split, how many were trained and validated on.
         notes: sentences that whoever reads the numbers should know.
     """
 
     folder: Path
     card: ModelCard
-    members: dict[str, dict[str, float]]
+    members: MemberEffects
     pairs: dict[str, int]
     notes: tuple[str, ...]
 
@@ -52,6 +54,8 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
     """Train every member below ``members`` in the folder of the run, weigh them, and write ``model`` there.
 
     A run that is continued leaves finished members as they are.
+
+    What each member does for the ensemble is drawn in ``members.png``.
 
     Returns:
         The report in the main process, None in the others.
@@ -67,7 +71,6 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
         raise UserError(f"{run.output} holds a finished ensemble: name another --output.")
     if (run.output / MEMBERS).exists() and not run.resume:
         raise UserError(f"{run.output} holds a run: continue it with --resume, or name another --output.")
-    members: dict[str, dict[str, float]] = {}
     notes: list[str] = []
     for name, recipe in recipes.items():
         part = replace(
@@ -76,13 +79,12 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
             on_stage=_named(run, name),
             on_progress=as_stage(run, f"{name}: epochs", recipe.train.epochs),
         )
-        members[name], told = _train_member(name, recipe, part, splits)
-        notes += [f"{name}: {note}" for note in told]
+        notes += [f"{name}: {note}" for note in _train_member(name, recipe, part, splits)]
     if not run.process.is_main:
         return None
     folders = [run.output / MEMBERS / name / run.model_folder.name for name in recipes]
     with PictureDoor(get_settings().with_image_roots(config.data.picture_folders)) as door:
-        card = fit_ensemble(
+        fitted = fit_ensemble(
             run.model_folder,
             folders,
             splits["valid"],
@@ -94,10 +96,11 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
             device=str(run.process.device),
             on_progress=run.stage("weighing members"),
         )
+    fitted.members.plot(run.output / MEMBERS_PLOT, f"Members of {fitted.card.spec}, on the pairs that weighed them")
     return EnsembleReport(
         folder=run.model_folder,
-        card=card,
-        members=members,
+        card=fitted.card,
+        members=fitted.members,
         pairs={name: len(splits[name]) for name in ("train", "valid")},
         notes=tuple(notes),
     )
@@ -105,8 +108,8 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
 
 def _train_member(
     name: str, recipe: MatcherConfig, run: TrainingRun, splits: Mapping[str, PairTable]
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The validation metrics of a member, and what is to be told of it."""
+) -> tuple[str, ...]:
+    """What is to be told of a member, which is trained where it is not finished."""
     file = run.output / _FINISHED
     content = {split: splits[split].fingerprint() for split in ("train", "valid")}
     trained_with = recipe.model_dump(mode="json", exclude={"thresholds"}) | {"data content": content}
@@ -114,7 +117,7 @@ def _train_member(
         finished: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if finished["trained_with"] != trained_with:
             raise UserError(f"The member {name!r} in {run.output} was trained otherwise: name another --output.")
-        return finished["metrics"], tuple(finished["notes"])
+        return tuple(finished["notes"])
     try:
         report = train_matcher(recipe, run)
     except UserError as error:
@@ -122,12 +125,12 @@ def _train_member(
     except JobError as error:
         raise JobError(f"Member {name!r}: {error}") from error
     if report is None:
-        return {}, ()
-    written = {"trained_with": trained_with, "metrics": report.metrics, "notes": report.notes}
+        return ()
+    written = {"trained_with": trained_with, "notes": report.notes}
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(written), encoding="utf-8")
     unfinished.replace(file)
-    return report.metrics, report.notes
+    return report.notes
 
 
 def _named(run: TrainingRun, member: str) -> Callable[[str, int, int], None]:

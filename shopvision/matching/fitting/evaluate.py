@@ -19,10 +19,13 @@ from shopvision.images import PictureDoor
 from shopvision.items.pair_splits import is_unseen
 from shopvision.items.pair_table import PairTable
 from shopvision.items.word_overlap import token_jaccard
+from shopvision.matching.fitting.member_effects import EVEN, MemberEffects, measure_members
+from shopvision.matching.scoring.ensemble import EnsembleScorer
 from shopvision.matching.scoring.item_pictures import gather_vectors
 
 if TYPE_CHECKING:
-    from shopvision.matching.scoring.predict import BaseScorer
+    from shopvision.items.item import Item
+    from shopvision.matching.scoring.predict import BaseScorer, Rows
 
 MIXED = "(two categories)"
 BASELINE = "token_jaccard"
@@ -66,6 +69,7 @@ class MatchingReport:
         table: those pairs.
         probabilities: (n,) of those pairs.
         called: (n,) what a job would make of each: ``same``, ``different`` or ``review``.
+        members: of an ensemble: what each of its members does for it.
     """
 
     model: str
@@ -82,6 +86,7 @@ class MatchingReport:
     table: PairTable
     probabilities: Floats
     called: NDArray[np.str_]
+    members: MemberEffects | None = None
 
     def summary(self) -> EvaluationReport:
         """In the shape of every evaluation."""
@@ -100,8 +105,9 @@ class MatchingReport:
                 *(Part("categories", name, of, shown=("f1",)) for name, of in self.groups.items()),
                 *by_category,
                 Part("baseline", BASELINE, self.baseline),
+                *([] if self.members is None else self.members.parts()),
             ],
-            facts={"thresholds": self.thresholds},
+            facts={"thresholds": self.thresholds} | ({} if self.members is None else self.members.facts()),
             notes=[BEST_F1_NOTE.format(self.best_f1, self.best_f1_threshold)],
         )
 
@@ -137,9 +143,15 @@ def evaluate_matcher(
         thresholds = check_thresholds(scorer.card.thresholds)
     except UserError as error:
         raise UserError(f"{scorer.card.spec} was not calibrated: {error}") from None
-    kept, probabilities = score_readable(scorer, table, door, on_progress)
-    measured = table.select(kept)
+    pairs = readable_pairs(scorer, table, door, on_progress)
+    measured = table.select(pairs.kept)
     labels = measured.labels
+    members = None
+    if isinstance(scorer, EnsembleScorer):
+        probabilities, members = _of_members(scorer, pairs, labels, resamples=resamples, seed=seed)
+    else:
+        said = scorer.score(pairs.items, pairs.left, pairs.right, pairs.vectors)
+        probabilities = np.asarray(said, np.float64)
     best_threshold, best_f1 = best_f1_threshold(probabilities, labels)
 
     def of(rows: NDArray[np.bool_]) -> dict[str, Measured]:
@@ -164,11 +176,12 @@ def evaluate_matcher(
         baseline={name: baseline[name] for name in BASELINE_METRICS},
         best_f1=best_f1,
         best_f1_threshold=best_threshold,
-        unreadable=int((~kept).sum()),
+        unreadable=int((~pairs.kept).sum()),
         data_fingerprint=measured.fingerprint(),
         table=measured,
         probabilities=probabilities,
         called=called,
+        members=members,
     )
 
 
@@ -212,10 +225,29 @@ def require_labels(table: PairTable) -> None:
         raise UserError(f"{unlabelled:,} of {len(table):,} pairs have no label: measuring needs 0 or 1 for each.")
 
 
-def score_readable(
+@dataclass(frozen=True)
+class ReadablePairs:
+    """Pairs of which a model can read both items.
+
+    Attributes:
+        kept: (n,) which of n pairs these are.
+        items: of all pairs.
+        left: rows of the first items of those that are kept.
+        right: of the second ones.
+        vectors: (items, d) what the model keeps of items; None where it keeps nothing.
+    """
+
+    kept: NDArray[np.bool_]
+    items: tuple[Item, ...]
+    left: Rows
+    right: Rows
+    vectors: NDArray[np.float32] | None
+
+
+def readable_pairs(
     scorer: BaseScorer, table: PairTable, door: PictureDoor | None, on_progress: OnProgress = lambda *_: None
-) -> tuple[NDArray[np.bool_], Floats]:
-    """Which of (n,) pairs have two items that the model can read, and the probabilities of those.
+) -> ReadablePairs:
+    """The pairs that a model can read; their pictures are read, and what it keeps of items is made.
 
     Raises:
         UserError: there is none, or pictures are needed and no door is given.
@@ -230,4 +262,30 @@ def score_readable(
         raise UserError(
             f"Not one of {len(table):,} pairs has two items that the model can read: check texts and pictures."
         )
-    return kept, np.asarray(scorer.score(used.items, used.left[kept], used.right[kept], vectors), np.float64)
+    return ReadablePairs(kept, used.items, used.left[kept], used.right[kept], vectors)
+
+
+def score_readable(
+    scorer: BaseScorer, table: PairTable, door: PictureDoor | None, on_progress: OnProgress = lambda *_: None
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Which of (n,) pairs a model can read, and its probabilities of those; errors of ``readable_pairs``."""
+    pairs = readable_pairs(scorer, table, door, on_progress)
+    return pairs.kept, np.asarray(scorer.score(pairs.items, pairs.left, pairs.right, pairs.vectors), np.float64)
+
+
+def _of_members(
+    scorer: EnsembleScorer, pairs: ReadablePairs, labels: NDArray[np.int8], **how: int
+) -> tuple[Floats, MemberEffects]:
+    """The probabilities of an ensemble, and what its members do for them."""
+    of_pairs = pairs.items, pairs.left, pairs.right
+    said = scorer.member_probabilities(*of_pairs, pairs.vectors)
+    effects = measure_members(
+        scorer.names,
+        said,
+        labels,
+        decisions=[member.card.thresholds.get("decision", EVEN) for member in scorer.members],
+        combine=lambda probabilities: scorer.combine(probabilities, *of_pairs),
+        decision=scorer.card.thresholds["decision"],
+        **how,
+    )
+    return scorer.combine(said, *of_pairs), effects

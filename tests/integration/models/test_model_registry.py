@@ -77,7 +77,7 @@ def test_an_ensemble_is_stored_with_its_members(store: str, tmp_path: Path) -> N
     save_tiny(tmp_path / "b", arguments("text_two_tower", COSINE), seed=2)
     items = [Item(str(number), title) for number, title in enumerate(("red shoe", "nike shoe", "blue band", "apple"))]
     table = table_of(items, [(0, 1, 1), (0, 2, 0), (1, 2, 0), (2, 3, 0), (0, 3, 1)])
-    card = fit_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"], table, method="stacking")
+    card = fit_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"], table, method="stacking").card
     ref = registry.import_model(f"local-dir:{tmp_path / 'both'}")
     assert ref.card.architecture.name == card.architecture.name
     loaded = load_scorer(registry.local_copy(ref))

@@ -17,13 +17,8 @@ from shopvision.images import PictureDoor, allow_image_root
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.fitting.evaluate import score_readable
-from shopvision.matching.scoring.ensemble import (
-    EnsembleArguments,
-    EnsembleScorer,
-    ensemble_arguments,
-    load_scorer,
-    save_ensemble,
-)
+from shopvision.matching.scoring.ensemble import EnsembleScorer, load_scorer
+from shopvision.matching.scoring.ensemble_card import EnsembleArguments, ensemble_arguments, save_ensemble
 from shopvision.matching.scoring.predict import PairScorer
 from shopvision.matching.scoring.score_file import NOTHING_IN_COMMON, score_table
 from shopvision.models.importers import fetch

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, precision_recall_curve
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
 from shopvision.errors import UserError
 from shopvision.evaluation.promises import Promise
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
+from shopvision.matching.families.card import read_card
 from shopvision.matching.fitting.ensemble_fit import METHODS, fit_ensemble
+from shopvision.matching.fitting.evaluate import evaluate_matcher
 from shopvision.matching.fitting.evidence_file import read_evidence
+from shopvision.matching.fitting.member_effects import measure_members
 from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.matching.scoring.predict import PairScorer
-from tests.unit.matching.tiny_matcher import COSINE, ONE, WORDS, arguments, save_tiny
+from tests.unit.matching.tiny_matcher import COSINE, ONE, THRESHOLDS, WORDS, arguments, save_tiny
 
 COUNT = 30
 
@@ -48,7 +53,7 @@ def _table(members: list[Path]) -> PairTable:
 def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: PairTable, tmp_path: Path) -> None:
     card = fit_ensemble(
         tmp_path / "e", members, table, method=method, seen=frozenset({"seen"}), promise=Promise(precision=0.9)
-    )
+    ).card
     scorer = load_scorer(tmp_path / "e")
     probabilities = scorer.score(table.items, table.left, table.right)
     decided = probabilities >= card.thresholds["decision"]
@@ -64,6 +69,48 @@ def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: Pai
     assert card.promises.evidence == read_evidence(tmp_path / "e").counts()
     assert card.promises.evidence.validation == len(table)
     assert card.promises.asked.precision == 0.9
+
+
+def test_it_is_told_what_each_member_does(members: list[Path], table: PairTable, tmp_path: Path) -> None:
+    """On the pairs that weighed them, and on others: here the same, so that both tell the same."""
+    fitted = fit_ensemble(tmp_path / "e", members, table, method="stacking", name="both").members
+    first = read_card(members[0]).spec
+    scorer = load_scorer(tmp_path / "e", precision="float32")
+    found = evaluate_matcher(scorer, table, resamples=0)
+    assert found.members is not None
+    said = np.stack([PairScorer(member).score(table.items, table.left, table.right) for member in members], 1)
+    decided = said >= THRESHOLDS["decision"]
+    for place, effects in enumerate((fitted, found.members)):
+        assert effects.names == (first, "tiny:second")
+        assert effects.agreement[0, 1] == effects.agreement[1, 0] == (decided[:, 0] == decided[:, 1]).mean()
+        for number in range(2):
+            alone, others = said[:, number], said[:, 1 - number]
+            assert effects.alone[number]["f1"].value == pytest.approx(f1_score(table.labels, decided[:, number]))
+            ranked = average_precision_score(table.labels, others)  # one is left, which stacking ranks no other way
+            assert effects.without[number]["average_precision"].value == pytest.approx(ranked)
+            assert effects.alone[number]["roc_auc"].value == pytest.approx(roc_auc_score(table.labels, alone))
+            assert math.isnan(effects.alone[number]["f1"].low) == bool(place)
+    parts = {(part.group, part.name) for part in found.summary().parts}
+    assert {("member", first), ("without", "tiny:second")} <= parts
+    share = f"{fitted.agreement[0, 1]:.4f}"
+    assert (f"decided alike: {first}", f"tiny:second {share}") in found.summary().fact_rows()
+    fitted.plot(tmp_path / "members.png", "Members")
+    with Image.open(tmp_path / "members.png") as picture:
+        assert picture.width > picture.height > 500
+
+
+def test_a_member_that_scored_nothing_in_common_has_no_numbers() -> None:
+    said = np.array([[0.9, np.nan], [0.1, np.nan], [np.nan, 0.8], [np.nan, 0.7]])
+    effects = measure_members(
+        ["words", "pictures"], said, np.array([1, 0, 1, 1], np.int8), decisions=[0.5, 0.75],
+        combine=lambda p: np.where(np.isnan(p).all(1), np.nan, np.nansum(p, 1)), decision=0.5, resamples=0,
+    )  # fmt: skip
+    assert np.isnan(effects.agreement[0, 1])
+    assert effects.alone[0]["f1"].value == 1
+    assert effects.alone[1] == {}  # all that it scored is the same item
+    assert effects.without[0] == {}
+    assert effects.without[1]["f1"].value == 1
+    assert effects.facts() == {"decided alike": {"words": {"pictures": None}}}
 
 
 def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None:

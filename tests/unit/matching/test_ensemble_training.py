@@ -56,7 +56,9 @@ def test_members_are_trained_and_weighed_and_a_run_goes_on_where_it_stopped(
     assert (tmp_path / "members/words/model/model.safetensors").stat() == before  # it was finished
     assert not any(stage.startswith("words") for stage in stages)
     assert {"pictures: epochs", "weighing members"} <= stages
-    assert report.members.keys() == {"words", "pictures"}
+    assert report.members.names == ("words", "pictures")
+    assert all(report.members.alone)
+    assert (tmp_path / "members.png").stat().st_size > 5_000
     assert report.card.name == "both"
 
     valid = read_splits(config.of_members()["words"])["valid"]

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from shopvision.errors import UserError
 from shopvision.evaluation.pair_metrics import best_f1_threshold
-from shopvision.matching.scoring.ensemble import EnsembleArguments
+from shopvision.matching.scoring.ensemble_card import EnsembleArguments
 from shopvision.matching.scoring.ensemble_rules import (
     LogisticStacking,
     f1_vote,

@@ -11,7 +11,8 @@ from scipy.special import expit
 from shopvision.items.item import Item
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.registry import find_family
-from shopvision.matching.scoring.ensemble import ensemble_arguments, load_scorer, save_ensemble
+from shopvision.matching.scoring.ensemble import load_scorer
+from shopvision.matching.scoring.ensemble_card import ensemble_arguments, save_ensemble
 from shopvision.matching.scoring.predict import PairScorer
 from tests.unit.matching.tiny_matcher import (
     BERT,

@@ -36,7 +36,7 @@ def matcher(
     ] = None,
     split: SplitOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json, metrics.png, curves.png, report.html and errors.html.")
+        Path | None, typer.Option(help="Folder for metrics.json, report.html with its plots, and errors.html.")
     ] = None,
     device: DeviceOption = None,
     as_json: JsonFlag = False,
@@ -99,6 +99,7 @@ def _plot(output: Path, found: MatchingReport, title: str) -> list[Path]:
     from shopvision.evaluation.plots import plot_evaluation, plot_pairs
     from shopvision.items.word_overlap import token_jaccard
     from shopvision.matching.fitting.evaluate import BASELINE
+    from shopvision.matching.fitting.member_effects import PLOT_FILE as MEMBERS_PLOT
 
     by_category = {name: metrics["f1"] for name, metrics in found.categories.items()}
     plot_evaluation(output / PLOT_FILE, title, found.metrics, by_category, "F1", units="pairs")
@@ -110,4 +111,8 @@ def _plot(output: Path, found: MatchingReport, title: str) -> list[Path]:
         thresholds=found.thresholds,
         baselines={BASELINE: token_jaccard(found.table)},
     )
-    return [output / PLOT_FILE, output / CURVES_FILE]
+    plots = [output / PLOT_FILE, output / CURVES_FILE]
+    if found.members is not None:
+        plots.append(output / MEMBERS_PLOT)
+        found.members.plot(plots[-1], f"Members of {title}")
+    return plots

@@ -1,0 +1,118 @@
+"""Every family of pair models, taught the same pairs of a clothing shop; what is finished is kept for the next run.
+
+Titles of 48 tokens for a pair, MiniLM, EfficientNet-Lite0 as it is; few epochs, so that all of them together take half
+an hour of one core. Nothing was chosen on test pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shopvision.graph.config import GraphConfig
+from shopvision.graph.train import train_graph
+from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.train import train_matcher
+from shopvision.training.run import TrainingRun
+from tests.quality.frozen import IMAGE
+
+TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
+ATTRIBUTES = TITLES | {"builder": "title_attributes"}
+SOUP = "text_image_one_tower, greedy soup"
+
+
+def _one(family: str, epochs: int, *, text: dict[str, Any] | None = TITLES, **model: Any) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"model": {"family": family} | model, "train": {"epochs": epochs}}
+    return recipe | ({"text": text} if text else {})
+
+
+def _vectors(family: str, epochs: int, **model: Any) -> dict[str, Any]:
+    """Two towers: gentler rates of the head, which compares vectors in every direction."""
+    recipe = _one(family, epochs, head="interaction", **model)
+    return recipe | {"train": {"epochs": epochs, "lr_head": 3e-4}}
+
+
+def _both(**more: Any) -> dict[str, Any]:
+    return {"image": IMAGE} | more
+
+
+PRETRAINING = {"pretraining": {"epochs": 4}}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "text_cnn": _one("text_cnn", 15),
+    "gcn": _one("gcn", 20, text=ATTRIBUTES),
+    "image_two_tower": _vectors("image_two_tower", 10, text=None, image=IMAGE, projection=512),
+    "text_two_tower": _vectors("text_two_tower", 4),
+    "text_one_tower": _one("text_one_tower", 4),
+    "text_fields_one_tower": _one("text_fields_one_tower", 3, fields={"title": 48, "attributes": 64}),
+    "pkgm": _one("pkgm", 4, keys=6),
+    "text_image_two_tower": _vectors("text_image_two_tower", 5, **_both()),
+    "text_image_one_tower": _one("text_image_one_tower", 6, **_both()),
+    "coca (sum)": _vectors("coca", 6, **_both(fusion="sum")) | PRETRAINING,
+    "coca (cross_attn)": _vectors("coca", 6, **_both(fusion="cross_attn")) | PRETRAINING,
+    "k3m": _vectors("k3m", 6, text=ATTRIBUTES, **_both()) | PRETRAINING,
+}
+# Measured beside, and no members of the ensemble.
+BESIDE: dict[str, dict[str, Any]] = {
+    "k3m, from pairs alone": _vectors("k3m", 6, text=ATTRIBUTES, **_both()),
+    SOUP: FAMILIES["text_image_one_tower"] | {"train": {"epochs": 6, "soup": "greedy"}},
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it cost.
+
+    Attributes:
+        folder: model version.
+        cpu_seconds: of training, with what is computed once of pictures where that is not kept yet.
+        mib: of the model version on disk.
+    """
+
+    folder: Path
+    cpu_seconds: float
+    mib: float
+
+
+def train(luma: Path, folder: Path, name: str, recipe: dict[str, Any], seed: int) -> Trained:
+    """Train a family on ``folder``'s pairs, or take what an earlier run has finished there with the same recipe."""
+    output = folder / name.replace(" ", "-").replace(",", "")
+    finished = output / "finished.json"
+    if recipe["model"]["family"] == "pkgm":
+        recipe = recipe | {"model": recipe["model"] | {"graph": str(_graph(folder))}}
+    recipe = recipe | {
+        "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)},
+        "train": recipe["train"] | {"seed": seed},
+        "thresholds": {"cross_fit": 0},
+    }
+    config = MatcherConfig.model_validate(recipe)
+    told = json.loads(config.model_dump_json())
+    kept = json.loads(finished.read_bytes()) if finished.exists() else {}
+    if kept.get("recipe") != told:
+        started = time.process_time()
+        report = train_matcher(config, TrainingRun(output=output, resume=True))
+        assert report is not None
+        assert not report.unreadable
+        kept = {"recipe": told, "cpu_seconds": time.process_time() - started, "metrics": report.metrics}
+        finished.write_text(json.dumps(kept), encoding="utf-8")
+    size = sum(file.stat().st_size for file in (output / "model").rglob("*") if file.is_file())
+    return Trained(output / "model", kept["cpu_seconds"], size / 2**20)
+
+
+def _graph(folder: Path) -> Path:
+    """Of the training pairs' items alone."""
+    run = TrainingRun(output=folder / "graph", resume=True)
+    if not run.model_folder.exists():
+        rows = map(json.loads, (folder / "train.jsonl").read_text(encoding="utf-8").splitlines())
+        items = {side["item_id"]: side for row in rows for side in (row["left"], row["right"])}
+        listing = folder / "graph_items.jsonl"
+        listing.write_text("".join(json.dumps(item) + "\n" for item in items.values()), encoding="utf-8")
+        sections = {
+            "data": {"items": listing},
+            "model": {"dimension": 64},
+            "train": {"epochs": 60, "batch_size": 256},
+        }
+        train_graph(GraphConfig.model_validate(sections), run)
+    return run.model_folder
