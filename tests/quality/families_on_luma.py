@@ -7,6 +7,7 @@ an hour of one core. Nothing was chosen on test pairs.
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,13 @@ class Trained:
 
 def train(luma: Path, folder: Path, name: str, recipe: dict[str, Any], seed: int) -> Trained:
     """Train a family on ``folder``'s pairs, or take what an earlier run has finished there with the same recipe."""
-    output = folder / name.replace(" ", "-").replace(",", "")
+    output = folder / "-".join(re.findall(r"\w+", name))
     finished = output / "finished.json"
-    if recipe["model"]["family"] == "pkgm":
-        recipe = recipe | {"model": recipe["model"] | {"graph": str(_graph(folder))}}
+    model = recipe["model"] | {"name": output.name}
+    if model["family"] == "pkgm":
+        model |= {"graph": str(_graph(folder))}
     recipe = recipe | {
+        "model": model,
         "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)},
         "train": recipe["train"] | {"seed": seed},
         "thresholds": {"cross_fit": 0},
