@@ -65,7 +65,7 @@ def _rates(folder: Path, *, pairs: int, repetitions: int) -> list[dict[str, obje
     scores: dict[str, Sequence[float]] = {}
     for _ in range(repetitions):
         for way, function in WAYS.items():
-            took, scores[way] = measure(function, folder, listing, tuned=way == OURS)
+            (took, scores[way]), _ = measure(function, folder, listing, tuned=way == OURS)
             seconds[way].append(took)
         progress(", ".join(f"{way}: {pairs / values[-1]:.0f}" for way, values in seconds.items()))
     _require_same(scores)

@@ -1,6 +1,7 @@
 """What the scoring of pairs is compared with, and that scoring itself, in processes of their own.
 
-``python -m benchmarks.pair_scoring_baselines WAY ...`` prints one line of JSON; :func:`measure` runs it.
+``python -m benchmarks.pair_scoring_baselines WAY ...`` prints one line of JSON, what it gives and the peak of its
+memory; :func:`measure` runs it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ Texts = Sequence[tuple[str, str]]
 Timed = tuple[float, list[float]]
 
 
-def measure(way: str, *arguments: object, tuned: bool) -> Any:
-    """Run one way in a process of its own and return what it printed.
+def measure(way: str, *arguments: object, tuned: bool) -> tuple[Any, int]:
+    """Run one way in a process of its own.
 
     Args:
         way: name of a function below.
         arguments: of that function.
         tuned: with the memory settings of a worker.
+
+    Returns:
+        What it gives, and the peak of its resident memory in MiB.
     """
     from worker.stack.processes import MALLOC_TUNABLES
 
@@ -38,7 +42,8 @@ def measure(way: str, *arguments: object, tuned: bool) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result, peak = json.loads(done.stdout.splitlines()[-1])
+    return result, peak
 
 
 def cross_encoder(folder: str, listing: str) -> Timed:
@@ -88,6 +93,41 @@ def shopvision(folder: str, listing: str) -> Timed:
         return probabilities
 
     return _timed(score, listing)
+
+
+def family(model: str, listing: str, pairs: str) -> tuple[float, float]:
+    """A model of any family, as a chunk of the job works: what is kept of items, pictures read, and then the pairs.
+
+    Args:
+        model: folder of the model version.
+        listing: file of items, with pictures.
+        pairs: (n, 2) rows of the items, as NumPy writes it.
+
+    Returns:
+        Seconds for the items, and for the pairs.
+    """
+    import numpy as np
+
+    from shopvision.images import PictureDoor
+    from shopvision.items.item_files import read_items
+    from shopvision.matching.scoring.item_pictures import gather_vectors
+    from shopvision.matching.scoring.predict import PairScorer
+    from shopvision.settings import get_settings
+
+    items = list(read_items(Path(listing)).values())
+    left, right = np.load(pairs).T
+    scorer = PairScorer(Path(model), device="cpu")
+    with PictureDoor(get_settings().with_image_roots((Path(items[0].picture.removeprefix("file://")).parent,))) as door:
+        few = items[:BATCH_SIZE]
+        scorer.score(few, np.arange(len(few) - 1), np.arange(1, len(few)), gather_vectors(scorer, few, door)[0])
+        started = time.perf_counter()
+        vectors, failed = gather_vectors(scorer, items, door)
+        read = time.perf_counter()
+        scores = scorer.score(items, left, right, vectors)
+        scored = time.perf_counter()
+    if failed or not np.isfinite(scores).all():
+        raise SystemExit(f"{model} cannot read all items.")
+    return read - started, scored - read
 
 
 def _timed(score: Callable[[Texts], list[float]], listing: str) -> Timed:
@@ -154,6 +194,8 @@ def stages(folder: str, most_items: str, count: str, *files: str) -> list[dict[s
 
 if __name__ == "__main__":
     ways: dict[str, Callable[..., Any]] = {
-        "cross_encoder": cross_encoder, "padded_loop": padded_loop, "shopvision": shopvision, "stages": stages,
+        "cross_encoder": cross_encoder, "padded_loop": padded_loop, "shopvision": shopvision, "family": family,
+        "stages": stages,
     }  # fmt: skip
-    print(json.dumps(ways[sys.argv[1]](*sys.argv[2:])))
+    given = ways[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps([given, peak_mib()]))

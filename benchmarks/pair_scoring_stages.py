@@ -24,5 +24,5 @@ def run(*, quick: bool) -> list[Table]:
         folder = Path(name)
         save_models(folder)
         some = files("abt_buy.test" if quick else "*")
-        rows = measure("stages", folder, ITEMS, QUICK_PAIRS if quick else PAIRS, *some, tuned=True)
+        rows, _ = measure("stages", folder, ITEMS, QUICK_PAIRS if quick else PAIRS, *some, tuned=True)
     return [Table("Cost of pair scoring by stage", note, rows)]

@@ -19,10 +19,10 @@ from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.evaluate import MatchingReport, evaluate_matcher
 from shopvision.matching.fitting.member_effects import METRICS
 from shopvision.matching.scoring.ensemble import load_scorer
-from tests.quality.families_on_luma import BESIDE, FAMILIES, Trained, train
 from tests.quality.frozen import door_to
 from tests.quality.luma_world import write_pairs
 from tests.quality.tables import Floats, over_seeds, seeds_cell, show
+from tests.quality.taught_families import BESIDE, FAMILIES, OF_OFFERS, Trained, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
@@ -50,7 +50,8 @@ class Found:
 def measure(luma: Path, folder: Path, seed: int) -> Found:
     """Train what is not trained yet, weigh it, and measure."""
     write_pairs(luma, folder, seed)
-    trained = {name: train(luma, folder, name, recipe, seed) for name, recipe in (FAMILIES | BESIDE).items()}
+    where = {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)}
+    trained = {name: train(folder, where, name, recipe, seed) for name, recipe in (FAMILIES | BESIDE).items()}
     valid, test = (read_pairs(folder / f"{side}.jsonl", images=str(luma)) for side in ("valid", "test"))
 
     def measured(model: Path) -> MatchingReport:
@@ -89,6 +90,32 @@ def test_an_ensemble_of_all_families_is_ahead_of_each(data: Path, frozen_home: P
         ahead = (metrics[ENSEMBLE] - metrics[name])[:, ranking]
         assert ahead.mean() > 0
         assert over_seeds(metrics[name][:, METRICS.index("roc_auc")])[1] > 0.5
+
+
+def test_text_families_learn_offers(data: Path, frozen_home: Path) -> None:
+    """One seed each, the threshold chosen on validation pairs."""
+    offers = data / "er_product_pairs"
+    split = {side: offers / f"abt_buy.{side}.jsonl.gz" for side in ("train", "valid", "test")}
+    folder = frozen_home / "families" / "abt_buy"
+    where = {"pairs": split["train"], "valid": split["valid"]}
+    trained = {name: train(folder, where, name, recipe, 27) for name, recipe in OF_OFFERS.items()}
+    together = folder / f"ensemble-{len(list(folder.glob('ensemble-*')))}"
+    fit_ensemble(together, [one.folder for one in trained.values()], read_pairs(split["valid"]), method="stacking")
+    found = evaluate_matcher(load_scorer(together), read_pairs(split["test"]))
+    assert found.members is not None
+    rows = [
+        [name, *_cells(of), f"{trained[name].cpu_seconds:.0f}", f"{trained[name].mib:.0f}", *_cells(without)]
+        for name, of, without in zip(trained, found.members.alone, found.members.without, strict=True)
+    ]
+    rows.append([ENSEMBLE, *_cells(found.metrics), "", "", *[""] * len(METRICS)])
+    others = [f"the others: {metric}" for metric in METRICS]
+    show(["Abt-Buy", *METRICS, "CPU seconds of training", "MiB", *others], rows)
+    assert all(of["roc_auc"].value > 0.7 for of in found.members.alone)
+
+
+def _cells(metrics: dict[str, Measured]) -> list[str]:
+    found = [metrics[metric] for metric in METRICS]
+    return [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in found]
 
 
 def _values(metrics: dict[str, Measured]) -> list[float]:

@@ -28,6 +28,7 @@ ModelOption = Annotated[
 PairsFile = Annotated[str, typer.Argument(help="JSONL, CSV or Parquet (also .gz), a local path or s3://bucket/key.")]
 ScorerOption = Annotated[str, typer.Option("--model", help="NAME:TAG, or the folder of a model version.")]
 ItemsOption = Annotated[str | None, typer.Option(help="File of the items whose ids FILE names.")]
+ImagesOption = Annotated[str | None, typer.Option(help="Where the items' pictures lie; by default beside them.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda. [default: the GPU where there is one]")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many pairs.")]
 
@@ -39,6 +40,7 @@ def score(
     model: ScorerOption,
     output: Annotated[Path, typer.Option(help="Where the scores go: .jsonl, .csv or .parquet.")],
     items: ItemsOption = None,
+    images: ImagesOption = None,
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,7 +51,8 @@ def score(
     from shopvision.reports.row_writer import record_writer
 
     refused: list[ItemError] = []
-    scorer, pairs = _open(file, items, model, device, refused)
+    scorer, pairs = _open(file, refused, items=items, images=images, model=model, device=device)
+    folders = _picture_folders(file, items, images)
     columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     scored = 0
     with (
@@ -57,7 +60,7 @@ def score(
         Progress(*columns, console=error_console, disable=not error_console.is_terminal) as bar,
     ):
         task = bar.add_task("pairs", total=len(pairs))
-        for done, rows in score_table(scorer, pairs, refused.append):
+        for done, rows in score_table(scorer, pairs, refused.append, picture_folders=folders):
             write(rows)
             scored += len(rows)
             bar.update(task, completed=done)
@@ -71,6 +74,7 @@ def submission(
     model: ScorerOption,
     output: Annotated[Path, typer.Option(help=".jsonl, or .zip with similarity.py beside the pairs.")],
     items: ItemsOption = None,
+    images: ImagesOption = None,
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -80,8 +84,9 @@ def submission(
 
     require_submission_name(output)
     refused: list[ItemError] = []
-    scorer, pairs = _open(file, items, model, device, refused)
-    similarity, rows = submission_of(scorer, pairs, refused.append)
+    scorer, pairs = _open(file, refused, items=items, images=images, model=model, device=device)
+    folders = _picture_folders(file, items, images)
+    similarity, rows = submission_of(scorer, pairs, refused.append, picture_folders=folders)
     written = write_submission(output, rows, similarity)
     told = {
         "scored": written,
@@ -194,7 +199,7 @@ def export_reviews(
 
 
 def _open(
-    file: str, items: str | None, model: str, device: str | None, refused: list[ItemError]
+    file: str, refused: list[ItemError], *, items: str | None, images: str | None, model: str, device: str | None
 ) -> tuple[BaseScorer, PairTable]:
     """The model and the pairs; those that are none are noted as refused."""
     from shopvision.items.item_files import read_items
@@ -202,9 +207,16 @@ def _open(
     from shopvision.matching.scoring.ensemble import load_scorer
     from worker.cli.model_folder import model_folder
 
-    known = None if items is None else read_items(items)
-    pairs = read_pairs(file, known, strict=False, on_failure=refused.append)
+    known = None if items is None else read_items(items, images=images)
+    pairs = read_pairs(file, known, images=images, strict=False, on_failure=refused.append)
     return load_scorer(model_folder(model), device=device), pairs
+
+
+def _picture_folders(file: str, items: str | None, images: str | None) -> list[Path]:
+    """Local folders that the command's user named."""
+    if images is not None:
+        return [] if "://" in images else [Path(images)]
+    return [] if "://" in (items or file) else [Path(items or file).parent]
 
 
 def _finish(told: dict[str, Any], refused: list[ItemError], *, as_json: bool) -> None:

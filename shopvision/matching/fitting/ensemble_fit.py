@@ -17,7 +17,7 @@ from shopvision.evaluation.thresholds import Evidence, choose_thresholds
 from shopvision.items.pair_splits import is_unseen
 from shopvision.matching.fitting.evaluate import require_labels, score_readable
 from shopvision.matching.fitting.evidence_file import evidence_file
-from shopvision.matching.fitting.member_effects import EVEN, MemberEffects, measure_members
+from shopvision.matching.fitting.member_effects import MemberEffects, measure_members
 from shopvision.matching.scoring.ensemble_card import ensemble_arguments, member_names, save_ensemble
 from shopvision.matching.scoring.ensemble_rules import LogisticStacking, fit_group_thresholds
 from shopvision.matching.scoring.predict import PairScorer
@@ -94,7 +94,7 @@ def fit_ensemble(
         probabilities[kept, number] = column
         reads_text.append(scorer.needs_text)
         reads_pictures.append(scorer.needs_picture)
-        decisions.append(scorer.card.thresholds.get("decision", EVEN))
+        decisions.append(scorer.card.thresholds["decision"])
         on_progress(number + 1, len(members))
     nobody = np.flatnonzero(np.isnan(probabilities).all(axis=1))
     if len(nobody):

@@ -19,7 +19,7 @@ from shopvision.images import PictureDoor
 from shopvision.items.pair_splits import is_unseen
 from shopvision.items.pair_table import PairTable
 from shopvision.items.word_overlap import token_jaccard
-from shopvision.matching.fitting.member_effects import EVEN, MemberEffects, measure_members
+from shopvision.matching.fitting.member_effects import MemberEffects, measure_members
 from shopvision.matching.scoring.ensemble import EnsembleScorer
 from shopvision.matching.scoring.item_pictures import gather_vectors
 
@@ -283,7 +283,7 @@ def _of_members(
         scorer.names,
         said,
         labels,
-        decisions=[member.card.thresholds.get("decision", EVEN) for member in scorer.members],
+        decisions=[member.card.thresholds["decision"] for member in scorer.members],
         combine=lambda probabilities: scorer.combine(probabilities, *of_pairs),
         decision=scorer.card.thresholds["decision"],
         **how,

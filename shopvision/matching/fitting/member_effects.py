@@ -15,8 +15,6 @@ from shopvision.evaluation.bootstrap import RESAMPLES, Measured
 from shopvision.evaluation.pair_measurement import measure_pairs
 from shopvision.evaluation.report import Part
 
-EVEN = 0.5
-"""Where a member decides whose card has no threshold."""
 PLOT_FILE = "members.png"
 METRICS = ("f1", "average_precision", "roc_auc")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,18 +32,21 @@ NOTHING_IN_COMMON = "no member of the ensemble reads both: give both a title, or
 PAIRS_AT_ONCE = 20_000
 
 
-def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> Iterator[tuple[int, list[Row]]]:
+def score_table(
+    scorer: BaseScorer, table: PairTable, on_failure: OnFailure, *, picture_folders: Sequence[Path] = ()
+) -> Iterator[tuple[int, list[Row]]]:
     """Probabilities and verdicts of pairs, in their order, some thousand at a time.
 
     Args:
         scorer: keeps its item vectors for the length of the call: ``vector_dimension`` times 4 bytes an item.
         table: the pairs.
         on_failure: is told of each pair with an item that the model cannot read.
+        picture_folders: local folders that pictures may be read from beside those of the settings.
 
     Yields:
         how many pairs are done, and the rows (left id, right id, probability, verdict) of the last ones.
     """
-    used, vectors, failed = _gathered(scorer, table)
+    used, vectors, failed = _gathered(scorer, table, picture_folders)
     for start in range(0, len(used), PAIRS_AT_ONCE):
         rows = np.arange(start, min(start + PAIRS_AT_ONCE, len(used)))
         batch = _readable(scorer, used.select(rows), failed, on_failure)
@@ -53,7 +57,7 @@ def score_table(scorer: BaseScorer, table: PairTable, on_failure: OnFailure) -> 
 
 
 def submission_of(
-    scorer: BaseScorer, table: PairTable, on_failure: OnFailure
+    scorer: BaseScorer, table: PairTable, on_failure: OnFailure, *, picture_folders: Sequence[Path] = ()
 ) -> tuple[str | HeadSimilarity, list[SubmissionRow]]:
     """Pairs as they are submitted: the similarity, and the rows.
 
@@ -63,9 +67,10 @@ def submission_of(
     Args:
         scorer: as in ``score_table``.
         table: the pairs.
-        on_failure: as in ``score_table``.
+        on_failure: as in ``score_table``, as the next.
+        picture_folders: see there.
     """
-    used, vectors, failed = _gathered(scorer, table)
+    used, vectors, failed = _gathered(scorer, table, picture_folders)
     batch = _readable(scorer, used, failed, on_failure)
     probabilities = _probabilities(scorer, batch, vectors)
     similarity, threshold = _similarity(scorer), scorer.card.thresholds["decision"]
@@ -117,9 +122,9 @@ def _ids(table: PairTable) -> Iterator[tuple[str, str]]:
 
 
 def _gathered(
-    scorer: BaseScorer, table: PairTable
+    scorer: BaseScorer, table: PairTable, picture_folders: Sequence[Path]
 ) -> tuple[PairTable, NDArray[np.float32] | None, dict[int, ItemError]]:
     """The pairs without items that are in none, and what ``gather_vectors`` gives of the others."""
     used = table.compact()
-    with PictureDoor(get_settings()) as door:
+    with PictureDoor(get_settings().with_image_roots(picture_folders)) as door:
         return used, *gather_vectors(scorer, used.items, door)

@@ -1,7 +1,7 @@
-"""Every family of pair models, taught the same pairs of a clothing shop; what is finished is kept for the next run.
+"""Recipes of every family of pair models, taught the same pairs; what is finished is kept for the next run.
 
-Titles of 48 tokens for a pair, MiniLM, EfficientNet-Lite0 as it is; few epochs, so that all of them together take half
-an hour of one core. Nothing was chosen on test pairs.
+MiniLM, and EfficientNet-Lite0 as it is; few epochs, so that all families together take half an hour of one core on the
+clothing shop's pairs. Nothing was chosen on test pairs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def _one(family: str, epochs: int, *, text: dict[str, Any] | None = TITLES, **mo
     return recipe | ({"text": text} if text else {})
 
 
-def _vectors(family: str, epochs: int, **model: Any) -> dict[str, Any]:
+def _vectors(family: str, epochs: int, **options: Any) -> dict[str, Any]:
     """Two towers: gentler rates of the head, which compares vectors in every direction."""
-    recipe = _one(family, epochs, head="interaction", **model)
+    recipe = _one(family, epochs, head="interaction", **options)
     return recipe | {"train": {"epochs": epochs, "lr_head": 3e-4}}
 
 
@@ -54,6 +54,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "coca (sum)": _vectors("coca", 6, **_both(fusion="sum")) | PRETRAINING,
     "coca (cross_attn)": _vectors("coca", 6, **_both(fusion="cross_attn")) | PRETRAINING,
     "k3m": _vectors("k3m", 6, text=ATTRIBUTES, **_both()) | PRETRAINING,
+}
+# Offers are told apart by codes, which their texts name; families of pictures have nothing to read, and an attribute
+# graph of brands alone would tell nothing.
+OFFERS = {"max_length": 96}
+OF_OFFERS: dict[str, dict[str, Any]] = {
+    "text_cnn": _one("text_cnn", 10, text=OFFERS),
+    "gcn": _one("gcn", 10, text=OFFERS),
+    "text_two_tower": _vectors("text_two_tower", 2, text=OFFERS),
+    "text_fields_one_tower": _one("text_fields_one_tower", 2, text={}, fields={"title": 64, "description": 64}),
+    "text_one_tower": _one("text_one_tower", 2, text=OFFERS),
 }
 # Measured beside, and no members of the ensemble.
 BESIDE: dict[str, dict[str, Any]] = {
@@ -77,16 +87,24 @@ class Trained:
     mib: float
 
 
-def train(luma: Path, folder: Path, name: str, recipe: dict[str, Any], seed: int) -> Trained:
-    """Train a family on ``folder``'s pairs, or take what an earlier run has finished there with the same recipe."""
+def train(folder: Path, data: dict[str, Any], name: str, recipe: dict[str, Any], seed: int) -> Trained:
+    """Train a family, or take what an earlier run has finished with the same recipe in ``folder``.
+
+    Args:
+        folder: of all families' runs.
+        data: section ``[data]``.
+        name: of the model, and of its run.
+        recipe: the other sections.
+        seed: of the training.
+    """
     output = folder / "-".join(re.findall(r"\w+", name))
     finished = output / "finished.json"
     model = recipe["model"] | {"name": output.name}
     if model["family"] == "pkgm":
-        model |= {"graph": str(_graph(folder))}
+        model |= {"graph": str(_graph(folder, data["pairs"]))}
     recipe = recipe | {
         "model": model,
-        "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl", "images": str(luma)},
+        "data": data,
         "train": recipe["train"] | {"seed": seed},
         "thresholds": {"cross_fit": 0},
     }
@@ -104,11 +122,11 @@ def train(luma: Path, folder: Path, name: str, recipe: dict[str, Any], seed: int
     return Trained(output / "model", kept["cpu_seconds"], size / 2**20)
 
 
-def _graph(folder: Path) -> Path:
+def _graph(folder: Path, pairs: Path) -> Path:
     """Of the training pairs' items alone."""
     run = TrainingRun(output=folder / "graph", resume=True)
     if not run.model_folder.exists():
-        rows = map(json.loads, (folder / "train.jsonl").read_text(encoding="utf-8").splitlines())
+        rows = map(json.loads, pairs.read_text(encoding="utf-8").splitlines())
         items = {side["item_id"]: side for row in rows for side in (row["left"], row["right"])}
         listing = folder / "graph_items.jsonl"
         listing.write_text("".join(json.dumps(item) + "\n" for item in items.values()), encoding="utf-8")
