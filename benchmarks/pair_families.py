@@ -52,20 +52,26 @@ def run(*, quick: bool) -> list[Table]:
     return [table]
 
 
+def picture_folder() -> Path:
+    """Of the shop's photos, and the table that names them."""
+    from tests.conftest import DATA
+
+    return DATA / "myntra_fashion"
+
+
 def write_items(path: Path, count: int) -> list[str]:
     """Items of a real shop; returns their texts, as the builder of our texts writes them."""
     from shopvision.items.item_files import read_items
     from shopvision.items.item_texts import TextBuilder
-    from tests.conftest import DATA
 
-    shop = DATA / "myntra_fashion"
+    shop = picture_folder()
     with (shop / "styles.csv").open(encoding="utf-8") as lines, path.open("w", encoding="utf-8") as output:
         for row, _ in zip(csv.DictReader(lines), range(count), strict=False):
             record = {"item_id": row["id"], "title": row["productDisplayName"], "category": row["masterCategory"]}
-            record |= {"attributes": {key: row[key] for key in ATTRIBUTES}, "image": str(shop / row["image"])}
+            record |= {"attributes": {key: row[key] for key in ATTRIBUTES}, "image": row["image"]}
             output.write(json.dumps(record) + "\n")
     builder = TextBuilder("title_attributes")
-    built = [builder.item(item) for item in read_items(path).values()]
+    built = [builder.item(item) for item in read_items(path, images=str(shop)).values()]
     return [" ".join([text.title, *text.pieces]) for text in built]
 
 
@@ -78,7 +84,7 @@ def make_models(folder: Path) -> dict[str, Path]:
     from shopvision.matching.fitting.config import MatcherConfig
     from tests.quality.taught_families import FAMILIES
 
-    items = list(read_items(folder / "items.jsonl").values())
+    items = list(read_items(folder / "items.jsonl", images=str(picture_folder())).values())
     models = {}
     for number, (name, recipe) in enumerate(FAMILIES.items()):
         graph = {"graph": str(_graph(folder))} if name == "pkgm" else {}
@@ -110,7 +116,7 @@ def _rates(folder: Path, models: dict[str, Path], pairs: int, *, repetitions: in
                 (took, _scores), peak = measure("cross_encoder", folder, folder / "pairs.json", tuned=False)
                 found.append((0.0, took))
             else:
-                given = models[name], folder / "items.jsonl", folder / "pairs.npy"
+                given = models[name], folder / "items.jsonl", picture_folder(), folder / "pairs.npy"
                 took, peak = measure("family", *given, tuned=True)
                 found.append((took[0], took[1]))
             peaks[name] = max(peaks[name], peak)

@@ -95,12 +95,13 @@ def shopvision(folder: str, listing: str) -> Timed:
     return _timed(score, listing)
 
 
-def family(model: str, listing: str, pairs: str) -> tuple[float, float]:
+def family(model: str, listing: str, images: str, pairs: str) -> tuple[float, float]:
     """A model of any family, as a chunk of the job works: what is kept of items, pictures read, and then the pairs.
 
     Args:
         model: folder of the model version.
-        listing: file of items, with pictures.
+        listing: file of items.
+        images: folder that their pictures lie in.
         pairs: (n, 2) rows of the items, as NumPy writes it.
 
     Returns:
@@ -114,10 +115,10 @@ def family(model: str, listing: str, pairs: str) -> tuple[float, float]:
     from shopvision.matching.scoring.predict import PairScorer
     from shopvision.settings import get_settings
 
-    items = list(read_items(Path(listing)).values())
+    items = list(read_items(Path(listing), images=images).values())
     left, right = np.load(pairs).T
     scorer = PairScorer(Path(model), device="cpu")
-    with PictureDoor(get_settings().with_image_roots((Path(items[0].picture.removeprefix("file://")).parent,))) as door:
+    with PictureDoor(get_settings().with_image_roots([Path(images)])) as door:
         few = items[:BATCH_SIZE]
         scorer.score(few, np.arange(len(few) - 1), np.arange(1, len(few)), gather_vectors(scorer, few, door)[0])
         started = time.perf_counter()
