@@ -19,4 +19,5 @@ def agreement(decided: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = [side.astype(np.float64) for side in (yes, no, yes | no)]
     alike, both = counts[0].T @ counts[0] + counts[1].T @ counts[1], counts[2].T @ counts[2]
     shares = np.full(both.shape, np.nan)
-    return np.divide(alike, both, out=shares, where=both > 0)
+    np.divide(alike, both, out=shares, where=both > 0)
+    return shares
