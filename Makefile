@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Without compiled modules beside the sources every process that imports torch compiles thousands of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-fashion up down lint imported test test-quality bench lock
+.PHONY: help setup demo demo-fashion up down lint imported tested test test-quality bench lock
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -44,7 +44,9 @@ imported: setup
 	$(BIN)/pytest --collect-only --quiet --quiet
 
 test: setup  ## lint and every test but the slow ones
-	@$(MAKE) --no-print-directory --jobs 2 lint imported
+	@$(MAKE) --no-print-directory --jobs 2 lint tested
+
+tested: imported
 	@# Torch's threads of several processes would wait for each other, spinning. Of three test processes one begins
 	@# with a running shop and one with a stack, which often wait, so that three keep two cores busy.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)

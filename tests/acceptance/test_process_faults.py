@@ -118,6 +118,7 @@ def test_sigterm_mid_chunk_hands_the_rest_back(shop: Shop) -> None:
     shop.succeeds_exactly_once(job_id)
 
 
+@pytest.mark.slow
 def test_two_beats_and_beat_killed_and_down_over_windows(shop: Shop) -> None:
     def scheduled() -> list[uuid.UUID]:
         with connect() as connection:

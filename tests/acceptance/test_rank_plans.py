@@ -59,7 +59,7 @@ def test_every_plan_is_ranked_once_and_shown(shop: Shop, ranker: str, tmp_path: 
         assert connection.scalar(select(func.count()).select_from(PlanRankingState)) == PLANS
 
 
-@pytest.mark.parametrize("kind", ["rank_slowly", "refresh_one_chunk"])
+@pytest.mark.parametrize("kind", [pytest.param("rank_slowly", marks=pytest.mark.slow), "refresh_one_chunk"])
 def test_a_plan_published_at_noon_does_not_wait_for_a_bulk_job(shop: Shop, ranker: str, kind: str) -> None:
     """The GPU process is busy, with many short chunks behind each other or with one that would never end."""
     shop.cli("jobs", "submit", "rank_plans", "--wait")  # the model is loaded

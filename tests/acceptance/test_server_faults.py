@@ -35,7 +35,8 @@ def test_redis_flushall_mid_job(shop: Shop) -> None:
 
 
 # 40 s is longer than any timeout of the workers' connections, 12 s is shorter.
-@pytest.mark.parametrize("seconds", [12, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [12, 40])
 def test_redis_paused_mid_job(shop: Shop, seconds: int) -> None:
     job_id = shop.begin_refresh(pictures=160)
     shop.signal("redis", signal.SIGSTOP)

@@ -27,6 +27,7 @@ def pictures(tmp_path: Path, set_environment: Callable[..., None]) -> list[str]:
     return [(folder / f"{number}.png").as_uri() for number in range(50)]
 
 
+@pytest.mark.slow
 def test_five_thousand_pictures(pictures: list[str], tmp_path: Path, browser_page: Page) -> None:
     random = np.random.default_rng(0)
     scores = random.uniform(0.1, 0.66, 5_000)

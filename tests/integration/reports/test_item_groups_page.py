@@ -135,6 +135,7 @@ def test_the_filter_finds_groups_and_pairs(version: int, tmp_path: Path, browser
         expect(browser_page.locator("#shown")).to_have_text(f"{count} of 5")
 
 
+@pytest.mark.slow
 def test_five_hundred_groups(tmp_path: Path, set_environment: Callable[..., None], browser_page: Page) -> None:
     """1,500 items: the page loads only what is in view."""
     set_environment(SHOPVISION_IMAGE_ROOTS=str(tmp_path))

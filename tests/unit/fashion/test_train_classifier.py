@@ -58,7 +58,7 @@ def test_from_folders_to_a_measured_model(tmp_path: Path, command_line: Run) -> 
     file = tmp_path / "classifier.toml"
     file.write_text(
         f'[data]\npictures = "{tmp_path / "shop"}"\nvalid_fraction = 0.25\n'
-        f'[model]\nimage = "{encoder(tmp_path / "encoder")}"\n[train]\nepochs = 30\nbatch_size = 6\nlr = 0.02\n'
+        f'[model]\nimage = "{encoder(tmp_path / "encoder")}"\n[train]\nepochs = 10\nbatch_size = 6\nlr = 0.05\n'
     )
     output = tmp_path / "run"
     status, stdout, stderr = command_line(

@@ -121,6 +121,7 @@ def test_features_that_are_kept_give_the_vectors_that_serve(image: str, tmp_path
     assert np.mean(hits) == pytest.approx(report.valid["recall_1"].value)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_bytes(image: str, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "shop", 12)
     model = {"fine_tune": "last", "blocks": 1}

@@ -66,6 +66,7 @@ for name, data in encoded.items():
 """
 
 
+@pytest.mark.slow
 def test_no_picture_takes_more_than_was_foreseen() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", MEASURE, str(SIDE)], check=True, capture_output=True, text=True, timeout=60

@@ -86,6 +86,7 @@ def test_the_model_folder_can_be_imported(world: World, tmp_path: Path) -> None:
     assert report.card.architecture.arguments["bank_size"] == 12
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
         if progress.epoch == 1:

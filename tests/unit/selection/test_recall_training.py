@@ -76,6 +76,7 @@ def test_a_graph_is_learnt_beside_and_its_relations_are_kept(world: World, tmp_p
     assert arguments["relations"] == ["has_category", "has_picture", "has_title", "has_attribute"]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_bytes(world: World, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
         if progress.epoch == 1:
