@@ -89,7 +89,8 @@ def make_models(folder: Path) -> dict[str, Path]:
     for number, (name, recipe) in enumerate(FAMILIES.items()):
         graph = {"graph": str(_graph(folder))} if name == "pkgm" else {}
         config = MatcherConfig.model_validate({"data": {"pairs": "made.csv"}, "model": recipe["model"] | graph})
-        beginning = begin_training(config.model, TextOptions(max_length=MAX_LENGTH), items, seed=0)
+        texts = TextOptions() if "fields" in recipe["model"] else TextOptions(max_length=MAX_LENGTH)
+        beginning = begin_training(config.model, texts, items, seed=0)
         models[name] = folder / f"family-{number}"
         thresholds = {"same": 0.9, "decision": 0.5, "different": 0.1}
         described: dict[str, Any] = {"calibration": {"method": "none"}, "thresholds": thresholds}

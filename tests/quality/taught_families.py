@@ -42,7 +42,7 @@ def _both(**more: Any) -> dict[str, Any]:
 
 PRETRAINING = {"pretraining": {"epochs": 3}}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "text_cnn": _one("text_cnn", 15),
+    "text_cnn": _one("text_cnn", 15, vocabulary=3_000),
     "gcn": _one("gcn", 20, text=ATTRIBUTES),
     "image_two_tower": _vectors("image_two_tower", 10, text=None, image=IMAGE, projection=512),
     "text_two_tower": _vectors("text_two_tower", 4),
@@ -59,7 +59,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 # graph of brands alone would tell nothing.
 OFFERS = {"max_length": 96}
 OF_OFFERS: dict[str, dict[str, Any]] = {
-    "text_cnn": _one("text_cnn", 10, text=OFFERS),
+    "text_cnn": _one("text_cnn", 10, text=OFFERS, vocabulary=8_000),
     "gcn": _one("gcn", 10, text=OFFERS),
     "text_two_tower": _vectors("text_two_tower", 2, text=OFFERS),
     "text_fields_one_tower": _one("text_fields_one_tower", 2, text={}, fields={"title": 64, "description": 64}),

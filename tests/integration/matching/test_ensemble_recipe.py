@@ -27,7 +27,6 @@ def tiny_recipe(world: World) -> dict[str, Any]:
     """The example with encoders of a few thousand weights, and as little to learn as there can be."""
     recipe = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
     recipe["data"] = {"pairs": str(world.pairs), "items": str(world.items), "fractions": [0.5, 0.5, 0.0]}
-    recipe["text"]["max_length"] = 40
     recipe["train"] |= {"epochs": 1, "precision": "float32"}
     recipe["pretraining"] |= {"epochs": 1, "batch_size": 24}
     for member in recipe["members"]:
@@ -35,6 +34,8 @@ def tiny_recipe(world: World) -> dict[str, Any]:
         options = find_family(model.setdefault("family", DEFAULT_FAMILY)).options.model_fields
         tiny = {"text": world.text, "image": world.image, "grid": 2, "fields": {"title": 24, "attributes": 16}}
         model |= {name: value for name, value in tiny.items() if name in options}
+        if "fields" not in options and "text" in options:
+            member["text"] = member.get("text", {}) | {"max_length": 40}
     return recipe
 
 
