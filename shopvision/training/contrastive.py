@@ -16,6 +16,9 @@ from torch.nn import functional
 
 from shopvision.training.distributed import gather_with_local_gradients
 
+# As CLIP was published (Radford et al. 2021): where a temperature that learns starts, and where it ends at the latest.
+FIRST_TEMPERATURE, LOWEST_TEMPERATURE = 0.07, 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class PairVectors:
@@ -23,9 +26,9 @@ class PairVectors:
 
     Attributes:
         anchors: (n, d), of pictures or texts.
-        positives: (n, d), of pictures.
+        positives: (n, d), of pictures, or of texts as well.
         products: (n,) int64, equal for anchors that ask for the same: pairs of one product, or equal texts.
-        pictures: (n,) int64, equal for positives that show the same bytes.
+        pictures: (n,) int64, equal for positives that show the same bytes, or say the same.
     """
 
     anchors: Tensor
@@ -78,6 +81,38 @@ def contrastive_loss(
     if both_directions:
         loss = (loss + functional.cross_entropy(logits.T, own)) / 2
     return loss
+
+
+def supervised_contrastive_loss(vectors: Tensor, products: Tensor, repel: Tensor, temperature: float) -> Tensor:
+    """All vectors of one product attract each other (Khosla et al. 2020, equation 2, the sum outside the logarithm).
+
+    ``mean over anchors i of -1/|P(i)| sum over P(i) of log(exp(z_i.z_p / tau) / sum over a of exp(z_i.z_a / tau))``
+
+    P(i) are the others of i's product, a runs over these and over those that repel i. Of vectors that do neither it is
+    not known what they show. Anchors without others of their product are left out; without any anchor the loss is 0.
+
+    Args:
+        vectors: (n, d).
+        products: (n,) int64.
+        repel: (n, n) bool, never true of two of one product.
+        temperature: tau.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        logits = vectors @ vectors.T / temperature
+    others = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    attract = (products[:, None] == products) & others
+    anchors = attract.any(1)
+    if not anchors.any():
+        return vectors.sum() * 0.0
+    logits, attract, seen = logits[anchors], attract[anchors], (attract | repel)[anchors]
+    log_shares = logits - logits.masked_fill(~seen, -torch.inf).logsumexp(1, keepdim=True)
+    return -(log_shares.masked_fill(~attract, 0.0).sum(1) / attract.sum(1)).mean()
+
+
+def numbers_of_rows(rows: Tensor) -> Tensor:
+    """(n, ...) -> (n,) int64, equal for equal rows."""
+    numbers: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
+    return numbers
 
 
 def _for_average(vectors: Tensor) -> Tensor:

@@ -224,6 +224,10 @@ class TwoTowerFamily(Family[ArgumentsT, OptionsT]):
     def reader(self, arguments: ArgumentsT, parts: Parts) -> ItemReader[Any]:
         """As in ``OneTowerFamily``."""
 
+    def item_reader(self, arguments: ArgumentsT, parts: Parts) -> ItemReader[Any]:
+        """What reads items before there are pairs, see ``_pretraining`` and ``_contrasting``."""
+        return self.reader(arguments, parts)
+
     def order_matters(self, axes: Axes) -> bool:
         """See ``Family``."""
         return axes.head == "additive"

@@ -6,11 +6,11 @@ A family that can do so derives from ``Pretrains`` as well; the section ``[pretr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
-from shopvision.matching.families._network import LossTerms
+from shopvision.matching.families._network import ItemReader, LossTerms
 from shopvision.matching.families._parts import Parts
 
 
@@ -22,7 +22,7 @@ class PretrainingNetwork(nn.Module, ABC):
         untouched: its submodules that no question reaches, which stay as they are.
     """
 
-    untouched: ClassVar[tuple[str, ...]] = ("head", "projection")
+    untouched: tuple[str, ...] = ("head", "projection")
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class PretrainingNetwork(nn.Module, ABC):
         """The losses of n items, by the same names in every batch; what is drawn is drawn from torch's generator.
 
         Args:
-            batch: of the model's reader.
+            batch: of the items' reader.
         """
 
     @property
@@ -46,6 +46,10 @@ class Pretrains(ABC):
     """A family whose networks learn from items without labels."""
 
     @abstractmethod
+    def item_reader(self, arguments: Any, parts: Parts) -> ItemReader[Any]:
+        """What makes batches of items; of a family with two towers its own reader."""
+
+    @abstractmethod
     def pretraining(self, network: Any, arguments: Any, parts: Parts, kept: Any) -> PretrainingNetwork:
         """What asks the questions.
 
@@ -53,7 +57,7 @@ class Pretrains(ABC):
             network: of the model.
             arguments: of the model.
             parts: of the model.
-            kept: what the model's reader made of all the items.
+            kept: what the reader made of all the items.
 
         Raises:
             UserError: the parts cannot learn so.

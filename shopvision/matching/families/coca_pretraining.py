@@ -20,16 +20,19 @@ from shopvision.matching.families._network import LossTerm, LossTerms
 from shopvision.matching.families._pretraining import PretrainingNetwork
 from shopvision.matching.families.attention import causal_mask
 from shopvision.matching.families.word_prediction import WordPrediction
-from shopvision.training.contrastive import PairVectors, contrastive_loss
+from shopvision.training.contrastive import (
+    FIRST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    PairVectors,
+    contrastive_loss,
+    numbers_of_rows,
+)
 
 if TYPE_CHECKING:
     from shopvision.matching.families._parts import Parts
     from shopvision.matching.families.coca import CoCaArguments, CoCaTowers
     from shopvision.matching.families.illustrated_items import IllustratedItems
     from shopvision.matching.families.item_tokens import ItemTokens
-
-# As CLIP was published (Radford et al. 2021): where the temperature starts, and where it ends at the latest.
-_FIRST_TEMPERATURE, _LOWEST_TEMPERATURE = 0.07, 0.01
 
 
 class CoCaPretraining(PretrainingNetwork):
@@ -67,7 +70,7 @@ class CoCaPretraining(PretrainingNetwork):
         embeddings: Any = network.text.get_input_embeddings()  # type: ignore[operator] # transformers is untyped
         self.caption_layers = caption_layers
         self.words = WordPrediction(np.concatenate([kept.tokens, special]), embeddings.embedding_dim)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(_FIRST_TEMPERATURE)))
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
 
     def losses(self, batch: IllustratedItems) -> LossTerms:
         """See ``PretrainingNetwork``; items without words, or without a picture, are left out."""
@@ -91,10 +94,10 @@ class CoCaPretraining(PretrainingNetwork):
         pairs = PairVectors(
             anchors=self.network.text_vectors(states, tokens).float(),
             positives=functional.normalize(pictures[:, 0].float(), dim=1),
-            products=_numbers(tokens.input_ids),
-            pictures=_numbers(items.pictures.flatten(1)),
+            products=numbers_of_rows(tokens.input_ids),
+            pictures=numbers_of_rows(items.pictures.flatten(1)),
         )
-        temperature = (-self.log_scale).exp().clamp(min=_LOWEST_TEMPERATURE)
+        temperature = (-self.log_scale).exp().clamp(min=LOWEST_TEMPERATURE)
         return contrastive_loss(pairs, temperature, gather=False)
 
     def _caption(self, items: IllustratedItems, pictures: Tensor) -> Tensor:
@@ -109,9 +112,3 @@ class CoCaPretraining(PretrainingNetwork):
         for layer in self.caption_layers or network.layers or ():
             states = layer(states, pictures, visible, seen)
         return self.words.loss(states[:, :-1], tokens.input_ids[:, 1:], tokens.attention_mask[:, 1:].bool(), embeddings)
-
-
-def _numbers(rows: Tensor) -> Tensor:
-    """(n, ...) -> (n,) int64, equal for equal rows."""
-    numbers: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
-    return numbers

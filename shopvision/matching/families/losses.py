@@ -90,6 +90,16 @@ def binary_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.float(), labels.to(torch.float32))
 
 
+def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy of log-odds (n,) with those of a teacher (n,), both divided by the temperature.
+
+    ``T^2 * mean BCE(z / T, sigmoid(t / T))``: the factor keeps gradients as long as those of labels (Hinton et al.
+    2015, section 2).
+    """
+    wanted = torch.sigmoid(teacher.float() / temperature)
+    return temperature**2 * functional.binary_cross_entropy_with_logits(logits.float() / temperature, wanted)
+
+
 def cosine_loss(cosines: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Mean of ``1 - cos`` for same and ``max(0, cos - margin)`` for different items; cosines (n,)."""
     return torch.where(labels > 0, 1 - cosines, functional.relu(cosines - margin)).mean()

@@ -19,6 +19,7 @@ from shopvision.matching.families.heads import PairHead, SidesHead, outputs_of
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.sides import SidedPairReader, SidesTower
 from shopvision.matching.families.text_reading import TextOptions, TextPairReader, TextReading
+from shopvision.matching.families.text_stages import TextStages
 from shopvision.matching.families.towers import (
     LayerPooling,
     OneTower,
@@ -84,7 +85,7 @@ class TextOneTowerFamily(OneTowerFamily[Arguments, Options]):
 
 
 @register
-class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions]):
+class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions], TextStages):
     """Reads both texts; each pair costs a pass of the encoder."""
 
     name = "text_one_tower"

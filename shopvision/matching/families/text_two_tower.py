@@ -19,6 +19,7 @@ from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.heads import vector_head
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_reading import TextItemReader, TextOptions, TextReading
+from shopvision.matching.families.text_stages import TextStages
 from shopvision.matching.families.towers import (
     TwoTower,
     TwoTowerArguments,
@@ -87,7 +88,7 @@ class TextTowers(TwoTower):
 
 
 @register
-class TextTwoTower(TwoTowerFamily[TextTwoTowerArguments, TextTwoTowerOptions]):
+class TextTwoTower(TwoTowerFamily[TextTwoTowerArguments, TextTwoTowerOptions], TextStages):
     """Reads each item's text."""
 
     name = "text_two_tower"

@@ -9,10 +9,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from shopvision.errors import UserError
 from shopvision.evaluation.promises import Promise
+from shopvision.matching.families._contrasting import Contrasts
 from shopvision.matching.families._parts import FamilyOptions
 from shopvision.matching.families._pretraining import Pretrains
 from shopvision.matching.families.registry import AnyFamily, family_names, find_family
 from shopvision.matching.families.text_reading import TextOptions
+from shopvision.matching.fitting.contrastive_config import ContrastiveConfig
+from shopvision.matching.fitting.distillation_config import DistillationConfig
 from shopvision.matching.fitting.pretraining_config import PretrainingConfig
 from shopvision.training.config import Decay, FitConfig, LocalPath
 
@@ -152,18 +155,31 @@ class MatcherConfig(BaseModel):
         default_factory=lambda: _options_of_family({}), validate_default=False
     )
     pretraining: PretrainingConfig | None = None
+    contrastive: ContrastiveConfig | None = None
+    distillation: DistillationConfig | None = None
     train: TrainConfig = TrainConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        _ = self.family.axes(self.model)
+        loss = self.family.axes(self.model).loss
+        if self.distillation is not None and loss not in ("bce", "ce"):
+            raise UserError(
+                f"The loss {loss} knows no probabilities that a teacher could correct: remove the section "
+                "[distillation], or take the loss bce."
+            )
         if self.text is not None and not self.family.reads_text:
             raise UserError(f"The family {self.model.family} reads no text: remove the section [text].")
         if self.pretraining is not None and not isinstance(self.family, Pretrains):
             able = ", ".join(name for name in family_names() if isinstance(find_family(name), Pretrains))
             raise UserError(
                 f"The family {self.model.family} does not learn from items alone: remove the section [pretraining], or "
+                f"use one of {able}."
+            )
+        if self.contrastive is not None and not isinstance(self.family, Contrasts):
+            able = ", ".join(name for name in family_names() if isinstance(find_family(name), Contrasts))
+            raise UserError(
+                f"The family {self.model.family} makes no vectors of texts: remove the section [contrastive], or "
                 f"use one of {able}."
             )
         return self

@@ -5,7 +5,7 @@ Their probabilities are on the scale of the model itself, because all are calibr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +18,12 @@ from shopvision.items.pair_table import PairTable
 from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.config import MatcherConfig, ThresholdsConfig
+from shopvision.matching.fitting.contrastive import contrast
 from shopvision.matching.fitting.inputs import Pictures
 from shopvision.matching.fitting.learners import make_inputs
+from shopvision.matching.fitting.stages import as_stage
 from shopvision.matching.fitting.teaching import teach
-from shopvision.training.run import TrainingProgress, TrainingRun
+from shopvision.training.run import TrainingRun
 
 FOLDER = "cross_fit"  # of the run; its models are not needed any more once the evidence is kept
 
@@ -61,7 +63,7 @@ def with_cross_fitted(
         folds: from ``plan_folds``; one model is taught for each, checkpoints lying below the folder of the run.
         config: the recipe; its precision is settled, not ``auto``.
         run: of the model itself.
-        weights: what these models begin with, where that is more than the encoders' own.
+        weights: what these models begin with, where that is more than the encoders' own and no label made it so.
         splits: labelled pairs by the names ``train`` and ``valid``.
         pictures: of their items.
         identity: of the run.
@@ -105,11 +107,14 @@ def _held_out(
     learnt, held_out = train.select(fold.learn), train.select(fold.held_out)
     beginning = begin_training(config.model, config.texts, learnt.used_items(), seed=config.train.seed, weights=weights)
     beginning.model.network.to(run.process.device)
+    labels = {"train": learnt, "valid": splits["valid"]}
+    if config.contrastive is not None:
+        beginning, _ = contrast(beginning, config, run, splits=labels, identity=identity)
     taught = teach(
         beginning,
         config,
         run,
-        splits={"train": learnt, "valid": splits["valid"]},
+        splits=labels,
         pictures={"train": _pictures_of(learnt, train, pictures["train"]), "valid": pictures["valid"]},
         identity=identity,
     )
@@ -121,13 +126,3 @@ def _pictures_of(part: PairTable, whole: PairTable, pictures: Pictures | None) -
     if pictures is None:
         return None
     return pictures.select(np.searchsorted(whole.item_rows(), part.item_rows()))
-
-
-def as_stage(run: TrainingRun, stage: str, epochs: int) -> Callable[[TrainingProgress], None]:
-    """Shows the progress of a training that is a stage of another one."""
-
-    def show(progress: TrainingProgress) -> None:
-        done = (progress.epoch - 1) * progress.steps_per_epoch + progress.step
-        run.on_stage(stage, done, epochs * progress.steps_per_epoch)
-
-    return show

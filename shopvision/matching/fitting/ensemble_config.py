@@ -36,9 +36,10 @@ class MemberSection(BaseModel):
 
     Attributes:
         name: of the member, and of its folder.
-        text: as in the file of ``train matcher``, as the next three.
+        text: as in the file of ``train matcher``, as the next four.
         model: its family and options.
         pretraining: of families that learn from items.
+        contrastive: of families that put offers of one product together first.
         train: rates and batches.
     """
 
@@ -48,6 +49,7 @@ class MemberSection(BaseModel):
     text: Section = {}
     model: Section = {}
     pretraining: Section | None = None
+    contrastive: Section | None = None
     train: Section = {}
 
 
@@ -58,7 +60,8 @@ class EnsembleConfig(BaseModel):
         data: pairs of all members, as in the file of ``train matcher``.
         ensemble: of the whole.
         text: of all members that read texts.
-        pretraining: of all members with a section of that name.
+        pretraining: of all members with a section of that name, as the next.
+        contrastive: see above.
         train: of all members.
         thresholds: what is asked of verdicts.
         members: two or more.
@@ -70,6 +73,7 @@ class EnsembleConfig(BaseModel):
     ensemble: EnsembleSection = EnsembleSection()
     text: Section = {}
     pretraining: Section = {}
+    contrastive: Section = {}
     train: Section = {}
     thresholds: Promise = Promise()
     members: tuple[MemberSection, ...] = Field(min_length=2)
@@ -109,6 +113,8 @@ class EnsembleConfig(BaseModel):
             sections["text"] = self.text | member.text
         if member.pretraining is not None:
             sections["pretraining"] = self.pretraining | member.pretraining
+        if member.contrastive is not None:
+            sections["contrastive"] = self.contrastive | member.contrastive
         try:
             return MatcherConfig.model_validate(sections)
         except ValidationError as error:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from shopvision.errors import JobError, UserError
 from shopvision.images import PictureDoor
 from shopvision.items.pair_splits import seen_categories
-from shopvision.matching.fitting.cross_fit import as_stage
 from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.member_effects import PLOT_FILE as MEMBERS_PLOT
+from shopvision.matching.fitting.stages import as_stage
 from shopvision.matching.fitting.train import train_matcher
 from shopvision.settings import get_settings
 from shopvision.training.run import TrainingRun

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.families._network import Batch, ItemReader, PairReader, Rows
+from shopvision.matching.fitting.distillation import TaughtPairs
 from shopvision.training.pixels import PixelReader
 
 
@@ -89,7 +90,8 @@ class Inputs:
         items: the items of the split's pairs, in the order of the table.
         left: (n,) positions in ``items``.
         right: (n,)
-        labels: (n,) int8.
+        labels: (n,) int8; -1 where only a teacher has said something.
+        teacher: (n,) float32, a teacher's log-odds; None without one.
     """
 
     def __init__(self, table: PairTable, pictures: Pictures | None) -> None:
@@ -98,6 +100,7 @@ class Inputs:
         self.items = [table.items[row] for row in used.tolist()]
         self.left, self.right = np.searchsorted(used, table.left), np.searchsorted(used, table.right)
         self.labels = table.labels
+        self.teacher = table.teacher if isinstance(table, TaughtPairs) else None
         self._pictures = pictures
 
     def __len__(self) -> int:
@@ -109,8 +112,12 @@ class Inputs:
         return np.where(swapped, right, left), np.where(swapped, left, right)
 
     def labels_of(self, rows: Rows) -> Tensor:
-        """(n,) float32, 1 for the same product, else 0."""
+        """(n,) float32, 1 for the same product, 0 for different ones, -1 where no label says."""
         return torch.from_numpy(self.labels[rows].astype(np.float32))
+
+    def teacher_of(self, rows: Rows) -> Tensor | None:
+        """(n,) float32, what a teacher says."""
+        return None if self.teacher is None else torch.from_numpy(self.teacher[rows])
 
 
 class PairInputs(Inputs):

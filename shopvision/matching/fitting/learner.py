@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, log_loss, roc_auc
+from shopvision.matching.families.losses import distillation_loss
 from shopvision.matching.fitting.config import TrainConfig
+from shopvision.matching.fitting.distillation_config import DistillationConfig
 from shopvision.matching.fitting.inputs import Inputs
 from shopvision.matching.fitting.parameter_groups import parameter_groups
 from shopvision.matching.fitting.sampling import Sampler, Step
@@ -34,6 +36,7 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
         train: pairs of both labels.
         valid: pairs of both labels.
         config: rates, batches; its precision is settled, not ``auto``.
+        distillation: how a teacher counts; None without one.
         process: this process.
         steps_per_epoch: batches of an epoch.
     """
@@ -46,6 +49,7 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
         sampler: Sampler,
         *,
         frozen: Sequence[nn.Module],
+        distillation: DistillationConfig | None,
         train: InputsT,
         valid: InputsT,
         process: Process,
@@ -58,12 +62,13 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
             config: see above.
             sampler: draws steps.
             frozen: submodules that stay as they are, and in evaluation mode.
+            distillation: how what a teacher said of ``train`` counts; None without one.
             train: see above.
             valid: see above.
             process: see above.
         """
         super().__init__(network, config, process, frozen=frozen)
-        self.config, self.train, self.valid = config, train, valid
+        self.config, self.distillation, self.train, self.valid = config, distillation, train, valid
         self.steps_per_epoch = sampler.steps_per_epoch
         self._encoders, self._sampler = tuple(encoders), sampler
 
@@ -98,15 +103,26 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
         """Add the gradients of one step; returns the mean loss of this process's pairs, and of further terms."""
 
     def _summed(self, mean: Callable[[Tensor], Tensor], labels: Tensor) -> Tensor:
-        """The sum of a loss over pairs, those of the same product weighted; ``mean`` is of the pairs of a mask."""
+        """The sum of a loss over labelled pairs, those of the same product weighted; ``mean`` is of those of a mask."""
         weight = self.config.positive_weight
-        if weight == 1:
-            return mean(torch.ones_like(labels, dtype=torch.bool)) * len(labels)
+        parts = [(labels >= 0, 1.0)] if weight == 1 else [(labels > 0, weight), (labels == 0, 1.0)]
         total = torch.zeros((), device=labels.device)
-        for chosen, factor in ((labels > 0, weight), (labels <= 0, 1.0)):
+        for chosen, factor in parts:
             if count := int(chosen.sum()):
                 total = total + factor * count * mean(chosen)
         return total
+
+    def _with_teacher(self, labelled: Tensor, logits: Tensor, teacher: Tensor) -> Tensor:
+        """The sum of a loss over pairs of which a teacher has spoken.
+
+        Args:
+            labelled: the sum over those that have a label.
+            logits: (n,) of all.
+            teacher: (n,) its log-odds.
+        """
+        assert self.distillation is not None  # noqa: S101 - for the type checker: somebody was asked
+        weight, temperature = self.distillation.weight, self.distillation.temperature
+        return (1 - weight) * labelled + weight * len(teacher) * distillation_loss(logits, teacher, temperature)
 
     # -- validation ---------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from shopvision.matching.families._parts import FamilyOptions
 from shopvision.matching.families.losses import LossOptions
 from shopvision.matching.families.pair_model import Beginning, PairModel
 from shopvision.matching.fitting.config import TrainConfig
+from shopvision.matching.fitting.distillation_config import DistillationConfig
 from shopvision.matching.fitting.inputs import ItemInputs, PairInputs, Pictures
 from shopvision.matching.fitting.learner import MatcherLearner
 from shopvision.matching.fitting.one_tower_learner import OneTowerLearner
@@ -24,6 +25,7 @@ def make_learner(
     beginning: Beginning,
     options: FamilyOptions,
     config: TrainConfig,
+    distillation: DistillationConfig | None,
     *,
     splits: Mapping[str, PairTable],
     pictures: Mapping[str, Pictures | None],
@@ -35,6 +37,7 @@ def make_learner(
         beginning: the model.
         options: section ``[model]``.
         config: section ``[train]``; its precision is settled, not ``auto``.
+        distillation: section ``[distillation]``.
         splits: labelled pairs by the names ``train`` and ``valid``.
         pictures: of their items.
         process: this process.
@@ -46,7 +49,9 @@ def make_learner(
     frozen = model.family.freeze(model.network, options)
     axes, symmetric = model.arguments.axes, model.arguments.symmetric
     inputs: dict[str, Any] = {name: make_inputs(model, splits[name], pictures[name]) for name in ("train", "valid")}
-    common: dict[str, Any] = {"frozen": frozen, "process": process, "symmetric": symmetric}
+    common: dict[str, Any] = {
+        "frozen": frozen, "distillation": distillation, "process": process, "symmetric": symmetric,
+    }  # fmt: skip
     if isinstance(model.family, OneTowerFamily):
         sampler = _sampler(config, splits["train"], inputs["train"], process, in_batch=False)
         one = model.family.losses[axes.loss]

@@ -26,11 +26,13 @@ class PairShare:
     Attributes:
         batch: n pairs.
         labels: (n,) float32.
+        teacher: (n,) float32, see ``Inputs.teacher_of``.
         total: the pairs of all processes.
     """
 
     batch: Batch
     labels: Tensor
+    teacher: Tensor | None
     total: int
 
 
@@ -52,7 +54,10 @@ class OneTowerLearner(MatcherLearner[PairInputs, PairShare]):
         self._loss, self._orders = loss, (False, True) if symmetric else (False,)
 
     def _share(self, own: Step, total: int, generator: np.random.Generator) -> PairShare:
-        return PairShare(self.train.batch(own.rows, own.swapped, generator), self.train.labels_of(own.rows), total)
+        train, rows = self.train, own.rows
+        return PairShare(
+            train.batch(rows, own.swapped, generator), train.labels_of(rows), train.teacher_of(rows), total
+        )
 
     def gradients(self, batch: PairShare, precision: MixedPrecision) -> dict[str, Tensor]:
         """See ``MatcherLearner``."""
@@ -67,6 +72,8 @@ class OneTowerLearner(MatcherLearner[PairInputs, PairShare]):
                 return self._loss(logits[chosen], labels[chosen])
 
             loss = self._summed(mean, labels)
+            if batch.teacher is not None:
+                loss = self._with_teacher(loss, logits, batch.teacher[rows].to(device))
             if terms:
                 sums.add("loss_pairs", loss)
             for name, term in terms.items():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from shopvision.matching.fitting.cross_fit import as_stage
 from shopvision.matching.fitting.pretraining_learner import PretrainingLearner, read_inputs
-from shopvision.training.checkpointing import Checkpoints
+from shopvision.matching.fitting.stages import as_stage
 from shopvision.training.loop import fit
 from shopvision.training.run import TrainingRun
 
@@ -70,11 +68,6 @@ def pretrain(
         "questions and stay behind."
     )
     return replace(beginning, start=replace(beginning.start, weights=weights)), note
-
-
-def forget_checkpoints(run: TrainingRun) -> None:
-    """They are not needed any more once the model is written; the metrics stay."""
-    shutil.rmtree(Checkpoints(run.output / FOLDER).folder, ignore_errors=True)
 
 
 def _fingerprint(items: Sequence[Item]) -> str:

@@ -37,7 +37,7 @@ class PretrainingInputs:
     """Items to learn from.
 
     Attributes:
-        reader: of the model.
+        reader: of items.
         kept: what it made of the items.
         pictures: of the items, in their order; None where the model reads none.
         train: rows to learn from.
@@ -65,9 +65,10 @@ def read_inputs(
     Raises:
         UserError: too few items.
     """
-    reader = beginning.model.reader
-    if not isinstance(reader, ItemReader):
-        raise TypeError(f"{beginning.model.family.name} learns from items and reads pairs")
+    model = beginning.model
+    if not isinstance(model.family, Pretrains):
+        raise TypeError(f"{model.family.name} does not learn from items alone")
+    reader = model.family.item_reader(model.arguments, model.parts)
     order = np.random.default_rng(config.seed).permutation(len(items))
     held_out = round(config.valid * len(items))
     if held_out < 2 or len(items) - held_out < config.batch_size:

@@ -15,8 +15,8 @@ from shopvision.items.pair_table import PairTable
 from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.pair_model import Beginning, begin_training
 from shopvision.matching.fitting.config import MatcherConfig
-from shopvision.matching.fitting.cross_fit import as_stage
 from shopvision.matching.fitting.inputs import Pictures
+from shopvision.matching.fitting.stages import as_stage
 from shopvision.matching.fitting.teaching import Taught, teach
 from shopvision.matching.kinds import LEAST_ROC_AUC
 from shopvision.training.loop import LOWER_IS_BETTER

@@ -66,7 +66,9 @@ def teach(
         JobError: the loss is not finite, or a picture vanished meanwhile.
     """
     train: TrainConfig = config.train
-    learner = make_learner(beginning, config.model, train, splits=splits, pictures=pictures, process=run.process)
+    learner = make_learner(
+        beginning, config.model, train, config.distillation, splits=splits, pictures=pictures, process=run.process
+    )
     result = fit(learner, train, run, identity=identity, keep_epochs=train.soup != "none")
     soup, metrics = _cook(learner, train, Checkpoints(run.output)), result.metrics
     if soup:

@@ -15,14 +15,19 @@ from shopvision.matching.families._parts import Weights
 from shopvision.matching.families.card import save_matcher
 from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.fitting.contrastive import FOLDER as CONTRASTIVE_FOLDER
+from shopvision.matching.fitting.contrastive import contrast
 from shopvision.matching.fitting.cross_fit import FOLDER, plan_folds, with_cross_fitted
+from shopvision.matching.fitting.distillation import ask_teacher
 from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.preparation import PicturePreparation
-from shopvision.matching.fitting.pretraining import forget_checkpoints, pretrain
+from shopvision.matching.fitting.pretraining import FOLDER as PRETRAINING_FOLDER
+from shopvision.matching.fitting.pretraining import pretrain
 from shopvision.matching.fitting.pretraining_items import pretraining_items
 from shopvision.matching.fitting.seeds import FOLDER as SEEDS_FOLDER
 from shopvision.matching.fitting.seeds import teach_from_seeds, with_seed
+from shopvision.matching.fitting.stages import forget_checkpoints
 from shopvision.settings import get_settings
 from shopvision.training.checkpointing import require_fresh
 from shopvision.training.distributed import Process
@@ -78,14 +83,26 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
             )
             notes.append(told)
             weights = beginning.start.weights
-        data: dict[str, Any] = {"splits": splits, "pictures": pictures, "identity": identity}
+        # Cross-fitted models begin from here: the next stage has seen the labels of their parts.
+        unlabelled = weights
+        if config.contrastive is not None:
+            beginning, told = contrast(beginning, config, run, splits=splits, identity=identity)
+            notes.append(told)
+            weights = beginning.start.weights
+        learnt = splits
+        if config.distillation is not None:
+            learnt = {**splits, "train": ask_teacher(config.distillation, splits, process, door)}
+            notes.append(f"{config.distillation.teacher} was asked about {len(learnt['train']):,} pairs.")
+        data: dict[str, Any] = {"splits": learnt, "pictures": pictures, "identity": identity}
         best = teach_from_seeds(beginning, config, run, weights=weights, **data)
         beginning, taught = best.beginning, best.taught
         evidence = Evidence.of_validation(apply(taught.calibration, taught.validation_logits), labels)
         try:
             recipe = with_seed(config, best.seed)
-            folds = plan_folds(config.thresholds, splits["train"], splits["valid"], best.seed)
-            evidence = with_cross_fitted(evidence, folds, recipe, run, weights=weights, **data)
+            folds = []
+            if config.distillation is None:  # a teacher has seen the labels of every part
+                folds = plan_folds(config.thresholds, splits["train"], splits["valid"], best.seed)
+            evidence = with_cross_fitted(evidence, folds, recipe, run, weights=unlabelled, **data)
         except UserError as error:  # the model itself is taught, and is not lost for this
             notes.append(f"Cross-fitting was left out: {error}")
     if not process.is_main:
@@ -111,7 +128,8 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
     )
     for folder in (FOLDER, SEEDS_FOLDER):
         shutil.rmtree(run.output / folder, ignore_errors=True)
-    forget_checkpoints(run)
+    for stage in (PRETRAINING_FOLDER, CONTRASTIVE_FOLDER):
+        forget_checkpoints(run, stage)
     return MatcherReport(
         folder=run.model_folder,
         card=card,
@@ -130,10 +148,6 @@ def _with_settled_precision(config: MatcherConfig, process: Process) -> MatcherC
     if config.train.precision != "auto":
         return config
     fastest = {"precision": str(best_precision(process.device)).removeprefix("torch.")}
-    section = config.pretraining
-    return config.model_copy(
-        update={
-            "train": config.train.model_copy(update=fastest),
-            "pretraining": None if section is None else section.model_copy(update=fastest),
-        }
-    )
+    sections = {"train": config.train, "pretraining": config.pretraining, "contrastive": config.contrastive}
+    settled = {name: section.model_copy(update=fastest) for name, section in sections.items() if section is not None}
+    return config.model_copy(update=settled)

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from shopvision.matching.families._network import Batch, ItemNetwork
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.losses import LossOptions, VectorLoss
 from shopvision.matching.fitting.inputs import ItemInputs
+from shopvision.matching.fitting.known_products import connected_products
 from shopvision.matching.fitting.learner import EVALUATED_AT_ONCE, MatcherLearner, TermSums
 from shopvision.matching.fitting.sampling import Step
 from shopvision.training.gradient_cache import GradientCache, micro_batches
@@ -34,6 +33,7 @@ class ItemShare:
         right: (n,) int64.
         groups: (n,) and (n,) int64, which product the left and right items are known to be.
         labels: (n,) float32.
+        teacher: (n,) float32, see ``Inputs.teacher_of``.
         total: the pairs of all processes.
     """
 
@@ -42,6 +42,7 @@ class ItemShare:
     right: Tensor
     groups: tuple[Tensor, Tensor]
     labels: Tensor
+    teacher: Tensor | None
     total: int
 
 
@@ -71,7 +72,9 @@ class TwoTowerLearner(MatcherLearner[ItemInputs, ItemShare]):
         """
         super().__init__(*arguments, **options)
         self._axes, self._loss, self._loss_options, self._symmetric = axes, loss, loss_options, symmetric
-        self._groups = known_products(self.train)
+        train = self.train
+        same = train.labels == 1
+        self._groups = connected_products(len(train.items), train.left[same], train.right[same])
 
     def _share(self, own: Step, total: int, generator: np.random.Generator) -> ItemShare:
         train = self.train
@@ -79,7 +82,8 @@ class TwoTowerLearner(MatcherLearner[ItemInputs, ItemShare]):
         items, positions = np.unique(np.stack([left, right]), return_inverse=True)
         first, second = torch.from_numpy(positions.reshape(2, -1))
         groups = (torch.from_numpy(self._groups[left]), torch.from_numpy(self._groups[right]))
-        return ItemShare(train.batch(items, generator), first, second, groups, train.labels_of(own.rows), total)
+        labels, teacher = train.labels_of(own.rows), train.teacher_of(own.rows)
+        return ItemShare(train.batch(items, generator), first, second, groups, labels, teacher, total)
 
     def gradients(self, batch: ItemShare, precision: MixedPrecision) -> dict[str, Tensor]:
         """See ``MatcherLearner``."""
@@ -115,6 +119,8 @@ class TwoTowerLearner(MatcherLearner[ItemInputs, ItemShare]):
             cache.backward(precision.scale(loss))
         else:
             summed = self._summed(mean, labels)
+            if batch.teacher is not None:
+                summed = self._with_teacher(summed, self.network.head(u, v), batch.teacher.to(device))
             cache.backward(precision.scale(summed * (self.process.world / batch.total)))
             loss = summed.detach() / len(labels)
         if sums.means(1):
@@ -145,12 +151,3 @@ class TwoTowerLearner(MatcherLearner[ItemInputs, ItemShare]):
             logits = network.pair_logits(u, v)
             result[part] = (logits + network.pair_logits(v, u)) / 2 if self._symmetric else logits
         return result.cpu().double().numpy()
-
-
-def known_products(inputs: ItemInputs) -> NDArray[np.int64]:
-    """(items,) number of the product that each item is known to be: items that same-pairs link have one number."""
-    same = inputs.labels == 1
-    count = len(inputs.items)
-    links = coo_array((np.ones(same.sum()), (inputs.left[same], inputs.right[same])), shape=(count, count))
-    products: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
-    return products

@@ -80,7 +80,14 @@ def test_members_are_trained_and_weighed_and_a_run_goes_on_where_it_stopped(
         ({"name": "third", "train": {"seed": 3}}, "the member 'third' has a seed of its own"),
         ({"name": "third", "train": {"lrr": 1}}, r"member 'third': train\.lrr: Extra inputs"),
         ({"name": "third", "model": {"grid": 3}}, "member 'third': model.grid is unknown to the family text_one_tower"),
-        ({"name": "third", "pretraining": {}}, "member 'third': The family text_one_tower does not learn from items"),
+        (
+            {"name": "third", "model": {"family": "text_cnn"}, "pretraining": {}},
+            "member 'third': The family text_cnn does not learn from items",
+        ),
+        (
+            {"name": "third", "model": {"family": "text_cnn"}, "contrastive": {}},
+            "member 'third': The family text_cnn makes no vectors of texts",
+        ),
         ({"name": "third", "text": {}, "model": {"family": "image_two_tower"}}, None),
     ],
 )

@@ -24,8 +24,11 @@ from shopvision.items.item import Item
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.families.registry import family_names, find_family
 from shopvision.matching.fitting.config import MatcherConfig, ThresholdsConfig
+from shopvision.matching.fitting.contrastive_config import ContrastiveConfig
+from shopvision.matching.fitting.distillation_config import DistillationConfig
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.learner import MatcherLearner
+from shopvision.matching.fitting.pretraining_config import PretrainingConfig
 from shopvision.matching.fitting.seeds import BestOfSeeds
 from shopvision.matching.fitting.train import MatcherReport, train_matcher
 from shopvision.matching.kinds import PairScorerKind
@@ -403,6 +406,8 @@ def test_the_example_file_shows_every_field_with_its_default() -> None:
     shown = {line.lstrip("# ").split(" = ")[0] for line in path.read_text().splitlines() if " = " in line}
     sections = [config.data, config.texts, config.train]
     assert {name for section in sections for name in type(section).model_fields} <= shown
+    stages = (PretrainingConfig, ContrastiveConfig, DistillationConfig)
+    assert {name for section in stages for name in section.model_fields} <= shown
     assert {name for family in family_names() for name in find_family(family).options.model_fields} <= shown
     default = MatcherConfig.model_validate({"data": {"pairs": "pairs.csv", "fractions": [0.7, 0.15, 0.15]}})
     assert config.model_copy(update={"text": None}) == default

@@ -26,7 +26,10 @@ QUESTIONS = {
     ("coca", "sum"): ({"contrastive", "caption"}, "caption_layers, words asked"),
     ("coca", "cross_attn"): ({"contrastive", "caption"}, " words asked"),
     ("k3m", "hard"): ({"title", "attributes", "picture", "link"}, "words, parts, relation, tail asked"),
+    ("text_one_tower", ""): ({"words", "matching"}, " words asked"),
+    ("text_two_tower", ""): ({"words", "matching"}, " words asked"),
 }
+MORE = {"epochs": 6, "valid": 0.3}  # for a few words of short texts
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def config(world: World, family: str = "coca", fusion: str = "sum", **changes: Any) -> MatcherConfig:
     """Of few steps; ``changes`` are fields of the sections' own names."""
     sections = world.sections(family, epochs=1, micro_batch=16)
-    option = "fusion" if family == "coca" else "interactive_fusion"
-    sections["model"] |= {"text": world.text, "image": world.image, "grid": 2, option: fusion}
+    if fusion:
+        option = "fusion" if family == "coca" else "interactive_fusion"
+        sections["model"] |= {"text": world.text, "image": world.image, "grid": 2, option: fusion}
     sections["thresholds"] = {"cross_fit": 0}
     sections["pretraining"] = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "lr_head": 3e-3}
     for name, fields in changes.items():
@@ -72,7 +76,7 @@ def test_nothing_learnt_of_items_is_lost(
 
     monkeypatch.setattr("shopvision.matching.fitting.seeds.teach", look)
     with pytest.raises(Enough):
-        train(config(world, family, fusion, train={"seeds": 2}), tmp_path)
+        train(config(world, family, fusion, train={"seeds": 2}, pretraining={} if fusion else MORE), tmp_path)
     learnt = read_tensors(tmp_path / "pretraining/checkpoints/best.safetensors")
     own = {name.removeprefix("network."): tensor for name, tensor in learnt.items() if name.startswith("network.")}
     (first, learns), (second, _) = begun
@@ -117,8 +121,9 @@ def test_items_that_cannot_be_learnt_from(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"72 items, of which 0.1 are held out, for batches of 500: give more items"):
         train(config(world, pretraining={"batch_size": 500}), tmp_path / "run")
     file = tmp_path / "m.toml"
-    file.write_text('[data]\npairs = "p.csv"\n[pretraining]\nepochs = 1\n')
-    with pytest.raises(UserError, match=r"text_one_tower does not learn from items alone: .* use one of coca, k3m\."):
+    file.write_text('[data]\npairs = "p.csv"\n[model]\nfamily = "text_cnn"\n[pretraining]\nepochs = 1\n')
+    able = "coca, k3m, text_one_tower, text_two_tower"
+    with pytest.raises(UserError, match=rf"text_cnn does not learn from items alone: .* use one of {able}\."):
         load_config(file, MatcherConfig)
 
 
