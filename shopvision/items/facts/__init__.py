@@ -1,0 +1,1 @@
+"""What an item states in so many words, and what two items' statements say about each other."""
