@@ -31,6 +31,7 @@ from shopvision.matching.families.gcn_reading import (
     GcnParts,
     TextVectors,
     TreeReader,
+    memory_of,
     most_nodes,
     read_graph_file,
     save_graph_file,
@@ -169,13 +170,18 @@ class Gcn(TwoTowerFamily[GcnArguments, GcnOptions]):
         text = build_text_encoder(source.config, source.pooling)
         load_strictly(text, read_weights(source.tensors, source.pooling), source.source)
         packer = arguments.texts.packer(source.tokenizer, source.config)
-        vectors = TextVectors(text.requires_grad_(requires_grad=False), packer, source.pooling)
+        memory = memory_of(source.tensors)
+        vectors = TextVectors(text.requires_grad_(requires_grad=False), packer, source.pooling, memory)
         by_id = {item.item_id: item for item in known}
         nodes = [vectors.of_items([by_id[name] for name in graph.items])[0], vectors.of_values(graph.values)]
         return Start(
             arguments=arguments,
             parts=GcnParts(
-                tokenizer=source.tokenizer, text=text, graph=graph, nodes=np.concatenate(nodes).astype(np.float16)
+                tokenizer=source.tokenizer,
+                text=text,
+                graph=graph,
+                nodes=np.concatenate(nodes).astype(np.float16),
+                memory=memory,
             ),
             origins=[Origin(name="text", source=source.source, licence=source.licence)],
         )
@@ -201,7 +207,7 @@ class Gcn(TwoTowerFamily[GcnArguments, GcnOptions]):
         if not isinstance(parts, GcnParts):
             raise UserError("A model of the family gcn needs its graph.")
         packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
-        vectors = TextVectors(parts.text, packer, arguments.pooling)
+        vectors = TextVectors(parts.text, packer, arguments.pooling, parts.memory)
         return TreeReader(vectors, packer, parts, depth=arguments.gcn_layers, most=arguments.neighbours)
 
     def part_files(self, parts: Parts) -> Sequence[FileWriter]:

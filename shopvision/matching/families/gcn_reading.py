@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 from zipfile import BadZipFile
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shopvision.encoders.text_networks import Pooling, pool
+from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import JobError
 from shopvision.graph.card import read_names
 from shopvision.graph.convolution import Trees
@@ -25,8 +28,10 @@ from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.towers import text_inputs, text_width
 
 Nodes: TypeAlias = NDArray[np.float16]
+Memory: TypeAlias = dict[bytes, NDArray[np.float32]]
 GRAPH_FILE = "graph.npz"
 _TEXTS_AT_ONCE = 64
+MOST_KEPT = 100_000  # vectors of texts: 150 MB of 384 numbers each
 _NODES_A_TOKEN = 32  # a node has one state, a token of a text encoder several for each layer
 
 
@@ -38,11 +43,13 @@ class GcnParts(Parts):
         text: the text encoder; no part of the network, and never changed.
         graph: items and values that are known.
         nodes: (N, f) float16 vectors of their texts.
+        memory: vectors of texts by their token ids, so that every seed and fold of a training finds them made.
     """
 
     text: nn.Module
     graph: ItemValueGraph
     nodes: Nodes
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,10 @@ class RootItems:
 class TextVectors:
     """Vectors of texts by a frozen encoder."""
 
-    def __init__(self, text: nn.Module, packer: Packer, pooling: Pooling) -> None:
-        """Encode with ``text``, which stays in evaluation mode."""
+    def __init__(self, text: nn.Module, packer: Packer, pooling: Pooling, memory: Memory | None = None) -> None:
+        """Encode with ``text``, which stays in evaluation mode; what ``memory`` holds is not encoded again."""
         self._text, self._packer, self._pooling = text.eval(), packer, pooling
+        self._memory = {} if memory is None else memory
 
     def of_items(self, items: Sequence[Item]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Vectors (n, f), and how many tokens each text has (n,)."""
@@ -79,14 +87,38 @@ class TextVectors:
         for start in range(0, len(items), _TEXTS_AT_ONCE):
             rows = order[start : start + _TEXTS_AT_ONCE]
             tokens = self._packer.singles(kept, rows).tokens
-            with torch.inference_mode():
-                states = self._text(**text_inputs(self._text, tokens))
-                result[rows] = pool(states, tokens.attention_mask, self._pooling).float().numpy()
+            keys = [ids[:length].tobytes() for ids, length in zip(tokens.input_ids.numpy(), lengths[rows], strict=True)]
+            new = [place for place, key in enumerate(keys) if key not in self._memory]
+            if new:
+                self._encode(tokens.rows(torch.tensor(new)), [keys[place] for place in new])
+            result[rows] = [self._memory[key] for key in keys]
+            while len(self._memory) > MOST_KEPT:
+                del self._memory[next(iter(self._memory))]
         return result, lengths
+
+    @torch.inference_mode()
+    def _encode(self, tokens: TokenBatch, keys: Sequence[bytes]) -> None:
+        states = self._text(**text_inputs(self._text, tokens))
+        vectors = pool(states, tokens.attention_mask, self._pooling).float().numpy()
+        self._memory.update(zip(keys, vectors, strict=True))
 
     def of_values(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, f), read as titles are."""
         return self.of_items([Item("", title=text) for text in texts])[0]
+
+
+def memory_of(tensors: Mapping[str, Tensor]) -> Memory:
+    """What this process has kept of texts that an encoder with these tensors read, as long as no other one is used."""
+    digest = hashlib.blake2b()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().numpy()).data)
+    return _memory(digest.digest())
+
+
+@lru_cache(maxsize=1)
+def _memory(digest: bytes) -> Memory:  # noqa: ARG001 - told apart by it
+    return {}
 
 
 class TreeReader(ItemReader[RootItems]):

@@ -14,7 +14,7 @@ from shopvision.errors import JobError, UserError
 from shopvision.items.item import Item
 from shopvision.matching.families.card import load_matcher
 from shopvision.matching.families.gcn import GcnOptions
-from shopvision.matching.families.gcn_reading import GRAPH_FILE, GcnParts, TextVectors
+from shopvision.matching.families.gcn_reading import GRAPH_FILE, GcnParts, TextVectors, memory_of
 from shopvision.matching.families.pair_model import Beginning, begin_training, build_model
 from shopvision.matching.families.text_reading import TextOptions
 from shopvision.matching.fitting.config import MatcherConfig
@@ -67,6 +67,24 @@ def test_vectors_of_known_and_new_items(folder: Path, tmp_path: Path) -> None:
     packer = model.reader._packer
     said = TextVectors(parts.text, packer, "mean").of_items([Item("", "red watch"), Item("", "nike")])[0]
     np.testing.assert_allclose(parts.nodes[[0, 6]], said, rtol=1e-3, atol=1e-3)
+
+
+def test_texts_are_encoded_once_for_all_seeds(folder: Path) -> None:
+    first = begin(folder)
+    text = first.model.parts.text
+    calls: list[int] = []
+    text.register_forward_hook(lambda *_: calls.append(1))
+    features = first.model.reader.read([NEW, *ITEMS]).features
+    assert calls  # the new item, and its size
+    again = begin(folder)
+    again.model.parts.text.register_forward_hook(lambda *_: calls.append(1))
+    count = len(calls)
+    np.testing.assert_array_equal(again.model.reader.read([NEW, *ITEMS]).features, features)
+    assert len(calls) == count
+    np.testing.assert_array_equal(again.model.parts.nodes, first.model.parts.nodes)
+    other = {name: tensor + 1 for name, tensor in text.state_dict().items()}
+    assert memory_of(text.state_dict()) is first.model.parts.memory
+    assert memory_of(other) == {}
 
 
 def test_what_is_read_of_an_item(folder: Path) -> None:
