@@ -27,7 +27,12 @@ from shopvision.matching.families.attention import token_mask
 from shopvision.matching.families.coca_pretraining import CoCaPretraining
 from shopvision.matching.families.heads import vector_head
 from shopvision.matching.families.illustrated_items import IllustratedReader
-from shopvision.matching.families.image_encoders import PictureOptions, fetch_pictures, origins_of
+from shopvision.matching.families.image_encoders import (
+    PictureOptions,
+    begin_inside,
+    cells_and_text,
+    fetch_pictures,
+)
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.multimodal_layers import MultimodalLayer
 from shopvision.matching.families.picture_tokens import PictureTokens, build_picture_tokens, has_picture
@@ -39,7 +44,6 @@ from shopvision.matching.families.towers import (
     TwoTowerOptions,
     build_text_encoder,
     freeze_layers,
-    read_weights,
     text_inputs,
     text_width,
 )
@@ -169,25 +173,9 @@ class CoCa(TwoTowerFamily[CoCaArguments, CoCaOptions], Pretrains):
         """See ``Family``."""
         text, image = fetch_text(options.text), fetch_pictures(options)
         same = options.model_dump(include={"projection", "fusion", "grid", "multimodal_layers", "ff_multiplier"})
-        arguments = CoCaArguments(
-            **self.settled(options),
-            **same,
-            heads=options.heads or text.config.get("num_attention_heads", 1),
-            text_config=text.config,
-            texts=TextReading.of_items(texts, items),
-            pooling="mean" if text.pooling == "mean" else "cls",
-            image=image.card.architecture,
-        )
-        return Start(
-            arguments=arguments,
-            parts=Parts(tokenizer=text.tokenizer, preprocessing=image.preprocessing),
-            weights={
-                "text": read_weights(text.tensors, arguments.pooling),
-                "pictures.image": image.network.state_dict(),
-            },
-            origins=origins_of(text, image),
-            image=image,
-        )
+        common = cells_and_text(text, image, texts, items, options.heads)
+        arguments = CoCaArguments(**self.settled(options), **same, **common)
+        return begin_inside(arguments, text, image, arguments.pooling)
 
     def build(self, arguments: CoCaArguments, parts: Parts) -> ItemNetwork:
         """See ``TwoTowerFamily``."""

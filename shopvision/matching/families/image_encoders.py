@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from shopvision.encoders.image_networks import build_image
 from shopvision.errors import UserError
-from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts
+from shopvision.matching.families._parts import ArgumentsT, FamilyArguments, FamilyOptions, Origin, Parts, Start
 from shopvision.matching.families.picture_regions import RegionPreprocessing, detector_folder
+from shopvision.matching.families.text_reading import TextOptions, TextReading
+from shopvision.matching.families.towers import read_weights
 from shopvision.models.card import Architecture
 from shopvision.training.pretrained import PretrainedImage, at_size, fetch_image
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from shopvision.encoders.text_networks import Pooling
     from shopvision.encoders.text_sources import TextSource
+    from shopvision.items.item import Item
 
 
 class PictureOptions(FamilyOptions):
@@ -59,6 +64,9 @@ class FrozenPictureArguments(FamilyArguments):
     unit_features: bool = True
 
 
+FrozenArgumentsT = TypeVar("FrozenArgumentsT", bound=FrozenPictureArguments)
+
+
 def fetch_pictures(options: PictureOptions) -> PretrainedImage:
     """The image encoder that the options name.
 
@@ -87,8 +95,58 @@ def with_frozen_image(parts: Parts, arguments: FrozenPictureArguments) -> Parts:
     return replace(parts, image_encoder=encoder, unit_features=arguments.unit_features)
 
 
-def origins_of(text: TextSource, image: PretrainedImage) -> list[Origin]:
-    """Where a model of texts and pictures begins."""
+def begin_beside(
+    arguments: FrozenArgumentsT, text: TextSource, image: PretrainedImage, pooling: Pooling
+) -> Start[FrozenArgumentsT]:
+    """What training begins from where the image encoder stays beside the network, as it is.
+
+    Args:
+        arguments: of the network.
+        text: the text encoder, the network's ``text``.
+        image: the image encoder.
+        pooling: of the text encoder's states.
+    """
+    parts = Parts(
+        tokenizer=text.tokenizer,
+        preprocessing=image.preprocessing,
+        image_encoder=image.network,
+        unit_features=arguments.unit_features,
+    )
+    weights = {"text": read_weights(text.tensors, pooling)}
+    return Start(arguments=arguments, parts=parts, weights=weights, origins=_origins(text, image), image=image)
+
+
+def begin_inside(
+    arguments: ArgumentsT, text: TextSource, image: PretrainedImage, pooling: Pooling
+) -> Start[ArgumentsT]:
+    """As ``begin_beside``, where the image encoder is ``pictures.image`` of the network."""
+    parts = Parts(tokenizer=text.tokenizer, preprocessing=image.preprocessing)
+    weights = {"text": read_weights(text.tensors, pooling), "pictures.image": image.network.state_dict()}
+    return Start(arguments=arguments, parts=parts, weights=weights, origins=_origins(text, image), image=image)
+
+
+def cells_and_text(
+    text: TextSource, image: PretrainedImage, texts: TextOptions, items: Sequence[Item], heads: int | None
+) -> dict[str, Any]:
+    """Fields that the arguments of networks of texts and cells of pictures have in common.
+
+    Args:
+        text: the text encoder.
+        image: the image encoder.
+        texts: section ``[text]``.
+        items: those of the training pairs.
+        heads: of the layers above the encoders; by default as many as the text encoder's.
+    """
+    return {
+        "text_config": text.config,
+        "texts": TextReading.of_items(texts, items),
+        "pooling": "mean" if text.pooling == "mean" else "cls",
+        "image": image.card.architecture,
+        "heads": heads or text.config.get("num_attention_heads", 1),
+    }
+
+
+def _origins(text: TextSource, image: PretrainedImage) -> list[Origin]:
     return [
         Origin(name="text", source=text.source, licence=text.licence),
         Origin(name="image", source=image.card.source, licence=image.card.licence),

@@ -24,7 +24,7 @@ from shopvision.matching.families._network import ItemNetwork, ItemReader
 from shopvision.matching.families._parts import FrozenFeatures, Parts, Start
 from shopvision.matching.families._pretraining import PretrainingNetwork, Pretrains
 from shopvision.matching.families.heads import vector_head
-from shopvision.matching.families.image_encoders import origins_of
+from shopvision.matching.families.image_encoders import begin_inside, cells_and_text
 from shopvision.matching.families.k3m_layers import Fusion
 from shopvision.matching.families.k3m_network import K3MNetwork
 from shopvision.matching.families.k3m_pretraining import K3MPretraining
@@ -37,7 +37,6 @@ from shopvision.matching.families.towers import (
     TwoTowerOptions,
     build_text_encoder,
     freeze_layers,
-    read_weights,
     text_width,
 )
 from shopvision.models.card import Architecture
@@ -110,25 +109,9 @@ class K3M(TwoTowerFamily[K3MArguments, K3MOptions], Pretrains):
         whole = image.preprocessing.model_copy(update={"resize_mode": "squash", "crop_fraction": 1.0})
         image = replace(image, preprocessing=whole)
         same = {"projection", "interactive_fusion", "grid", "picture_layers", "co_layers"}
-        arguments = K3MArguments(
-            **self.settled(options),
-            **options.model_dump(include=same),
-            heads=options.heads or text.config.get("num_attention_heads", 1),
-            text_config=text.config,
-            texts=TextReading.of_items(texts, items),
-            pooling="mean" if text.pooling == "mean" else "cls",
-            image=image.card.architecture,
-        )
-        return Start(
-            arguments=arguments,
-            parts=Parts(tokenizer=text.tokenizer, preprocessing=image.preprocessing),
-            weights={
-                "text": read_weights(text.tensors, arguments.pooling),
-                "pictures.image": image.network.state_dict(),
-            },
-            origins=origins_of(text, image),
-            image=image,
-        )
+        common = cells_and_text(text, image, texts, items, options.heads)
+        arguments = K3MArguments(**self.settled(options), **options.model_dump(include=same), **common)
+        return begin_inside(arguments, text, image, arguments.pooling)
 
     def build(self, arguments: K3MArguments, parts: Parts) -> ItemNetwork:
         """See ``TwoTowerFamily``."""

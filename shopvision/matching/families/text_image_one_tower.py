@@ -25,8 +25,8 @@ from shopvision.matching.families.illustrated import Illustrated, embeddings_wit
 from shopvision.matching.families.image_encoders import (
     FrozenPictureArguments,
     FrozenPictureOptions,
+    begin_beside,
     fetch_pictures,
-    origins_of,
     with_frozen_image,
 )
 from shopvision.matching.families.item_tokens import ItemTokens
@@ -39,7 +39,7 @@ from shopvision.matching.families.text_one_tower import (
     text_fields,
 )
 from shopvision.matching.families.text_reading import TextOptions, TextPairReader
-from shopvision.matching.families.towers import OneTower, build_text_encoder, read_weights, text_width
+from shopvision.matching.families.towers import OneTower, build_text_encoder, text_width
 from shopvision.models.card import ModelCard
 
 
@@ -120,19 +120,7 @@ class TextImageOneTower(TextOneTowerFamily[TextImageOneTowerArguments, TextImage
             picture_tokens=options.picture_tokens,
             compare_pictures=options.compare_pictures,
         )
-        parts = Parts(
-            tokenizer=text.tokenizer,
-            preprocessing=image.preprocessing,
-            image_encoder=image.network,
-            unit_features=options.unit_features,
-        )
-        return Start(
-            arguments=arguments,
-            parts=parts,
-            weights={"text": read_weights(text.tensors, arguments.pooling)},
-            origins=origins_of(text, image),
-            image=image,
-        )
+        return begin_beside(arguments, text, image, arguments.pooling)
 
     def build(self, arguments: TextImageOneTowerArguments, parts: Parts) -> PairNetwork:  # noqa: ARG002
         """See ``OneTowerFamily``."""

@@ -25,15 +25,15 @@ from shopvision.matching.families.illustrated import Illustrated, embeddings_wit
 from shopvision.matching.families.image_encoders import (
     FrozenPictureArguments,
     FrozenPictureOptions,
+    begin_beside,
     fetch_pictures,
-    origins_of,
     with_frozen_image,
 )
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_reading import TextItemReader, TextOptions, TextReading
 from shopvision.matching.families.text_two_tower import TextTowers, TextTwoTowerArguments, TextTwoTowerOptions
-from shopvision.matching.families.towers import build_text_encoder, freeze_layers, read_weights, text_inputs, text_width
+from shopvision.matching.families.towers import build_text_encoder, freeze_layers, text_inputs, text_width
 from shopvision.models.card import ModelCard
 
 Fusion = Literal["begin", "end"]
@@ -131,19 +131,7 @@ class TextImageTwoTower(TwoTowerFamily[TextImageTwoTowerArguments, TextImageTwoT
             unit_features=options.unit_features,
             fusion=options.fusion,
         )
-        parts = Parts(
-            tokenizer=text.tokenizer,
-            preprocessing=image.preprocessing,
-            image_encoder=image.network,
-            unit_features=options.unit_features,
-        )
-        return Start(
-            arguments=arguments,
-            parts=parts,
-            weights={"text": read_weights(text.tensors, text.pooling)},
-            origins=origins_of(text, image),
-            image=image,
-        )
+        return begin_beside(arguments, text, image, arguments.pooling)
 
     def build(self, arguments: TextImageTwoTowerArguments, parts: Parts) -> ItemNetwork:  # noqa: ARG002 - see TwoTowerFamily
         """See ``TwoTowerFamily``."""
