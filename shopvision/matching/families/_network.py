@@ -59,6 +59,14 @@ class PairNetwork(nn.Module, ABC):
     def forward(self, batch: Any) -> Tensor:
         """Log-odds of "same", (n,), of the pairs of a batch."""
 
+    def learn_first(self, agreement: Tensor, labels: Tensor) -> None:
+        """Learn from the training pairs before the first step; nothing, where the steps are enough for all of it.
+
+        Args:
+            agreement: (n, k) of ``PairReader.agreement``.
+            labels: (n,) 1 for the same product, else 0.
+        """
+
     def training_outputs(self, batch: Any) -> tuple[Tensor, LossTerms]:
         """What training wants of a batch: ``forward``, and further losses by name."""
         logits: Tensor = self(batch)
@@ -132,6 +140,10 @@ class PairReader(ABC, Generic[Kept]):
             right: (n,)
             pictures: (n, 2, d) of both items, as ``Family.pictures`` says; None where it reads none.
         """
+
+    def agreement(self, kept: Kept, left: Rows, right: Rows) -> Tensor | None:  # noqa: ARG002 - most do without
+        """(n, k) what the items of each pair state about each other; None where the network does not read it."""
+        return None
 
 
 class ItemReader(ABC, Generic[Kept]):

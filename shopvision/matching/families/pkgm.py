@@ -35,9 +35,9 @@ from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_one_tower import (
-    TextOneTowerArguments,
     TextOneTowerFamily,
-    TextOneTowerOptions,
+    TextPairArguments,
+    TextPairOptions,
     states_width,
     text_fields,
 )
@@ -50,7 +50,7 @@ MOST_FACTS = 64
 """Of an item, that its vector is made from; lists of hundreds of sizes and compatible models add no more."""
 
 
-class PkgmOptions(TextOneTowerOptions):
+class PkgmOptions(TextPairOptions):
     """Options.
 
     Attributes:
@@ -72,7 +72,7 @@ class PkgmOptions(TextOneTowerOptions):
         return self
 
 
-class PkgmArguments(TextOneTowerArguments):
+class PkgmArguments(TextPairArguments):
     """Arguments.
 
     Attributes:

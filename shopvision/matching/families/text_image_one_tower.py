@@ -32,9 +32,9 @@ from shopvision.matching.families.image_encoders import (
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_one_tower import (
-    TextOneTowerArguments,
     TextOneTowerFamily,
-    TextOneTowerOptions,
+    TextPairArguments,
+    TextPairOptions,
     states_width,
     text_fields,
 )
@@ -43,7 +43,7 @@ from shopvision.matching.families.towers import OneTower, build_text_encoder, te
 from shopvision.models.card import ModelCard
 
 
-class TextImageOneTowerOptions(TextOneTowerOptions, FrozenPictureOptions):
+class TextImageOneTowerOptions(TextPairOptions, FrozenPictureOptions):
     """Options.
 
     Attributes:
@@ -56,7 +56,7 @@ class TextImageOneTowerOptions(TextOneTowerOptions, FrozenPictureOptions):
     compare_pictures: bool = True
 
 
-class TextImageOneTowerArguments(TextOneTowerArguments, FrozenPictureArguments):
+class TextImageOneTowerArguments(TextPairArguments, FrozenPictureArguments):
     """Arguments.
 
     Attributes:

@@ -14,6 +14,8 @@ from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts, Start
+from shopvision.matching.families.agreement_branch import AgreementBranch, InformedOneTower
+from shopvision.matching.families.agreement_reading import AgreementReading, InformedPairReader
 from shopvision.matching.families.axes import ONE_TOWER_AXES, LegalAxes
 from shopvision.matching.families.heads import PairHead, SidesHead, outputs_of
 from shopvision.matching.families.registry import register
@@ -32,8 +34,8 @@ from shopvision.matching.families.towers import (
 _AXES: LegalAxes = {**ONE_TOWER_AXES, ("metric", "cosine"): ("bce",), ("metric", "inner_product"): ("bce",)}
 
 
-class TextOneTowerOptions(FamilyOptions):
-    """Options.
+class TextPairOptions(FamilyOptions):
+    """Options of one-towers around a text encoder.
 
     Attributes:
         text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
@@ -43,7 +45,6 @@ class TextOneTowerOptions(FamilyOptions):
         frozen_layers: how many of its first layers, with the embeddings below, are kept as they are.
     """
 
-    family: str = "text_one_tower"
     text: str = "wheel:minilm"
     pooling: Literal["cls", "mean"] | None = None
     layers: tuple[int, ...] = Field((1,), min_length=1)
@@ -51,8 +52,8 @@ class TextOneTowerOptions(FamilyOptions):
     frozen_layers: int = Field(0, ge=0)
 
 
-class TextOneTowerArguments(FamilyArguments):
-    """Arguments.
+class TextPairArguments(FamilyArguments):
+    """Arguments of one-towers around a text encoder.
 
     Attributes:
         text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
@@ -69,8 +70,34 @@ class TextOneTowerArguments(FamilyArguments):
     layer_pooling: LayerPooling = "cat"
 
 
-Arguments = TypeVar("Arguments", bound=TextOneTowerArguments)
-Options = TypeVar("Options", bound=TextOneTowerOptions)
+class TextOneTowerOptions(TextPairOptions):
+    """Options.
+
+    Attributes:
+        agreement: add what the items' codes, measures, colours, prices and so on say about each other, see
+            ``shopvision.items.facts``.
+        hidden_agreement: share of a step's pairs that this is kept from in training.
+    """
+
+    family: str = "text_one_tower"
+    agreement: bool = False
+    hidden_agreement: float = Field(0.3, ge=0, lt=1)
+
+
+class TextOneTowerArguments(TextPairArguments):
+    """Arguments.
+
+    Attributes:
+        agreement: how statements are compared; None where they are not.
+        hidden_agreement: as in the options.
+    """
+
+    agreement: AgreementReading | None = None
+    hidden_agreement: float = Field(0.0, ge=0, lt=1)
+
+
+Arguments = TypeVar("Arguments", bound=TextPairArguments)
+Options = TypeVar("Options", bound=TextPairOptions)
 
 
 class TextOneTowerFamily(OneTowerFamily[Arguments, Options]):
@@ -98,7 +125,12 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
     ) -> Start[TextOneTowerArguments]:
         """See ``Family``."""
         source = fetch_text(options.text)
-        arguments = TextOneTowerArguments(**self.settled(options), **text_fields(options, source, texts, items))
+        arguments = TextOneTowerArguments(
+            **self.settled(options),
+            **text_fields(options, source, texts, items),
+            agreement=AgreementReading.of_items(items) if options.agreement else None,
+            hidden_agreement=options.hidden_agreement if options.agreement else 0.0,
+        )
         return Start(
             arguments=arguments,
             parts=Parts(tokenizer=source.tokenizer),
@@ -114,20 +146,31 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
             "pooling": arguments.pooling, "layers": arguments.layers, "layer_pooling": arguments.layer_pooling,
         }  # fmt: skip
         if axes.head == "metric":
+            if arguments.agreement:
+                raise UserError(
+                    "agreement = true goes with the head pair: the head metric compares the encoder's states alone."
+                )
             sides = SidesHead(*sizes, similarity=axes.similarity, dropout=arguments.dropout)
             return SidesTower(text, sides, **options)
-        return OneTower(text, PairHead(*sizes, outputs=outputs_of(axes), dropout=arguments.dropout), **options)
+        head = PairHead(*sizes, outputs=outputs_of(axes), dropout=arguments.dropout)
+        if arguments.agreement is None:
+            return OneTower(text, head, **options)
+        branch = AgreementBranch(len(arguments.agreement.features), dropout=arguments.dropout)
+        return InformedOneTower(text, head, agreement=branch, hidden_share=arguments.hidden_agreement, **options)
 
     def reader(self, arguments: TextOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
         packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
-        return SidedPairReader(packer) if arguments.axes.head == "metric" else TextPairReader(packer)
+        if arguments.axes.head == "metric":
+            return SidedPairReader(packer)
+        reader = TextPairReader(packer)
+        return reader if arguments.agreement is None else InformedPairReader(reader, arguments.agreement.comparing())
 
 
 def text_fields(
-    options: TextOneTowerOptions, source: TextSource, texts: TextOptions, items: Sequence[Item]
+    options: TextPairOptions, source: TextSource, texts: TextOptions, items: Sequence[Item]
 ) -> dict[str, Any]:
-    """The fields of ``TextOneTowerArguments`` that follow from the options and the encoder."""
+    """The fields of ``TextPairArguments`` that follow from the options and the encoder."""
     return {
         "text_config": source.config,
         "texts": TextReading.of_pairs(texts, items),
@@ -137,7 +180,7 @@ def text_fields(
     }
 
 
-def states_width(arguments: TextOneTowerArguments, hidden: int) -> int:
+def states_width(arguments: TextPairArguments, hidden: int) -> int:
     """How much the head sees of an encoder of width ``hidden``.
 
     Raises:

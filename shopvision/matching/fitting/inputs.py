@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shopvision.items.pair_table import PairTable
-from shopvision.matching.families._network import Batch, ItemReader, PairReader, Rows
+from shopvision.matching.families._network import Batch, ItemReader, PairNetwork, PairReader, Rows
 from shopvision.matching.fitting.distillation import TaughtPairs
 from shopvision.training.pixels import PixelReader
 
@@ -141,6 +141,13 @@ class PairInputs(Inputs):
             pictures = both.view(len(rows), 2, *both.shape[1:])
         batch: Batch = self._reader.batch(self._kept, first, second, pictures)
         return batch
+
+    def learn_first(self, network: PairNetwork) -> None:
+        """Let a network learn what it learns before the first step, from the pairs that have a label."""
+        known = self.labels >= 0
+        agreement = self._reader.agreement(self._kept, self.left[known], self.right[known])
+        if agreement is not None:
+            network.learn_first(agreement, torch.from_numpy(self.labels[known]))
 
 
 class ItemInputs(Inputs):

@@ -55,6 +55,7 @@ def make_learner(
     if isinstance(model.family, OneTowerFamily):
         sampler = _sampler(config, splits["train"], inputs["train"], process, in_batch=False)
         one = model.family.losses[axes.loss]
+        inputs["train"].learn_first(model.network)
         return OneTowerLearner(model.network, encoders, config, sampler, loss=one, **inputs, **common)
     loss, options_of_loss = model.family.losses[axes.loss], LossOptions(options.margin, options.scale)
     sampler = _sampler(config, splits["train"], inputs["train"], process, in_batch=loss.in_batch)

@@ -111,7 +111,7 @@ def test_wrong_kinds_and_families_are_named_with_what_was_wanted(tmp_path: Path)
         load_matcher(tmp_path / "clik")
     architecture = json.loads((folder / CARD_FILE).read_text())["architecture"]
     change_card(folder, architecture=architecture | {"name": "perceptron"})
-    with pytest.raises(UserError, match="tiny:v1 is a pair_scorer of the family perceptron, not of coca, gcn, "):
+    with pytest.raises(UserError, match="is a pair_scorer of the family perceptron, not of agreement, coca, gcn, "):
         load_matcher(folder)
     change_card(folder, architecture=architecture | {"name": "text_two_tower"})
     with pytest.raises(UserError, match="is text_two_tower, its arguments are those of text_one_tower"):
