@@ -108,9 +108,6 @@ def test_what_was_learnt_begins_the_pairs_for_every_seed(
     for state in begun:
         for name, tensor in best.items():
             assert torch.equal(state[name], tensor), name
-    lines = [json.loads(line) for line in (tmp_path / "contrastive/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if line["split"] == "train"]
-    assert losses[-1] < losses[0]
 
 
 def test_vectors_tell_products_apart_before_any_pair_was_learnt_from(world: World, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_sequence_falls_into_its_title_and_the_rest() -> None:
 @pytest.mark.parametrize(("family", "axes"), [("text_one_tower", ONE), ("text_two_tower", COSINE)])
 def test_equal_titles_are_no_wrong_answers_and_items_of_titles_alone_are_not_asked(family: str, axes: Any) -> None:
     asked, batch = questions(family, axes, ITEMS)
-    found = float(asked.losses(batch)["matching"].value)
+    found = float(asked.losses(batch)["matching"].value.detach())
     vectors = []
     network: Any = asked.network
     for part in title_and_others(batch, SEP):
