@@ -5,6 +5,7 @@ Ties in similarity are fair as in ``ranking_metrics``: a value is the expectatio
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +99,7 @@ def linear_evaluation(
     Returns:
         None where there are fewer than two classes of two rows or more: then there is nothing to tell apart.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     names, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -117,7 +119,10 @@ def linear_evaluation(
     scaled /= np.sqrt((scaled[fitted] ** 2).mean()) or 1.0
     # Of two classes scikit-learn keeps the difference of the weights, whose square counts half in the sum of both.
     inverse = (2 if len(kept) == 2 else 1) / regularisation
-    model = LogisticRegression(C=inverse, tol=TOLERANCE, max_iter=ITERATIONS).fit(scaled[fitted], classes[fitted])
+    with warnings.catch_warnings():
+        # Vectors that lie almost in a line take longer than all others; at the limit of steps nothing much moves.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(C=inverse, tol=TOLERANCE, max_iter=ITERATIONS).fit(scaled[fitted], classes[fitted])
     correct = np.full(len(labels), np.nan)
     correct[measured] = model.predict(scaled[measured]) == classes[measured]
     return LinearEvaluation(correct, len(kept))
