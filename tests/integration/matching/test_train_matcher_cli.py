@@ -143,7 +143,11 @@ def test_another_promise_of_a_stored_version_takes_a_command_and_no_training(
         ("model", {"text": "local-dir:/nowhere"}, "/nowhere holds no config.json"),
         ("model", {"name": "our best"}, r"matcher\.toml: model\.name: String should match pattern"),
         ("model", {"loss": "mnr"}, "do not go together in text_one_tower. Legal are"),
-        ("model", {"family": "perceptron"}, "There is no family 'perceptron' of pair models: use one of coca, gcn"),
+        (
+            "model",
+            {"family": "perceptron"},
+            "There is no family 'perceptron' of pair models: use one of agreement, coca, gcn",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
