@@ -214,9 +214,10 @@ def _open(
 
 def _picture_folders(file: str, items: str | None, images: str | None) -> list[Path]:
     """Local folders that the command's user named."""
-    if images is not None:
-        return [] if "://" in images else [Path(images)]
-    return [] if "://" in (items or file) else [Path(items or file).parent]
+    from shopvision.items.record_parsing import picture_root
+
+    folder = picture_root(items or file, images).folder
+    return [] if folder is None else [folder]
 
 
 def _finish(told: dict[str, Any], refused: list[ItemError], *, as_json: bool) -> None:

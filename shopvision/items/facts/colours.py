@@ -1,8 +1,8 @@
 """Colours by family in English, Chinese, Korean and the larger European languages: ``navy``, ``藏青`` and ``blau``.
 
 Shops name shades at will; what two offers of one thing share is the family. A word that mostly means something else
-(French ``or``) is left out, and in Chinese, where words have no blanks around
-them, a single character needs ``色`` behind it or nothing at all around it.
+(French ``or``) is left out, and in Chinese, where words have no blanks around them, a single character needs ``色``
+behind it or nothing at all around it.
 """
 
 from __future__ import annotations

@@ -72,13 +72,24 @@ class AgreementReader(PairReader[list[ItemFacts]]):
         """See ``PairReader``."""
         return [item_facts(item) for item in items]
 
-    def lengths(self, kept: list[ItemFacts], left: Rows, right: Rows) -> NDArray[np.int64]:  # noqa: ARG002
+    def lengths(
+        self,
+        kept: list[ItemFacts],  # noqa: ARG002 - all pairs are alike
+        left: Rows,
+        right: Rows,  # noqa: ARG002 - as many as on the left
+    ) -> NDArray[np.int64]:
         """See ``PairReader``; all are alike."""
         return np.ones(len(left), np.int64)
 
-    def batch(self, kept: list[ItemFacts], left: Rows, right: Rows, pictures: Tensor | None) -> Agreement:  # noqa: ARG002
+    def batch(
+        self,
+        kept: list[ItemFacts],
+        left: Rows,
+        right: Rows,
+        pictures: Tensor | None,  # noqa: ARG002 - it reads none
+    ) -> Agreement:
         """See ``PairReader``."""
-        return Agreement(self._comparing.features(kept, left, right))
+        return Agreement(self.agreement(kept, left, right))
 
     def agreement(self, kept: list[ItemFacts], left: Rows, right: Rows) -> Tensor:
         """See ``PairReader``."""
@@ -138,6 +149,11 @@ class AgreementFamily(OneTowerFamily[AgreementArguments, AgreementOptions]):
         """See ``Family``: features are the same in both orders."""
         return False
 
-    def load_parts(self, folder: Path, card: ModelCard, arguments: AgreementArguments) -> Parts:  # noqa: ARG002
+    def load_parts(
+        self,
+        folder: Path,  # noqa: ARG002 - all that it needs stands in its arguments
+        card: ModelCard,  # noqa: ARG002 - likewise
+        arguments: AgreementArguments,  # noqa: ARG002 - which ``build`` and ``reader`` are given
+    ) -> Parts:
         """See ``Family``: there is no tokenizer."""
         return Parts()

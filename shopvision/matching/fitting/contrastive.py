@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shopvision.matching.fitting.contrastive_learner import ContrastiveLearner
-from shopvision.matching.fitting.stages import as_stage
+from shopvision.matching.fitting.stages import stage_of, with_what_was_learnt
 from shopvision.training.loop import fit
 
 if TYPE_CHECKING:
@@ -45,18 +44,12 @@ def contrast(
         JobError: the loss is not finite.
     """
     section = config.contrastive
-    assert section is not None  # noqa: S101 - for the type checker: the caller looked
+    assert section is not None  # noqa: S101 - for the type checker: the caller has looked
     train, valid = splits["train"], splits["valid"]
     learner = ContrastiveLearner(beginning, config.model, section, train=train, valid=valid, process=run.process)
-    stage = replace(run, output=run.output / FOLDER, on_progress=as_stage(run, FOLDER, section.epochs))
     before = learner.evaluate()
-    result = fit(learner, section, stage, identity=identity)
+    result = fit(learner, section, stage_of(run, FOLDER, section.epochs), identity=identity)
     learner.finish()
-    network = beginning.model.network
-    weights = {
-        name: {key: tensor.cpu().clone() for key, tensor in network.get_submodule(name).state_dict().items()}
-        for name in learner.learnt
-    }
     after = result.metrics
     note = (
         f"Put {len(learner.known.product):,} offers of {learner.known.count:,} products together before: by the cosine "
@@ -64,4 +57,4 @@ def contrast(
         f"{result.best_epoch} ({before['average_precision']:.3f} before), best F1 {after['f1']:.3f} "
         f"({before['f1']:.3f})."
     )
-    return replace(beginning, start=replace(beginning.start, weights=weights)), note
+    return with_what_was_learnt(beginning, learner.learnt), note

@@ -39,7 +39,7 @@ class KnownProducts:
     Attributes:
         product: (m,) int64, its number.
         source: (m,) int64, number of the source it comes from; -1 where it tells none.
-        different: (p, p) bool, symmetric: some pair of their offers is labelled as different.
+        different: (p, p) int32, symmetric: how many pairs of their offers are labelled as different.
         listed: (p, s) bool, which sources offer a product.
         negatives: see ``ContrastiveConfig``.
     """
@@ -70,7 +70,7 @@ class KnownProducts:
 
     @property
     def count(self) -> int:
-        """P."""
+        """How many products there are."""
         return len(self.listed)
 
     def repel(self, a: Rows, b: Rows) -> NDArray[np.bool_]:

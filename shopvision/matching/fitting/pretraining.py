@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shopvision.matching.fitting.pretraining_learner import PretrainingLearner, read_inputs
-from shopvision.matching.fitting.stages import as_stage
+from shopvision.matching.fitting.stages import stage_of, with_what_was_learnt
 from shopvision.training.loop import fit
 from shopvision.training.run import TrainingRun
 
@@ -52,22 +51,21 @@ def pretrain(
     assert section is not None  # noqa: S101 - for the type checker: there are items to learn from
     inputs = read_inputs(beginning, items, pictures, section)
     learner = PretrainingLearner(beginning, config.model, section, inputs, run.process)
-    stage = replace(run, output=run.output / FOLDER, on_progress=as_stage(run, FOLDER, section.epochs))
+    stage = stage_of(run, FOLDER, section.epochs)
     result = fit(learner, section, stage, identity={**identity, "items": _fingerprint(items)})
     learner.finish()
-    network = beginning.model.network
-    weights = {
-        name: {key: tensor.cpu().clone() for key, tensor in part.state_dict().items()}
-        for name, part in network.named_children()
+    learnt = [
+        name
+        for name, part in beginning.model.network.named_children()
         if name not in learner.network.untouched and any(True for _ in part.parameters())
-    }
+    ]
     terms = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in result.metrics.items())
     note = (
         f"Learnt from {len(items):,} items before: losses of held-out ones in epoch {result.best_epoch} are {terms}. "
         f"All that the model is made of begins the fine-tuning; {', '.join(learner.network.left_behind)} asked the "
         "questions and stay behind."
     )
-    return replace(beginning, start=replace(beginning.start, weights=weights)), note
+    return with_what_was_learnt(beginning, learnt), note
 
 
 def _fingerprint(items: Sequence[Item]) -> str:

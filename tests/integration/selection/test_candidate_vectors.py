@@ -201,6 +201,6 @@ def test_only_the_first_unreadable_pictures_are_named() -> None:
         without_vector=[*range(2, 100)], candidates=99, found={},
     )  # fmt: skip
     failed = {number: Failed(number, "not_found", "gone") for number in range(2, 100)}
-    outcome = plan_outcome(plan, lambda vectors: vectors[:, 0], failed, Scope(1))  # type: ignore[arg-type]
+    outcome = plan_outcome(plan, lambda vectors: vectors[:, 0], failed, Scope(1))  # type: ignore[arg-type] # only these fields are read
     assert (len(outcome.unreadable), outcome.candidates, outcome.ranking[0].image_id) == (98, 99, 1)
     assert results.UNREADABLE_KEPT < 98
