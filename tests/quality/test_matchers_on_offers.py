@@ -102,6 +102,31 @@ def test_a_matcher_learns_offers(name: str, data: Path, trained: Train, tmp_path
         assert seconds < 45 * 60
 
 
+@pytest.mark.parametrize("name", list(SPLITS))
+def test_statements_alone_match_offers(name: str, data: Path, tmp_path: Path) -> None:
+    """The family ``agreement``, which has no encoder, with its defaults."""
+    folder, (train_split, valid_split, *_) = data / "er_product_pairs", SPLITS[name]
+    pairs, valid = (folder / f"{name}.{split}.jsonl.gz" for split in (train_split, valid_split))
+    config = MatcherConfig.model_validate(
+        {
+            "data": {"pairs": pairs, "valid": valid},
+            "model": {"family": "agreement"},
+            "thresholds": {"cross_fit": 0},
+        }
+    )
+    started = time.monotonic()
+    report = train_matcher(config, TrainingRun(output=tmp_path))
+    seconds = time.monotonic() - started
+    assert report is not None
+    test = read_pairs(folder / f"{name}.test.jsonl.gz")
+    probabilities = PairScorer(report.folder).score(test.items, test.left, test.right)
+    measured = measure_pairs(probabilities, test.labels, report.card.thresholds["decision"])
+    cells = [cell(measured[metric]) for metric in ("precision", "recall", "f1", "roc_auc")]
+    show([f"{name}, trained in {seconds:.0f} s", "precision", "recall", "F1", "ROC-AUC"], [["agreement", *cells]])
+    assert measured["f1"].value > confusion(by_codes(test), test.labels, 0.5).f1
+    assert measured["f1"].value > 0.8
+
+
 def test_a_cascade_saves_work_and_costs_little(data: Path, trained: Train, tmp_path: Path) -> None:
     valid, test = (read_pairs(data / "er_product_pairs" / f"abt_buy.{split}.jsonl.gz") for split in ("valid", "test"))
     second = PairScorer(trained("abt_buy")[0].folder)
