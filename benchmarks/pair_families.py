@@ -82,11 +82,11 @@ def make_models(folder: Path) -> dict[str, Path]:
     from shopvision.matching.families.pair_model import begin_training
     from shopvision.matching.families.text_reading import TextOptions
     from shopvision.matching.fitting.config import MatcherConfig
-    from tests.quality.taught_families import FAMILIES
+    from tests.quality.taught_families import BESIDE, FAMILIES, INFORMED
 
     items = list(read_items(folder / "items.jsonl", images=str(picture_folder())).values())
     models = {}
-    for number, (name, recipe) in enumerate(FAMILIES.items()):
+    for number, (name, recipe) in enumerate((FAMILIES | {INFORMED: BESIDE[INFORMED]}).items()):
         graph = {"graph": str(_graph(folder))} if name == "pkgm" else {}
         config = MatcherConfig.model_validate({"data": {"pairs": "made.csv"}, "model": recipe["model"] | graph})
         texts = TextOptions() if "fields" in recipe["model"] else TextOptions(max_length=MAX_LENGTH)

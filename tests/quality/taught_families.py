@@ -22,6 +22,8 @@ from tests.quality.frozen import IMAGE
 
 TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
 ATTRIBUTES = TITLES | {"builder": "title_attributes"}
+INFORMED = "text_one_tower, attributes, agreement"
+FIELDS = {"builder": "title_attributes", "compare_codes": False}
 SOUP = "image_two_tower, greedy soup"
 
 
@@ -42,12 +44,13 @@ def _both(**more: Any) -> dict[str, Any]:
 
 PRETRAINING = {"pretraining": {"epochs": 3}}
 FAMILIES: dict[str, dict[str, Any]] = {
+    "agreement": _one("agreement", 10, text=None),
     "text_cnn": _one("text_cnn", 15, vocabulary=3_000),
     "gcn": _one("gcn", 20, text=ATTRIBUTES),
     "image_two_tower": _vectors("image_two_tower", 10, text=None, image=IMAGE, projection=512),
     "text_two_tower": _vectors("text_two_tower", 4),
     "text_one_tower": _one("text_one_tower", 3),
-    "text_fields_one_tower": _one("text_fields_one_tower", 2, fields={"title": 48, "attributes": 64}),
+    "text_fields_one_tower": _one("text_fields_one_tower", 2, text=FIELDS, fields={"title": 48, "attributes": 64}),
     "pkgm": _one("pkgm", 3, keys=6),
     "text_image_two_tower": _vectors("text_image_two_tower", 4, **_both()),
     "text_image_one_tower": _one("text_image_one_tower", 5, **_both()),
@@ -59,6 +62,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 # graph of brands alone would tell nothing.
 OFFERS = {"max_length": 96}
 OF_OFFERS: dict[str, dict[str, Any]] = {
+    "agreement": FAMILIES["agreement"],
     "text_cnn": _one("text_cnn", 10, text=OFFERS, vocabulary=8_000),
     "gcn": _one("gcn", 10, text=OFFERS),
     "text_two_tower": _vectors("text_two_tower", 2, text=OFFERS),
@@ -67,6 +71,8 @@ OF_OFFERS: dict[str, dict[str, Any]] = {
 }
 # Measured beside, and no members of the ensemble.
 BESIDE: dict[str, dict[str, Any]] = {
+    INFORMED: _one("text_one_tower", 3, text=ATTRIBUTES, agreement=True),
+    "text_one_tower, attributes": _one("text_one_tower", 3, text=ATTRIBUTES),
     "k3m, from pairs alone": _vectors("k3m", 4, text=ATTRIBUTES, **_both()),
     SOUP: FAMILIES["image_two_tower"] | {"train": FAMILIES["image_two_tower"]["train"] | {"soup": "greedy"}},
 }

@@ -1,15 +1,15 @@
 """What every stage adds to a matcher of real offers, and what the whole reaches.
 
 ``make test-quality ARGS="-s tests/quality/test_strongest_matcher.py"`` prints the tables of
-docs/benchmarks/matching-quality.md. Stages are compared on validation pairs, and the one that is best there is measured
-on the test, once.
+docs/benchmarks/matching-quality.md. Stages are compared on validation pairs, and what is best there is measured on the
+test, once. With SHOPVISION_TEST_HOME finished models are kept there, and a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import time
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ import numpy as np
 import pytest
 
 from shopvision.evaluation.pair_measurement import measure_pairs
+from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, roc_auc
 from shopvision.items.pair_files import read_pairs
 from shopvision.items.pair_table import PairTable
-from shopvision.matching.fitting.config import MatcherConfig
+from shopvision.matching.families.card import read_card
+from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.evidence_file import read_evidence
-from shopvision.matching.fitting.train import MatcherReport, train_matcher
-from shopvision.matching.scoring.predict import PairScorer
-from shopvision.training.run import TrainingRun
+from shopvision.matching.scoring.ensemble import load_scorer
 from tests.quality.paired_gain import gain_in_f1
 from tests.quality.product_offers import with_sources, without_products
 from tests.quality.tables import show
+from tests.quality.taught_families import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
@@ -44,6 +45,7 @@ class Offers:
         tests: what is measured at the end, by name.
         sections: of the configuration, for every recipe.
         two_catalogues: left items come from one source and right items from another.
+        thorough: every stage by itself as well, and what an ensemble teaches, which takes twice as long.
     """
 
     train: str
@@ -51,6 +53,7 @@ class Offers:
     tests: dict[str, str]
     sections: Sections
     two_catalogues: bool = False
+    thorough: bool = False
 
 
 OFFERS = {
@@ -61,7 +64,11 @@ OFFERS = {
         "train_small", "valid_small", {"test": "test"}, {"text": {"max_length": 80}, "train": {"epochs": 8}}
     ),
     "wdc_lspc_shoes": Offers(
-        "train_small", "valid_small", {"test": "test"}, {"text": {"max_length": 80}, "train": {"epochs": 8}}
+        "train_small",
+        "valid_small",
+        {"test": "test"},
+        {"text": {"max_length": 80}, "train": {"epochs": 8}},
+        thorough=True,
     ),
     "wdc_products_80cc": Offers(
         "train_small_titles",
@@ -70,61 +77,91 @@ OFFERS = {
         {"text": {"max_length": 64, "builder": "title"}, "train": {"epochs": 8}},
     ),
 }
+STATEMENTS = {"agreement": True}
+CONTRASTIVE = {"contrastive": {"epochs": 10}}
 STAGES: dict[str, Sections] = {
     "pairs alone": {},
-    "words and attributes first": {"pretraining": {"epochs": 5}},
-    "offers of one product first": {"contrastive": {"epochs": 10}},
+    "offers of one product first": CONTRASTIVE,
+    "offers first, agreement beside": CONTRASTIVE | {"model": STATEMENTS},
+    "agreement alone": {"model": {"family": "agreement"}},
 }
+BY_ITSELF: dict[str, Sections] = {
+    "words and attributes first": {"pretraining": {"epochs": 5}},
+    "agreement beside": {"model": STATEMENTS},
+}
+TOGETHER = {
+    "offers first, and agreement alone, stacked": ("offers of one product first", "agreement alone"),
+    "these and both in one, stacked": (
+        "offers of one product first", "offers first, agreement beside", "agreement alone",
+    ),
+}  # fmt: skip
+TEACHER = "these and both in one, stacked"
+TAUGHT = "offers first, agreement beside, taught by these"
+HELD_OUT = 100  # products of 500
+METRICS = ("precision", "recall", "f1", "roc_auc")
 
 
 @pytest.mark.parametrize("name", OFFERS)
-def test_what_every_stage_adds(name: str, data: Path, tmp_path: Path) -> None:
+def test_what_every_stage_adds(name: str, data: Path, frozen_home: Path) -> None:
     offers = OFFERS[name]
-    reports: dict[str, MatcherReport] = {}
-    rows: list[list[str]] = []
-    before = None
-    for stage, sections in STAGES.items():
-        started = time.monotonic()
-        report = reports[stage] = train(offers, name, data, tmp_path, stage, sections)
-        evidence = read_evidence(report.folder)
-        ahead = "" if before is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(
-            *gain_in_f1(before, evidence.probabilities, evidence.labels)
-        )  # fmt: skip
-        before = evidence.probabilities if before is None else before
-        numbers = [f"{report.metrics[metric]:.3f}" for metric in ("f1", "average_precision", "roc_auc")]
-        rows.append([stage, *numbers, ahead, f"{time.monotonic() - started:.0f} s"])
-    header = [f"{name}, validation", "F1", "average precision", "ROC-AUC", "ahead of pairs alone in F1", "trained in"]
+    folder = frozen_home / "strongest" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    where = files(offers, name, data, folder)
+    models: dict[str, Path] = {}
+    seconds: dict[str, float] = {}
+    for stage, sections in (STAGES | BY_ITSELF if offers.thorough else STAGES).items():
+        trained = train(folder, where, stage, recipe(offers, sections), 27)
+        models[stage], seconds[stage] = trained.folder, trained.cpu_seconds
+    for number, (together, members) in enumerate(TOGETHER.items()):
+        models[together] = folder / f"ensemble-{number}"
+        shutil.rmtree(models[together], ignore_errors=True)
+        paths = [models[member] for member in members]
+        fit_ensemble(models[together], paths, read_pairs(where["valid"]), method="stacking")
+        seconds[together] = sum(seconds[member] for member in members)
+    if offers.thorough:
+        sections = STAGES["offers first, agreement beside"] | {"distillation": {"teacher": str(models[TEACHER])}}
+        trained = train(folder, where, TAUGHT, recipe(offers, sections), 27)
+        models[TAUGHT], seconds[TAUGHT] = trained.folder, trained.cpu_seconds
+    before = read_evidence(models["pairs alone"])
+    rows, ranking = [], {}
+    for stage, model in models.items():
+        evidence = read_evidence(model)
+        assert np.array_equal(evidence.labels, before.labels)
+        found, labels = evidence.probabilities, evidence.labels
+        ranking[stage] = average_precision(found, labels)
+        numbers = (best_f1_threshold(found, labels)[1], ranking[stage], roc_auc(found, labels))
+        gain = gain_in_f1(before.probabilities, found, labels)
+        ahead = "" if stage == "pairs alone" else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+        rows.append([stage, *(f"{number:.3f}" for number in numbers), ahead, f"{seconds[stage]:.0f}"])
+    header = [f"{name}, validation", "F1", "average precision", "ROC-AUC", "ahead of pairs alone in F1", "CPU seconds"]
     show(header, rows)
-    best = max(reports, key=lambda stage: reports[stage].metrics["f1"])
-    report = reports[best]
-    scorer = PairScorer(report.folder)
+    best = max(ranking, key=lambda stage: ranking[stage])
+    scorer, threshold = load_scorer(models[best]), read_card(models[best]).thresholds["decision"]
     rows = []
     for part, table in tests_of(offers, name, data).items():
-        probabilities = scorer.score(table.items, table.left, table.right)
-        measured = measure_pairs(probabilities, table.labels, report.card.thresholds["decision"])
+        measured = measure_pairs(scorer.score(table.items, table.left, table.right), table.labels, threshold)
         cells = [f"{measured[m].value:.3f} ({measured[m].low:.3f} to {measured[m].high:.3f})" for m in METRICS]
         rows.append([part, f"{len(table):,}", *cells])
         assert measured["f1"].value > 0.5
     show([f"{name}, test: {best}", "pairs", *METRICS], rows)
 
 
-HELD_OUT = 100  # products of 500
-METRICS = ("precision", "recall", "f1", "roc_auc")
+def recipe(offers: Offers, sections: Sections) -> Sections:
+    wanted: Sections = {"model": {"family": "text_one_tower", "text": "wheel:minilm"}} | offers.sections
+    if sections.get("model", {}).get("family") == "agreement":  # its defaults: it learns from no texts
+        return sections | {"train": {}}
+    for section, fields in sections.items():
+        of_set = {"negatives": "sources"} if section == "contrastive" and offers.two_catalogues else {}
+        wanted = wanted | {section: wanted.get(section, {}) | of_set | fields}
+    return wanted
 
 
-def train(offers: Offers, name: str, data: Path, folder: Path, stage: str, sections: Sections) -> MatcherReport:
+def files(offers: Offers, name: str, data: Path, folder: Path) -> dict[str, Path]:
     if offers.valid is None:
         pairs, valid = without_products(data, name, offers.train, HELD_OUT, folder)
     else:
         pairs, valid = (split(offers, name, part, data, folder) for part in (offers.train, offers.valid))
-    wanted: Sections = {"data": {"pairs": pairs, "valid": valid}, **offers.sections}
-    wanted["thresholds"] = {"cross_fit": 0}
-    for section, fields in sections.items():
-        of_set = {"negatives": "sources"} if section == "contrastive" and offers.two_catalogues else {}
-        wanted[section] = wanted.get(section, {}) | of_set | fields
-    report = train_matcher(MatcherConfig.model_validate(wanted), TrainingRun(output=folder / stage))
-    assert report is not None
-    return report
+    return {"pairs": pairs, "valid": valid}
 
 
 def split(offers: Offers, name: str, split: str, data: Path, folder: Path) -> Path:

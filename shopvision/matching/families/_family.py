@@ -48,6 +48,7 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
     Attributes:
         name: in configurations and cards.
         reads_text: whether items need texts, and the configuration may have a section ``[text]``.
+        unread_text_options: fields of that section that mean nothing here, and what to do instead.
         pictures: what the network reads of a picture: ``pixels``, uint8 as prepared, or ``features`` from
             ``Parts.image_encoder``. Zeros stand for a picture that an item does not have.
         arguments: their class.
@@ -59,6 +60,7 @@ class Family(ABC, Generic[ArgumentsT, OptionsT]):
 
     name: ClassVar[str]
     reads_text: ClassVar[bool]
+    unread_text_options: ClassVar[Mapping[str, str]] = {}
     pictures: ClassVar[PictureInput] = "none"
     arguments: type[ArgumentsT]
     options: type[OptionsT]

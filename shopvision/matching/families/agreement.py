@@ -123,6 +123,7 @@ class AgreementFamily(OneTowerFamily[AgreementArguments, AgreementOptions]):
 
     name = "agreement"
     reads_text = True
+    unread_text_options: ClassVar = dict.fromkeys(TextOptions.model_fields, "statements are read from items, not texts")
     legal: ClassVar[LegalAxes] = {("pair", "none"): ("bce",)}
     arguments = AgreementArguments
     options = AgreementOptions

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from shopvision.encoders._fast import accelerate_text_encoder
 from shopvision.encoders.text_networks import pool
 from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.encoders.tokens import TokenBatch
-from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
@@ -178,6 +177,7 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
 
     name = "text_fields_one_tower"
     reads_text = True
+    unread_text_options: ClassVar = {"max_length": "give each of model.fields its length"}
     arguments = TextFieldsOneTowerArguments
     options = TextFieldsOneTowerOptions
 
@@ -185,8 +185,6 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
         self, options: TextFieldsOneTowerOptions, texts: TextOptions, items: Sequence[Item]
     ) -> Start[TextFieldsOneTowerArguments]:
         """See ``Family``."""
-        if "max_length" in texts.model_fields_set:
-            raise UserError("text.max_length is of one sequence: remove it, and give each of model.fields its length.")
         source = fetch_text(options.text)
         arguments = TextFieldsOneTowerArguments(
             **self.settled(options),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shopvision.errors import UserError
 from shopvision.items.pair_table import UNKNOWN, PairTable
 from shopvision.matching.blocking import pairs_of_items
+from shopvision.matching.families.card import read_card
 from shopvision.matching.fitting.evaluate import score_readable
 from shopvision.matching.options import TEXT_SOURCES, BlockingOptions
 from shopvision.matching.scoring.ensemble import load_scorer
@@ -63,6 +64,15 @@ def teacher_folder(teacher: str) -> Path:
     if "/" in teacher:
         raise UserError(f"distillation.teacher: {teacher} is no folder: name that of a model version, or NAME:TAG.")
     return models.local_copy(models.resolve(teacher, SCORER_ROLE))
+
+
+def teacher_version(config: DistillationConfig) -> str:
+    """``NAME:TAG`` of the teacher's card: a folder may hold another model when a run is continued.
+
+    Raises:
+        UserError: there is no such teacher.
+    """
+    return read_card(teacher_folder(config.teacher)).spec
 
 
 def ask_teacher(

@@ -59,7 +59,7 @@ class EnsembleConfig(BaseModel):
     Attributes:
         data: pairs of all members, as in the file of ``train matcher``.
         ensemble: of the whole.
-        text: of all members that read texts.
+        text: of all members that read texts, as far as it means anything to their families.
         pretraining: of all members with a section of that name, as the next.
         contrastive: see above.
         train: of all members.
@@ -110,7 +110,8 @@ class EnsembleConfig(BaseModel):
             "thresholds": self.thresholds.model_dump() | {"cross_fit": 0},
         }
         if family.reads_text or member.text:
-            sections["text"] = self.text | member.text
+            shared = {name: value for name, value in self.text.items() if name not in family.unread_text_options}
+            sections["text"] = shared | member.text
         if member.pretraining is not None:
             sections["pretraining"] = self.pretraining | member.pretraining
         if member.contrastive is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shopvision.errors import JobError, UserError
 from shopvision.images import PictureDoor
 from shopvision.items.pair_splits import seen_categories
+from shopvision.matching.families.pair_model import begin_training
 from shopvision.matching.fitting.ensemble_fit import fit_ensemble
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.member_effects import PLOT_FILE as MEMBERS_PLOT
@@ -20,6 +21,7 @@ from shopvision.settings import get_settings
 from shopvision.training.run import TrainingRun
 
 if TYPE_CHECKING:
+    from shopvision.items.item import Item
     from shopvision.items.pair_table import PairTable
     from shopvision.matching.fitting.config import MatcherConfig
     from shopvision.matching.fitting.ensemble_config import EnsembleConfig
@@ -61,7 +63,8 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
         The report in the main process, None in the others.
 
     Raises:
-        UserError: data or configuration cannot be used; or a finished member was trained otherwise.
+        UserError: data, configuration or the encoder of any member cannot be used; or a finished member was trained
+            otherwise.
         TransientError: a source of pictures is away.
         JobError: a member's loss is not finite, or a picture vanished meanwhile; the message names the member.
     """
@@ -71,6 +74,9 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
         raise UserError(f"{run.output} holds a finished ensemble: name another --output.")
     if (run.output / MEMBERS).exists() and not run.resume:
         raise UserError(f"{run.output} holds a run: continue it with --resume, or name another --output.")
+    for name, recipe in recipes.items():
+        if not (run.output / MEMBERS / name / _FINISHED).exists():
+            _require_beginning(name, recipe, splits["train"].used_items())
     notes: list[str] = []
     for name, recipe in recipes.items():
         part = replace(
@@ -104,6 +110,14 @@ def train_ensemble(config: EnsembleConfig, run: TrainingRun) -> EnsembleReport |
         pairs={name: len(splits[name]) for name in ("train", "valid")},
         notes=tuple(notes),
     )
+
+
+def _require_beginning(name: str, recipe: MatcherConfig, items: Sequence[Item]) -> None:
+    """Begin a member and let it go: an encoder that cannot be had is to be known before hours of the others."""
+    try:
+        begin_training(recipe.model, recipe.texts, items, seed=recipe.train.seed)
+    except UserError as error:
+        raise UserError(f"Member {name!r}: {error}") from None
 
 
 def _train_member(

@@ -18,7 +18,7 @@ from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.contrastive import FOLDER as CONTRASTIVE_FOLDER
 from shopvision.matching.fitting.contrastive import contrast
 from shopvision.matching.fitting.cross_fit import FOLDER, plan_folds, with_cross_fitted
-from shopvision.matching.fitting.distillation import ask_teacher
+from shopvision.matching.fitting.distillation import ask_teacher, teacher_version
 from shopvision.matching.fitting.evidence_file import evidence_file
 from shopvision.matching.fitting.labelled_pairs import read_splits
 from shopvision.matching.fitting.preparation import PicturePreparation
@@ -68,6 +68,8 @@ def train_matcher(config: MatcherConfig, run: TrainingRun) -> MatcherReport | No
     fingerprint = {name: splits[name].fingerprint() for name in ("train", "valid")}
     # What is asked of verdicts changes no weight, so a resumed run may ask for something else.
     identity = {**config.model_dump(mode="json", exclude={"thresholds"}), "data content": fingerprint}
+    if config.distillation is not None:
+        identity["teacher"] = teacher_version(config.distillation)
     config = _with_settled_precision(config, process)
     labels = splits["valid"].labels
     notes: list[str] = []

@@ -31,7 +31,7 @@ FAMILIES = (
 MODELS: dict[str, dict[str, Any]] = {
     "text_fields_one_tower": {"fields": {"title": 24, "attributes": 16, "category": 8}},
 }
-TEXTS: dict[str, dict[str, Any] | None] = {"image_two_tower": None, "text_fields_one_tower": {}}
+TEXTS: dict[str, dict[str, Any] | None] = {"image_two_tower": None, "text_fields_one_tower": {}, "agreement": {}}
 
 
 @dataclass(frozen=True)

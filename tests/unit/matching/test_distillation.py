@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from shopvision.matching.scoring.predict import PairScorer
 from shopvision.training.config import load_config
 from shopvision.training.distributed import Process
 from shopvision.training.precision import MixedPrecision
-from shopvision.training.run import TrainingRun
+from shopvision.training.run import TrainingProgress, TrainingRun
 from tests.unit.matching.matcher_world import World, make_world
 from tests.unit.matching.test_matcher_training import learner_of
 from tests.unit.matching.tiny_matcher import COSINE, ONE, arguments, save_tiny
@@ -92,6 +93,7 @@ def test_labels_and_teacher_share_the_gradient_and_unlabelled_pairs_have_the_tea
         model={"dropout": 0.0}, train={"positive_weight": positive_weight, "micro_batch": 5},
     )  # fmt: skip
     monkeypatch.setattr("shopvision.matching.fitting.train.ask_teacher", answer)
+    monkeypatch.setattr("shopvision.matching.fitting.train.teacher_version", lambda _: "teacher:1")
     learner = learner_of(wanted, tmp_path, monkeypatch)
     share = next(share for share in learner.batches(1) if {-1.0, 0.0, 1.0} == set(share.labels.tolist()))
     told = learner.gradients(share, MixedPrecision("float32", torch.device("cpu")))["loss"]
@@ -113,6 +115,21 @@ def test_labels_and_teacher_share_the_gradient_and_unlabelled_pairs_have_the_tea
     assert float(told) == pytest.approx(float(loss.detach()), abs=1e-5)
     for name, gradient in found.items():
         torch.testing.assert_close(network.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_is_not_continued_with_another_teacher_in_the_same_folder(world: World, tmp_path: Path) -> None:
+    def stop(progress: TrainingProgress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    save_tiny(tmp_path / "teacher", arguments("text_two_tower", COSINE))
+    wanted = config(world, tmp_path / "teacher", train={"epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train_matcher(wanted, TrainingRun(output=tmp_path / "run", on_progress=stop))
+    shutil.rmtree(tmp_path / "teacher")
+    save_tiny(tmp_path / "teacher", arguments("text_two_tower", COSINE), seed=4)
+    with pytest.raises(UserError, match="--resume: teacher differs from the interrupted run"):
+        train_matcher(wanted, TrainingRun(output=tmp_path / "run", resume=True))
 
 
 def test_an_ensemble_teaches_one_model_of_pairs_without_labels_as_well(

@@ -89,6 +89,12 @@ def test_members_are_trained_and_weighed_and_a_run_goes_on_where_it_stopped(
             "member 'third': The family text_cnn makes no vectors of texts",
         ),
         ({"name": "third", "text": {}, "model": {"family": "image_two_tower"}}, None),
+        ({"name": "third", "model": {"family": "text_fields_one_tower"}}, None),
+        (
+            {"name": "third", "text": {"max_length": 9}, "model": {"family": "text_fields_one_tower"}},
+            r"member 'third': text\.max_length means nothing to the family text_fields_one_tower: remove it; give each",
+        ),
+        ({"name": "third", "model": {"family": "agreement"}}, None),
     ],
 )
 def test_members_that_cannot_be(world: World, member: dict[str, Any], message: str | None) -> None:
@@ -97,6 +103,14 @@ def test_members_that_cannot_be(world: World, member: dict[str, Any], message: s
         return
     with pytest.raises((UserError, ValueError), match=message):
         EnsembleConfig.model_validate(sections(world, member))
+
+
+def test_a_member_that_cannot_begin_is_told_before_another_is_trained(world: World, tmp_path: Path) -> None:
+    third = {"name": "third", "model": {"family": "text_cnn", "text": str(tmp_path / "nowhere")}}
+    config = EnsembleConfig.model_validate(sections(world, third))
+    with pytest.raises(UserError, match=r"Member 'third': .*nowhere"):
+        train_ensemble(config, TrainingRun(output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_example_file_shows_every_field_and_trains_eight_members() -> None:

@@ -20,6 +20,7 @@ from shopvision.matching.families.text_fields_one_tower import (
     TextFieldsOneTowerOptions,
 )
 from shopvision.matching.families.text_reading import TextOptions
+from shopvision.matching.fitting.config import MatcherConfig
 from tests.unit.matching.tiny_matcher import BERT, ONE, tiny_model, tiny_tokenizer
 
 ITEMS = [
@@ -141,5 +142,8 @@ def test_an_encoders_own_pooler_is_the_heads_first_layer(with_pooler: str) -> No
 
 
 def test_a_length_of_one_sequence_is_refused() -> None:
-    with pytest.raises(UserError, match=r"text\.max_length is of one sequence: remove it"):
-        begin_training(TextFieldsOneTowerOptions(), TextOptions(max_length=64), ITEMS, seed=1)
+    sections = {
+        "data": {"pairs": "pairs.csv"}, "model": {"family": "text_fields_one_tower"}, "text": {"max_length": 64},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"text\.max_length means nothing .* remove it; give each of model\.fields its"):
+        MatcherConfig.model_validate(sections)
