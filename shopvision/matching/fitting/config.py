@@ -170,7 +170,7 @@ class MatcherConfig(BaseModel):
             )
         if self.text is not None and not self.family.reads_text:
             raise UserError(f"The family {self.model.family} reads no text: remove the section [text].")
-        for field in self.text.model_fields_set if self.text else ():
+        for field in sorted(self.text.model_fields_set) if self.text else ():
             if instead := self.family.unread_text_options.get(field):
                 raise UserError(f"text.{field} means nothing to the family {self.model.family}: remove it; {instead}.")
         if self.pretraining is not None and not isinstance(self.family, Pretrains):
