@@ -7,6 +7,7 @@ The image encoder stays as it is. With fusion at the ``begin`` its features are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,11 +44,12 @@ class TextImageTwoTowerOptions(TextTwoTowerOptions, FrozenPictureOptions):
     """Options.
 
     Attributes:
-        fusion: ``begin``: the picture is a token of the text; ``end``: it stands beside what the text says.
+        fusion: ``begin``: the picture is a token of the text, as published, which takes an encoder longer to learn than
+            some thousand pairs last; ``end``: it stands beside what the text says.
     """
 
     family: str = "text_image_two_tower"
-    fusion: Fusion = "begin"
+    fusion: Fusion = "end"
 
 
 class TextImageTwoTowerArguments(TextTwoTowerArguments, FrozenPictureArguments):
@@ -83,21 +85,25 @@ class IllustratedTowers(TextTowers):
         pooling: Pooling,
         projection: int | None,
         features: int,
+        unit: bool,
         fusion: Fusion,
     ) -> None:
-        """Put together; ``features`` is the length of a picture's."""
+        """Put together; ``features`` is the length of a picture's, which are of ``unit`` length."""
         super().__init__(text, head, pooling=pooling, projection=projection, parts=1 if fusion == "begin" else 2)
+        # A linear layer expects numbers about 1; those of a unit vector would be lost beside the text's.
+        self._factor = features**0.5 if unit else 1.0
         begins = fusion == "begin"
         self.image_projection = picture_projection(text, features) if begins else nn.Linear(features, text_width(text))
 
     def features(self, batch: Any) -> Tensor:
         """See ``TwoTower``; of ``Illustrated``."""
-        projection = self.image_projection
-        inputs = text_inputs(self.text, batch.tokens, embeddings_with_pictures(self.text, projection, batch))
+        projection, pictures = self.image_projection, batch.pictures * self._factor
+        illustrated = replace(batch, pictures=pictures)
+        inputs = text_inputs(self.text, batch.tokens, embeddings_with_pictures(self.text, projection, illustrated))
         said = pool(self.text(**inputs), batch.tokens.attention_mask, self.pooling)
         if batch.slots is not None:
             return said
-        shown = torch.tanh(projection(batch.pictures[:, 0].to(projection.weight.dtype)))
+        shown = torch.tanh(projection(pictures[:, 0].to(projection.weight.dtype)))
         return torch.cat([said, shown.to(said.dtype)], 1)
 
     def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -143,6 +149,7 @@ class TextImageTwoTower(TwoTowerFamily[TextImageTwoTowerArguments, TextImageTwoT
             pooling=arguments.pooling,
             projection=arguments.projection,
             features=dimension_of(arguments.image),
+            unit=arguments.unit_features,
             fusion=arguments.fusion,
         )
 

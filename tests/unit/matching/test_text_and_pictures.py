@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_picture_is_a_token_of_its_item() -> None:
     bert = plain_bert(network)
     embeddings = bert.embeddings.word_embeddings(batch.tokens.input_ids).numpy()
     weight, bias = weight_and_bias(network.image_projection)
-    embeddings[:, 1] = features().numpy() @ weight.T + bias
+    embeddings[:, 1] = features().numpy() * np.sqrt(96) @ weight.T + bias
     last = states(bert, batch.tokens, inputs_embeds=torch.from_numpy(embeddings))[-1].numpy()
     sizes = batch.tokens.attention_mask.sum(1).tolist()
     expected = np.stack([row[:size].mean(0) for row, size in zip(last, sizes, strict=True)])
@@ -91,9 +92,13 @@ def test_a_picture_stands_beside_what_a_text_says() -> None:
     sizes = batch.tokens.attention_mask.sum(1).tolist()
     said = np.stack([row[:size].mean(0) for row, size in zip(last, sizes, strict=True)])
     weight, bias = weight_and_bias(network.image_projection)
-    expected = np.hstack([said, np.tanh(features().numpy() @ weight.T + bias)])
+    expected = np.hstack([said, np.tanh(features().numpy() * np.sqrt(96) @ weight.T + bias)])
     assert network.dimension == 32
     np.testing.assert_allclose(network.encode(batch), expected, rtol=1e-9)
+    # Features that are as long as they are stay as they are.
+    raw = tiny_model(arguments("text_image_two_tower", INNER, fusion="end", unit_features=False)).network.double()
+    raw.load_state_dict(network.state_dict())
+    np.testing.assert_allclose(raw.encode(replace(batch, pictures=features()[:, None] * 96**0.5)), expected, rtol=1e-9)
 
 
 @torch.no_grad()
