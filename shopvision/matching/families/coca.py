@@ -25,7 +25,7 @@ from shopvision.matching.families._parts import FrozenFeatures, Parts, Start
 from shopvision.matching.families._pretraining import PretrainingNetwork, Pretrains
 from shopvision.matching.families.attention import token_mask
 from shopvision.matching.families.coca_pretraining import CoCaPretraining
-from shopvision.matching.families.heads import MetricHead, vector_head
+from shopvision.matching.families.heads import vector_head
 from shopvision.matching.families.illustrated_items import IllustratedReader
 from shopvision.matching.families.image_encoders import (
     PictureOptions,
@@ -116,8 +116,6 @@ class CoCaTowers(TwoTower):
         self.text, self.pictures, self.pooling = text, pictures, arguments.pooling
         self.look = nn.Sequential(nn.Linear(pictures.width, width), nn.LayerNorm(width))
         self.layers = multimodal_layers(arguments, width) if arguments.fusion == "cross_attn" else None
-        # A layer of a head expects numbers about 1, which those of a unit vector are not; similarities need none of it.
-        self._factor = 1.0 if isinstance(head, MetricHead) else width**0.5
 
     def features(self, batch: Any) -> Tensor:
         """See ``TwoTower``; of ``IllustratedItems``."""
@@ -127,7 +125,7 @@ class CoCaTowers(TwoTower):
         if self.layers is None:
             worded: Tensor = batch.worded
             text = self.text_vectors(states, tokens) * worded[:, None]
-            return (text + functional.normalize(pictures[:, 0], dim=1) * seen[:, None]) * self._factor
+            return text + functional.normalize(pictures[:, 0], dim=1) * seen[:, None]
         for layer in self.layers:
             states = layer(states, pictures, token_mask(tokens.attention_mask), seen[:, None, None, None])
         return pool_states(states, tokens.attention_mask, self.pooling)
