@@ -140,11 +140,14 @@ def _train_member(
         raise JobError(f"Member {name!r}: {error}") from error
     if report is None:
         return ()
-    written = {"trained_with": trained_with, "notes": report.notes}
+    shown = report.card.promises
+    verdicts = () if shown is None else shown.shortfalls()  # nobody asks a member for them
+    notes = tuple(note for note in report.notes if note not in verdicts)
+    written = {"trained_with": trained_with, "notes": notes}
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(written), encoding="utf-8")
     unfinished.replace(file)
-    return report.notes
+    return notes
 
 
 def _named(run: TrainingRun, member: str) -> Callable[[str, int, int], None]:

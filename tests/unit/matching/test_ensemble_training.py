@@ -57,6 +57,7 @@ def test_members_are_trained_and_weighed_and_a_run_goes_on_where_it_stopped(
     assert not any(stage.startswith("words") for stage in stages)
     assert {"pictures: epochs", "weighing members"} <= stages
     assert report.members.names == ("words", "pictures")
+    assert not any("was not shown" in note for note in report.notes)  # which is said of verdicts
     assert all(report.members.alone)
     assert (tmp_path / "members.png").stat().st_size > 5_000
     assert report.card.name == "both"
