@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -170,7 +170,8 @@ class Shop:
                 self.kill(name)
             else:
                 for member in (psutil.Process(process.pid), *psutil.Process(process.pid).children()):
-                    member.resume()
+                    with suppress(psutil.NoSuchProcess):  # a process of the pool whose time had come
+                        member.resume()
         self.start(*SERVERS, "gpu", "cpu")
         with connect() as connection:
             connection.execute(delete(Job).where(Job.state == "running"))

@@ -149,7 +149,8 @@ def test_a_folder_that_is_swapped_all_the_time_gives_nothing_away(root: Path) ->
                 found.append(error.code.encode())
     over.set()
     swapping.join()
-    assert set(found) <= {b"open", b"not_found", b"outside_roots", b"bad_address"}
+    # A link that has become a folder between two looks is an error of the system, to be tried again.
+    assert set(found) <= {b"open", b"not_found", b"outside_roots", b"bad_address", b"unavailable"}
     assert b"open" in found
 
 

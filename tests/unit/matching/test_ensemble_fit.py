@@ -71,6 +71,7 @@ def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: Pai
     assert card.promises.asked.precision == 0.9
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_it_is_told_what_each_member_does(members: list[Path], table: PairTable, tmp_path: Path) -> None:
     """On the pairs that weighed them, and on others: here the same, so that both tell the same."""
     fitted = fit_ensemble(tmp_path / "e", members, table, method="stacking", name="both").members

@@ -42,6 +42,7 @@ def train(config: RecallConfig, output: Path, **options: Any) -> RecallReport:
     return report
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_texts_never_seen_find_pictures_never_seen(world: World, tmp_path: Path) -> None:
     config = world.config(epochs=15, lr=2e-2)
     report = train(config, tmp_path)
