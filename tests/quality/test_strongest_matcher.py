@@ -36,6 +36,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 Sections = dict[str, dict[str, Any]]
 
 
+STATEMENTS = {"agreement": True}
+CONTRASTIVE = {"contrastive": {"epochs": 10}}
+STAGES: dict[str, Sections] = {
+    "pairs alone": {},
+    "words and attributes first": {"pretraining": {"epochs": 5}},
+    "offers of one product first": CONTRASTIVE,
+    "agreement alone": {"model": {"family": "agreement"}},
+    "agreement beside": {"model": STATEMENTS},
+    "offers first, agreement beside": CONTRASTIVE | {"model": STATEMENTS},
+}
+# Of what a set has of these.
+TOGETHER = {
+    "pairs alone and agreement alone, stacked": ("pairs alone", "agreement alone"),
+    "agreement alone and beside, stacked": ("agreement alone", "agreement beside"),
+    "offers first and agreement alone, stacked": ("offers of one product first", "agreement alone"),
+    "these three, stacked": ("offers of one product first", "offers first, agreement beside", "agreement alone"),
+}
+TEACHER = "pairs alone and agreement alone, stacked"
+TAUGHT = "the same as pairs alone, taught by these two"
+
+
 @dataclass(frozen=True)
 class Offers:
     """A set of labelled pairs.
@@ -45,58 +66,45 @@ class Offers:
         valid: to choose on; None where a fifth of the former's products has to do.
         tests: what is measured at the end, by name.
         sections: of the configuration, for every recipe.
+        stages: of ``STAGES``; the others are compared with the first.
         two_catalogues: left items come from one source and right items from another.
-        thorough: every stage by itself as well, and what an ensemble teaches, which takes twice as long.
+        taught: an ensemble teaches one model as well.
     """
 
     train: str
     valid: str | None
     tests: dict[str, str]
     sections: Sections
+    stages: tuple[str, ...]
     two_catalogues: bool = False
-    thorough: bool = False
+    taught: bool = False
 
 
 OFFERS = {
     "abt_buy": Offers(
-        "train", "valid", {"test": "test"}, {"text": {"max_length": 96}, "train": {"epochs": 3}}, two_catalogues=True
-    ),
-    "wdc_lspc_computers": Offers(
-        "train_small", "valid_small", {"test": "test"}, {"text": {"max_length": 80}, "train": {"epochs": 8}}
+        "train",
+        "valid",
+        {"test": "test"},
+        {"text": {"max_length": 96}, "train": {"epochs": 1}},
+        ("agreement alone", "agreement beside"),
+        two_catalogues=True,
     ),
     "wdc_lspc_shoes": Offers(
         "train_small",
         "valid_small",
         {"test": "test"},
         {"text": {"max_length": 80}, "train": {"epochs": 8}},
-        thorough=True,
+        tuple(stage for stage in STAGES if stage != "agreement beside"),
+        taught=True,
     ),
     "wdc_products_80cc": Offers(
         "train_small_titles",
         None,
         {"seen": "test_000un_sampled", "half seen": "test_050un"},
         {"text": {"max_length": 64, "builder": "title"}, "train": {"epochs": 8}},
+        ("pairs alone", "offers of one product first", "agreement alone", "offers first, agreement beside"),
     ),
 }
-STATEMENTS = {"agreement": True}
-CONTRASTIVE = {"contrastive": {"epochs": 10}}
-STAGES: dict[str, Sections] = {
-    "pairs alone": {},
-    "offers of one product first": CONTRASTIVE,
-    "offers first, agreement beside": CONTRASTIVE | {"model": STATEMENTS},
-    "agreement alone": {"model": {"family": "agreement"}},
-}
-BY_ITSELF: dict[str, Sections] = {
-    "words and attributes first": {"pretraining": {"epochs": 5}},
-    "agreement beside": {"model": STATEMENTS},
-}
-TOGETHER = {
-    "pairs alone and agreement alone, stacked": ("pairs alone", "agreement alone"),
-    "offers first and agreement alone, stacked": ("offers of one product first", "agreement alone"),
-    "these three, stacked": ("offers of one product first", "offers first, agreement beside", "agreement alone"),
-}
-TEACHER = "these three, stacked"
-TAUGHT = "offers first, agreement beside, taught by these"
 HELD_OUT = 100  # products of 500
 METRICS = ("precision", "recall", "f1", "roc_auc")
 
@@ -109,20 +117,21 @@ def test_what_every_stage_adds(name: str, data: Path, frozen_home: Path) -> None
     where = files(offers, name, data, folder)
     models: dict[str, Path] = {}
     seconds: dict[str, float] = {}
-    for stage, sections in (STAGES | BY_ITSELF if offers.thorough else STAGES).items():
-        trained = train(folder, where, stage, recipe(offers, sections), 27)
+    for stage in offers.stages:
+        trained = train(folder, where, stage, recipe(offers, STAGES[stage]), 27)
         models[stage], seconds[stage] = trained.folder, trained.cpu_seconds
-    for number, (together, members) in enumerate(TOGETHER.items()):
+    possible = {together: members for together, members in TOGETHER.items() if set(members) <= set(offers.stages)}
+    for number, (together, members) in enumerate(possible.items()):
         models[together] = folder / f"ensemble-{number}"
         shutil.rmtree(models[together], ignore_errors=True)
         paths = [models[member] for member in members]
         fit_ensemble(models[together], paths, read_pairs(where["valid"]), method="stacking")
         seconds[together] = sum(seconds[member] for member in members)
-    if offers.thorough:
-        sections = STAGES["offers first, agreement beside"] | {"distillation": {"teacher": str(models[TEACHER])}}
-        trained = train(folder, where, TAUGHT, recipe(offers, sections), 27)
+    if offers.taught:
+        trained = train(folder, where, TAUGHT, recipe(offers, {"distillation": {"teacher": str(models[TEACHER])}}), 27)
         models[TAUGHT], seconds[TAUGHT] = trained.folder, trained.cpu_seconds
-    before = read_evidence(models["pairs alone"])
+    first = offers.stages[0]
+    before = read_evidence(models[first])
     rows, ranking = [], {}
     for stage, model in models.items():
         evidence = read_evidence(model)
@@ -131,11 +140,11 @@ def test_what_every_stage_adds(name: str, data: Path, frozen_home: Path) -> None
         ranking[stage] = average_precision(found, labels)
         numbers = (best_f1_threshold(found, labels)[1], ranking[stage], roc_auc(found, labels))
         gain = gain_in_f1(before.probabilities, found, labels)
-        ahead = "" if stage == "pairs alone" else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+        ahead = "" if stage == first else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
         rows.append([stage, *(f"{number:.3f}" for number in numbers), ahead, f"{seconds[stage]:.0f}"])
-    header = [f"{name}, validation", "F1", "average precision", "ROC-AUC", "ahead of pairs alone in F1", "CPU seconds"]
+    header = [f"{name}, validation", "F1", "average precision", "ROC-AUC", f"ahead of {first} in F1", "CPU seconds"]
     show(header, rows)
-    for kind, among in (("one model", set(models) - set(TOGETHER)), ("stacked", set(TOGETHER))):
+    for kind, among in (("one model", set(models) - set(possible)), ("stacked", set(possible))):
         best = max(among, key=lambda stage: ranking[stage])
         scorer, threshold = load_scorer(models[best]), read_card(models[best]).thresholds["decision"]
         rows = []
@@ -148,9 +157,9 @@ def test_what_every_stage_adds(name: str, data: Path, frozen_home: Path) -> None
 
 
 def recipe(offers: Offers, sections: Sections) -> Sections:
-    wanted: Sections = {"model": {"family": "text_one_tower", "text": "wheel:minilm"}} | offers.sections
     if sections.get("model", {}).get("family") == "agreement":  # its defaults: it learns from no texts
         return sections | {"train": {}}
+    wanted: Sections = {"model": {"family": "text_one_tower", "text": "wheel:minilm"}} | offers.sections
     for section, fields in sections.items():
         of_set = {"negatives": "sources"} if section == "contrastive" and offers.two_catalogues else {}
         wanted = wanted | {section: wanted.get(section, {}) | of_set | fields}
