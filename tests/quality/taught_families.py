@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,7 @@ from tests.quality.frozen import IMAGE
 
 TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
 ATTRIBUTES = TITLES | {"builder": "title_attributes"}
-INFORMED = "text_one_tower, attributes, agreement"
 FIELDS = {"builder": "title_attributes", "compare_codes": False}
-SOUP = "image_two_tower, greedy soup"
 
 
 def _one(family: str, epochs: int, *, text: dict[str, Any] | None = TITLES, **model: Any) -> dict[str, Any]:
@@ -36,6 +35,11 @@ def _vectors(family: str, epochs: int, **options: Any) -> dict[str, Any]:
     """Two towers: gentler rates of the head, which compares vectors in every direction."""
     recipe = _one(family, epochs, head="interaction", **options)
     return recipe | {"train": {"epochs": epochs, "lr_head": 3e-4}}
+
+
+def _soup(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Epochs averaged, instead of the best one."""
+    return recipe | {"train": recipe["train"] | {"soup": "greedy"}}
 
 
 def _both(**more: Any) -> dict[str, Any]:
@@ -70,12 +74,20 @@ OF_OFFERS: dict[str, dict[str, Any]] = {
     "text_fields_one_tower": _one("text_fields_one_tower", 2, text={}, fields={"title": 64, "description": 64}),
     "text_one_tower": _one("text_one_tower", 2, text=OFFERS),
 }
-# Measured beside, and no members of the ensemble.
+# Measured beside, and no members of the ensembles.
 BESIDE: dict[str, dict[str, Any]] = {
-    INFORMED: _one("text_one_tower", 3, text=ATTRIBUTES, agreement=True),
+    "text_one_tower, attributes, agreement": _one("text_one_tower", 3, text=ATTRIBUTES, agreement=True),
     "text_one_tower, attributes": _one("text_one_tower", 3, text=ATTRIBUTES),
-    "k3m, from pairs alone": _vectors("k3m", 4, text=ATTRIBUTES, **_both()),
-    SOUP: FAMILIES["image_two_tower"] | {"train": FAMILIES["image_two_tower"]["train"] | {"soup": "greedy"}},
+    **{
+        f"{name}, from pairs alone": {section: fields for section, fields in recipe.items() if section != "pretraining"}
+        for name, recipe in FAMILIES.items()
+        if "pretraining" in recipe
+    },
+    "image_two_tower, greedy soup": _soup(FAMILIES["image_two_tower"]),
+}
+BESIDE_OFFERS: dict[str, dict[str, Any]] = {
+    "text_one_tower, agreement": _one("text_one_tower", 2, text=OFFERS, agreement=True),
+    "text_cnn, greedy soup": _soup(OF_OFFERS["text_cnn"]),
 }
 
 
@@ -119,6 +131,8 @@ def train(folder: Path, data: dict[str, Any], name: str, recipe: dict[str, Any],
     told = json.loads(config.model_dump_json())
     kept = json.loads(finished.read_bytes()) if finished.exists() else {}
     if kept.get("recipe") != told:
+        if kept:
+            shutil.rmtree(output)
         started = time.process_time()
         report = train_matcher(config, TrainingRun(output=output, resume=True))
         assert report is not None

@@ -24,7 +24,7 @@ from shopvision.matching.scoring.ensemble import load_scorer
 from tests.quality.frozen import door_to
 from tests.quality.luma_world import write_pairs
 from tests.quality.tables import show
-from tests.quality.taught_families import BESIDE, FAMILIES, OF_OFFERS, Trained, train
+from tests.quality.taught_families import BESIDE, BESIDE_OFFERS, FAMILIES, OF_OFFERS, Trained, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
@@ -53,7 +53,8 @@ def test_families_of_texts_learn_offers(data: Path, frozen_home: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     split = {side: offers / f"abt_buy.{side}.jsonl.gz" for side in ("train", "valid", "test")}
     where = {"pairs": split["train"], "valid": split["valid"]}
-    found = measure("Abt-Buy", folder, where, (OF_OFFERS, {}), read_pairs(split["valid"]), read_pairs(split["test"]))
+    pairs = read_pairs(split["valid"]), read_pairs(split["test"])
+    found = measure("Abt-Buy", folder, where, (OF_OFFERS, BESIDE_OFFERS), *pairs)
     for name in OF_OFFERS:
         assert found[name]["roc_auc"].value > 0.7
 

@@ -19,7 +19,7 @@ class PretrainingNetwork(nn.Module, ABC):
 
     Attributes:
         network: of the model; what it learns here is where learning from pairs begins.
-        untouched: its submodules that no question reaches, which stay as they are.
+        untouched: its submodules that stay as they are: no question reaches them, or what one teaches them does harm.
     """
 
     untouched: tuple[str, ...] = ("head", "projection")

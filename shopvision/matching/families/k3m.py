@@ -64,7 +64,7 @@ class K3MOptions(TwoTowerOptions):
     image: str = "wheel:efficientnet-lite0"
     frozen_layers: int = Field(0, ge=0)
     frozen_image: bool = True
-    interactive_fusion: Fusion = "hard"
+    interactive_fusion: Fusion = "soft"
     grid: int = Field(3, ge=1, le=16)
     picture_layers: int = Field(1, ge=0)
     co_layers: int = Field(1, ge=1)
@@ -85,7 +85,7 @@ class K3MArguments(TwoTowerArguments):
     texts: TextReading = TextReading()
     pooling: StatePooling = "mean"
     image: Architecture
-    interactive_fusion: Fusion = "hard"
+    interactive_fusion: Fusion = "soft"
     grid: int = Field(3, ge=1, le=16)
     picture_layers: int = Field(1, ge=0)
     co_layers: int = Field(1, ge=1)

@@ -39,6 +39,9 @@ class K3MPretraining(PretrainingNetwork):
         tail: vector of a value to where the item should come.
     """
 
+    # Asked what the parts of a picture have in common, its states forget what tells two articles apart, which features
+    # that are brought to another width by chance keep.
+    untouched = ("head", "projection", "regions", "picture_layers")
     network: K3MNetwork
 
     def __init__(self, network: K3MNetwork, parts: Parts, kept: ReadItems) -> None:
