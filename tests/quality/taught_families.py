@@ -23,6 +23,7 @@ from tests.quality.frozen import IMAGE
 
 TITLES = {"builder": "title", "compare_codes": False, "max_length": 48}
 ATTRIBUTES = TITLES | {"builder": "title_attributes"}
+INFORMED = "text_one_tower, attributes, agreement"
 FIELDS = {"builder": "title_attributes", "compare_codes": False}
 
 
@@ -76,7 +77,7 @@ OF_OFFERS: dict[str, dict[str, Any]] = {
 }
 # Measured beside, and no members of the ensembles.
 BESIDE: dict[str, dict[str, Any]] = {
-    "text_one_tower, attributes, agreement": _one("text_one_tower", 3, text=ATTRIBUTES, agreement=True),
+    INFORMED: _one("text_one_tower", 3, text=ATTRIBUTES, agreement=True),
     "text_one_tower, attributes": _one("text_one_tower", 3, text=ATTRIBUTES),
     **{
         f"{name}, from pairs alone": {section: fields for section, fields in recipe.items() if section != "pretraining"}
