@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from shopvision.matching.families.towers import OneTower
 
 WIDTH = 64
 # Of what is learnt before the first step: full batches of at most so many pairs, which takes seconds.
@@ -73,34 +70,3 @@ class AgreementBranch(nn.Module):
             optimizer.step()
         optimizer.zero_grad()
         self.train(training)
-
-
-class InformedOneTower(OneTower):
-    """A one-tower to whose log-odds those of the items' statements are added.
-
-    In training the statements of a share of the pairs are kept from it, as if nothing were known. Otherwise the encoder
-    would learn from the few pairs only that statements do not settle.
-
-    Attributes:
-        agreement: features to log-odds.
-        hidden_share: of the pairs of a training step.
-    """
-
-    def __init__(self, *parts: Any, agreement: AgreementBranch, hidden_share: float, **options: Any) -> None:
-        """Put together; all else as of ``OneTower``."""
-        super().__init__(*parts, **options)
-        self.agreement, self.hidden_share = agreement, hidden_share
-
-    def forward(self, batch: Any) -> Tensor:
-        """See ``PairNetwork``; of ``InformedPairs`` around a ``TokenBatch``."""
-        agreement: Tensor = batch.agreement
-        if self.training and self.hidden_share:
-            shown = torch.rand(len(agreement), 1, device=agreement.device) >= self.hidden_share
-            agreement = agreement * shown
-        said: Tensor = self.head(self.states(batch.pairs))
-        told: Tensor = self.agreement(agreement)
-        return said + told
-
-    def learn_first(self, agreement: Tensor, labels: Tensor) -> None:
-        """See ``PairNetwork``."""
-        self.agreement.learn(agreement, labels)

@@ -31,6 +31,7 @@ from shopvision.items.item import Item
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
 from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.heads import PairHead, outputs_of
+from shopvision.matching.families.informed import Informed, build_network, build_reader
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.registry import register
@@ -38,6 +39,7 @@ from shopvision.matching.families.text_one_tower import (
     TextOneTowerFamily,
     TextPairArguments,
     TextPairOptions,
+    states_options,
     states_width,
     text_fields,
 )
@@ -253,6 +255,10 @@ class KnowingOneTower(OneTower):
         return words.index_put((rows[0], batch.places[rows]), queries[rows].to(words.dtype))
 
 
+class InformedKnowingOneTower(Informed, KnowingOneTower):
+    """One that is told what statements say as well."""
+
+
 @register
 class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
     """Reads both texts, and what a knowledge graph knows of both items."""
@@ -295,13 +301,9 @@ class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
         head = PairHead(
             states_width(arguments, width), width, outputs=outputs_of(arguments.axes), dropout=arguments.dropout
         )
-        return KnowingOneTower(
-            text,
-            head,
-            ServiceVectors(1 + arguments.entities, 1 + arguments.relations, arguments.graph_dimension),
-            pooling=arguments.pooling,
-            layers=arguments.layers,
-            layer_pooling=arguments.layer_pooling,
+        graph = ServiceVectors(1 + arguments.entities, 1 + arguments.relations, arguments.graph_dimension)
+        return build_network(
+            KnowingOneTower, InformedKnowingOneTower, arguments, text, head, graph, **states_options(arguments)
         )
 
     def reader(self, arguments: PkgmArguments, parts: Parts) -> PairReader[Any]:
@@ -312,7 +314,7 @@ class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
         require_room(arguments.texts.max_length + 4 * arguments.keys, arguments.text_config, parts.tokenizer)
         names = ServiceNames.of(parts.relations, parts.entities)
         types = arguments.text_config.get("type_vocab_size", 1)
-        return KnownPairReader(packer, names, arguments.keys, token_types=types)
+        return build_reader(KnownPairReader(packer, names, arguments.keys, token_types=types), arguments)
 
     def part_files(self, parts: Parts) -> Sequence[FileWriter]:
         """See ``Family``."""

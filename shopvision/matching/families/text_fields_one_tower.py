@@ -29,8 +29,16 @@ from shopvision.encoders.tokens import TokenBatch
 from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
-from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts, Start
+from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.heads import SummedPairHead, outputs_of
+from shopvision.matching.families.informed import (
+    Informed,
+    InformedArguments,
+    InformedOptions,
+    build_network,
+    build_reader,
+    informed_fields,
+)
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packer
 from shopvision.matching.families.registry import register
@@ -48,8 +56,8 @@ Lengths = Mapping[FieldName, int]
 _LENGTHS: Lengths = {"title": 64, "attributes": 128, "category": 20, "category_path": 50, "industry": 20}
 
 
-class TextFieldsOneTowerOptions(FamilyOptions):
-    """Options.
+class TextFieldsOneTowerOptions(InformedOptions):
+    """Options; those of ``InformedOptions`` as well.
 
     Attributes:
         text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
@@ -65,8 +73,8 @@ class TextFieldsOneTowerOptions(FamilyOptions):
     frozen_layers: int = Field(0, ge=0)
 
 
-class TextFieldsOneTowerArguments(FamilyArguments):
-    """Arguments.
+class TextFieldsOneTowerArguments(InformedArguments):
+    """Arguments; those of ``InformedArguments`` as well.
 
     Attributes:
         text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
@@ -171,6 +179,10 @@ class FieldTower(PairNetwork):
         accelerate_text_encoder(self.text, pooling=self.pooling, layers=(1,))
 
 
+class InformedFieldTower(Informed, FieldTower):
+    """One that is told what statements say as well."""
+
+
 @register
 class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsOneTowerOptions]):
     """Reads both items' fields; each pair costs a pass of the encoder for each."""
@@ -192,6 +204,7 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
             texts=TextReading.of_pairs(texts, items),
             pooling=options.pooling or ("cls" if source.pooling == "pooler" else source.pooling),
             fields=options.fields,
+            **informed_fields(options, items),
         )
         return Start(
             arguments=arguments,
@@ -205,14 +218,13 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
         text = build_text_encoder(arguments.text_config, arguments.pooling)
         width = text_width(text)
         head = SummedPairHead(width, width, outputs=outputs_of(arguments.axes), dropout=arguments.dropout)
-        return FieldTower(text, head, arguments.pooling)
+        return build_network(FieldTower, InformedFieldTower, arguments, text, head, arguments.pooling)
 
     def reader(self, arguments: TextFieldsOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
         readings = {name: _reading(arguments.texts, name, length) for name, length in arguments.fields.items()}
-        return FieldReader(
-            {name: reading.packer(parts.tokenizer, arguments.text_config) for name, reading in readings.items()}
-        )
+        packers = {name: reading.packer(parts.tokenizer, arguments.text_config) for name, reading in readings.items()}
+        return build_reader(FieldReader(packers), arguments)
 
     def freeze(self, network: FieldTower, options: TextFieldsOneTowerOptions) -> Sequence[nn.Module]:
         """See ``Family``."""

@@ -29,12 +29,14 @@ from shopvision.matching.families.image_encoders import (
     fetch_pictures,
     with_frozen_image,
 )
+from shopvision.matching.families.informed import Informed, build_network, build_reader
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_one_tower import (
     TextOneTowerFamily,
     TextPairArguments,
     TextPairOptions,
+    states_options,
     states_width,
     text_fields,
 )
@@ -98,6 +100,10 @@ class IllustratedOneTower(OneTower):
         return logits
 
 
+class InformedIllustratedOneTower(Informed, IllustratedOneTower):
+    """One that is told what statements say as well."""
+
+
 @register
 class TextImageOneTower(TextOneTowerFamily[TextImageOneTowerArguments, TextImageOneTowerOptions]):
     """Reads both texts and both pictures, as far as there are any."""
@@ -136,19 +142,21 @@ class TextImageOneTower(TextOneTowerFamily[TextImageOneTowerArguments, TextImage
             head = PictureComparingHead(states, features, hidden, outputs=outputs, dropout=dropout, unit=unit)
         else:
             head = PairHead(states, hidden, outputs=outputs, dropout=dropout)
-        return IllustratedOneTower(
+        return build_network(
+            IllustratedOneTower,
+            InformedIllustratedOneTower,
+            arguments,
             text,
             head,
             features=features if arguments.picture_tokens else None,
-            pooling=arguments.pooling,
-            layers=arguments.layers,
-            layer_pooling=arguments.layer_pooling,
+            **states_options(arguments),
         )
 
     def reader(self, arguments: TextImageOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
         tokens = arguments.picture_tokens
-        return IllustratedPairReader(arguments.texts.packer(parts.tokenizer, arguments.text_config, image_token=tokens))
+        packer = arguments.texts.packer(parts.tokenizer, arguments.text_config, image_token=tokens)
+        return build_reader(IllustratedPairReader(packer), arguments)
 
     def load_parts(self, folder: Path, card: ModelCard, arguments: TextImageOneTowerArguments) -> Parts:
         """See ``Family``."""

@@ -13,11 +13,17 @@ from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader
-from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Origin, Parts, Start
-from shopvision.matching.families.agreement_branch import AgreementBranch, InformedOneTower
-from shopvision.matching.families.agreement_reading import AgreementReading, InformedPairReader
+from shopvision.matching.families._parts import Origin, Parts, Start
 from shopvision.matching.families.axes import ONE_TOWER_AXES, LegalAxes
 from shopvision.matching.families.heads import PairHead, SidesHead, outputs_of
+from shopvision.matching.families.informed import (
+    Informed,
+    InformedArguments,
+    InformedOptions,
+    build_network,
+    build_reader,
+    informed_fields,
+)
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.sides import SidedPairReader, SidesTower
 from shopvision.matching.families.text_reading import TextOptions, TextPairReader, TextReading
@@ -34,8 +40,8 @@ from shopvision.matching.families.towers import (
 _AXES: LegalAxes = {**ONE_TOWER_AXES, ("metric", "cosine"): ("bce",), ("metric", "inner_product"): ("bce",)}
 
 
-class TextPairOptions(FamilyOptions):
-    """Options of one-towers around a text encoder.
+class TextPairOptions(InformedOptions):
+    """Options of one-towers around a text encoder; those of ``InformedOptions`` as well.
 
     Attributes:
         text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
@@ -52,8 +58,8 @@ class TextPairOptions(FamilyOptions):
     frozen_layers: int = Field(0, ge=0)
 
 
-class TextPairArguments(FamilyArguments):
-    """Arguments of one-towers around a text encoder.
+class TextPairArguments(InformedArguments):
+    """Arguments of one-towers around a text encoder; those of ``InformedArguments`` as well.
 
     Attributes:
         text_config: of the text encoder, for ``shopvision.encoders.text_networks.build_text``.
@@ -71,29 +77,17 @@ class TextPairArguments(FamilyArguments):
 
 
 class TextOneTowerOptions(TextPairOptions):
-    """Options.
-
-    Attributes:
-        agreement: add what the items' codes, measures, colours, prices and so on say about each other, see
-            ``shopvision.items.facts``.
-        hidden_agreement: share of a step's pairs that this is kept from in training.
-    """
+    """Options."""
 
     family: str = "text_one_tower"
-    agreement: bool = False
-    hidden_agreement: float = Field(0.3, ge=0, lt=1)
 
 
 class TextOneTowerArguments(TextPairArguments):
-    """Arguments.
+    """Arguments."""
 
-    Attributes:
-        agreement: how statements are compared; None where they are not.
-        hidden_agreement: as in the options.
-    """
 
-    agreement: AgreementReading | None = None
-    hidden_agreement: float = Field(0.0, ge=0, lt=1)
+class InformedOneTower(Informed, OneTower):
+    """A one-tower that is told what statements say."""
 
 
 Arguments = TypeVar("Arguments", bound=TextPairArguments)
@@ -128,8 +122,6 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
         arguments = TextOneTowerArguments(
             **self.settled(options),
             **text_fields(options, source, texts, items),
-            agreement=AgreementReading.of_items(items) if options.agreement else None,
-            hidden_agreement=options.hidden_agreement if options.agreement else 0.0,
         )
         return Start(
             arguments=arguments,
@@ -142,29 +134,22 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
         """See ``OneTowerFamily``."""
         text = build_text_encoder(arguments.text_config, arguments.pooling)
         axes, sizes = arguments.axes, (states_width(arguments, text_width(text)), text_width(text))
-        options: dict[str, Any] = {
-            "pooling": arguments.pooling, "layers": arguments.layers, "layer_pooling": arguments.layer_pooling,
-        }  # fmt: skip
         if axes.head == "metric":
             if arguments.agreement:
                 raise UserError(
                     "agreement = true goes with the head pair: the head metric compares the encoder's states alone."
                 )
             sides = SidesHead(*sizes, similarity=axes.similarity, dropout=arguments.dropout)
-            return SidesTower(text, sides, **options)
+            return SidesTower(text, sides, **states_options(arguments))
         head = PairHead(*sizes, outputs=outputs_of(axes), dropout=arguments.dropout)
-        if arguments.agreement is None:
-            return OneTower(text, head, **options)
-        branch = AgreementBranch(len(arguments.agreement.features), dropout=arguments.dropout)
-        return InformedOneTower(text, head, agreement=branch, hidden_share=arguments.hidden_agreement, **options)
+        return build_network(OneTower, InformedOneTower, arguments, text, head, **states_options(arguments))
 
     def reader(self, arguments: TextOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
         packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
         if arguments.axes.head == "metric":
             return SidedPairReader(packer)
-        reader = TextPairReader(packer)
-        return reader if arguments.agreement is None else InformedPairReader(reader, arguments.agreement.comparing())
+        return build_reader(TextPairReader(packer), arguments)
 
 
 def text_fields(
@@ -177,7 +162,13 @@ def text_fields(
         "pooling": options.pooling or ("cls" if source.pooling == "pooler" else source.pooling),
         "layers": options.layers,
         "layer_pooling": options.layer_pooling,
+        **informed_fields(options, items),
     }
+
+
+def states_options(arguments: TextPairArguments) -> dict[str, Any]:
+    """What a ``OneTower`` is to make of its encoder's states."""
+    return arguments.model_dump(include={"pooling", "layers", "layer_pooling"})
 
 
 def states_width(arguments: TextPairArguments, hidden: int) -> int:

@@ -14,10 +14,11 @@ from shopvision.errors import UserError
 from shopvision.items.facts.agreement import FEATURES
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
-from shopvision.matching.families.agreement_branch import AgreementBranch, InformedOneTower
+from shopvision.matching.families.agreement_branch import AgreementBranch
 from shopvision.matching.families.agreement_reading import AgreementReading
 from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.card import load_matcher
+from shopvision.matching.families.informed import Informed
 from shopvision.matching.fitting.inputs import PairInputs
 from shopvision.matching.fitting.train import train_matcher
 from shopvision.matching.scoring.predict import PairScorer
@@ -75,6 +76,25 @@ def test_what_statements_say_is_added_to_the_encoders_log_odds() -> None:
     assert 10 < np.isclose(seen, unknown).sum() < 50
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["text_image_one_tower", "text_fields_one_tower"])
+def test_whatever_else_a_family_reads_it_is_told_the_same(family: str) -> None:
+    reading = AgreementReading.of_items(ITEMS)
+    fields = {"fields": {"title": 16, "attributes": 16}} if "fields" in family else {"compare_pictures": True}
+    told, untold = (tiny_model(arguments(family, ONE, agreement=agreement, **fields)) for agreement in (reading, None))
+    told.network.eval()
+    untold.network.eval()
+    own = {name: told.network.state_dict()[name] for name in untold.network.state_dict()}
+    untold.network.load_state_dict(own)
+    length = untold.network.head.compare.in_features // 2 if "image" in family else 1
+    pictures = torch.rand(3, 2, length, generator=torch.Generator().manual_seed(6)) if "image" in family else None
+    batches = [model.reader.batch(model.reader.read(ITEMS), LEFT, RIGHT, pictures) for model in (told, untold)]
+    added = (told.network(batches[0]) - untold.network(batches[1])).numpy()
+    expected = by_hand(told.network.agreement, batches[0].agreement.double().numpy())
+    np.testing.assert_allclose(added, expected, atol=1e-5)
+    assert len({*expected.round(6)}) == 2  # the first pair has everything in common, the others nothing
+
+
 def test_what_is_learnt_before_the_first_step() -> None:
     """Statements that count only together, and a feature that is hardly ever known."""
     rng = np.random.default_rng(2)
@@ -104,15 +124,17 @@ def test_pairs_without_a_label_are_left_to_the_teacher() -> None:
     assert seen[1].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("family", ["text_one_tower", "agreement"])
+@pytest.mark.parametrize("family", ["text_one_tower", "text_image_one_tower", "text_fields_one_tower", "agreement"])
 def test_a_model_learns_is_stored_and_scores(world: World, tmp_path: Path, family: str) -> None:
     config = world.config(family, text={}, model={"agreement": True} if "text" in family else {}, epochs=1)
     report = train_matcher(config, TrainingRun(output=tmp_path))
     assert report is not None
     assert report.metrics["f1"] > 0.9
     loaded = load_matcher(report.folder).model
-    assert isinstance(loaded.network, InformedOneTower) == (family == "text_one_tower")
+    assert isinstance(loaded.network, Informed) == ("text" in family)
     assert loaded.arguments.agreement.features == FEATURES
+    if "image" in family:
+        return  # of pairs that ``report`` was measured on
     scores = PairScorer(report.folder).score(ITEMS, LEFT, RIGHT)
     if family == "agreement":
         assert not loaded.arguments.symmetric

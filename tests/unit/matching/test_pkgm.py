@@ -148,6 +148,19 @@ def test_what_a_graph_knows_makes_a_difference_and_is_enough_to_read(folder: Pat
         scorer.check(Item("t", "", attributes={"material": ("gold",)}))
 
 
+@torch.no_grad()
+def test_what_items_state_is_told_beside_the_graph(folder: Path) -> None:
+    told, plain = begin(folder, agreement=True).model, begin(folder).model
+    plain.network.load_state_dict({name: told.network.state_dict()[name] for name in plain.network.state_dict()})
+    rows = np.array([0, 1]), np.array([1, 3])
+    batch, untold = (model.reader.batch(model.reader.read([A, B, NEW, BARE]), *rows, None) for model in (told, plain))
+    for model in (told, plain):
+        model.network.eval()
+    added = told.network.agreement(batch.agreement)
+    assert added[0] != added[1]
+    torch.testing.assert_close(told.network(batch), plain.network(untold) + added)
+
+
 def test_a_graph_that_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The family pkgm reads a graph: name .* as model\.graph"):
         begin(folder, graph="")
