@@ -84,6 +84,7 @@ BESIDE: dict[str, dict[str, Any]] = {
         for name, recipe in FAMILIES.items()
         if "pretraining" in recipe
     },
+    "text_image_one_tower, agreement": _one("text_image_one_tower", 5, agreement=True, **_both()),
     "image_two_tower, greedy soup": _soup(FAMILIES["image_two_tower"]),
 }
 BESIDE_OFFERS: dict[str, dict[str, Any]] = {

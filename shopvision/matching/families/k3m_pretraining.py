@@ -39,8 +39,8 @@ class K3MPretraining(PretrainingNetwork):
         tail: vector of a value to where the item should come.
     """
 
-    # Asked what the parts of a picture have in common, its states forget what tells two articles apart, which features
-    # that are brought to another width by chance keep.
+    # Asked what the parts of a picture have in common, its states forget what tells two articles apart; as they begin,
+    # they keep it.
     untouched = ("head", "projection", "regions", "picture_layers")
     network: K3MNetwork
 
