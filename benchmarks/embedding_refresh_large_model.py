@@ -12,7 +12,7 @@ PICTURES, QUICK_PICTURES = 256, 32
 
 def run(*, quick: bool) -> list[Table]:
     """One case."""
-    # Compiled, a setting takes minutes to make. Where workers run the network compiled, ours may be ahead of this limit.
+    # Compiled, a setting takes minutes to make; where workers run the network compiled, ours may be ahead of the limit.
     settings = limits.settings(quick=quick, ways=(limits.EAGER,))
     pictures = QUICK_PICTURES if quick else PICTURES
     case = Case(SWIN, pictures, large=False, goals=GOALS, settings=settings, ways=())
