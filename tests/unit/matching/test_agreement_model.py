@@ -134,7 +134,7 @@ def test_a_model_learns_is_stored_and_scores(world: World, tmp_path: Path, famil
     assert isinstance(loaded.network, Informed) == ("text" in family)
     assert loaded.arguments.agreement.features == FEATURES
     if "image" in family:
-        return  # of pairs that ``report`` was measured on
+        return  # these items have no pictures; those that ``report`` was measured on have
     scores = PairScorer(report.folder).score(ITEMS, LEFT, RIGHT)
     if family == "agreement":
         assert not loaded.arguments.symmetric
