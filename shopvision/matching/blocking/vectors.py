@@ -1,7 +1,6 @@
 """Items whose vectors are near: texts of a two-tower, or pictures where there is no published index of them.
 
-Memory: 2 bytes for each number of a vector up to 20,000 vectors, which are compared exactly; beyond that one byte
-(FAISS IVF with 8-bit scalar quantisation), and 12 bytes of ids. The vectors themselves stay on disk.
+Memory is that of ``shopvision.index.scanning``; the vectors themselves stay on disk.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Executable, select
 
 from shopvision.errors import JobError
-from shopvision.index.build import ADD_ROWS, EXACT_UP_TO, available_memory, exact_index
+from shopvision.index.build import ADD_ROWS
 from shopvision.index.faiss_library import faiss
+from shopvision.index.scanning import scan_parameters, scanned_index
 from shopvision.matching.blocking.inverted import Found, firsts, strongest
 from shopvision.matching.blocking.rows import Categories, ItemRows, Rows
 from shopvision.matching.options import BlockingOptions, Source
 from shopvision.matching.stopping import ShouldStop, never, until_stopped
 from shopvision.matching.tables import ItemVector
 
-TRAINING_PER_CELL = 64
-PROBED_CELLS = 16  # where all of them may be answered; more where categories leave few
 KEPT_MASKS = 64
 READ_ROWS = 5_000
 
@@ -50,28 +48,11 @@ class VectorIndex:
         self._options, self._categories = options, categories
         self._by_owner = np.argsort(owners, kind="stable")
         self._ascending = owners[self._by_owner]
-        self._cells = 0 if len(vectors) <= EXACT_UP_TO else round(4 * len(vectors) ** 0.5)
-        self._index = self._build(should_stop)
+        self._index, self._cells = scanned_index(vectors)
+        for start in until_stopped(range(0, len(vectors), ADD_ROWS), should_stop):
+            self._index.add(vectors[start : start + ADD_ROWS].astype(np.float32))
         self._per_item = -(-len(owners) // max(1, len(np.unique(owners))))
         self._allowed = lru_cache(maxsize=KEPT_MASKS)(self._mask)
-
-    def _build(self, should_stop: ShouldStop) -> Any:
-        rows, dimension = self._vectors.shape
-        needed = rows * (dimension + 12 if self._cells else 2 * dimension) + 8 * ADD_ROWS * dimension
-        if needed > available_memory():
-            raise JobError(
-                f"Comparing {rows:,} vectors of dimension {dimension} needs {needed / 2**30:.1f} GiB of memory, "
-                f"{available_memory() / 2**30:.1f} GiB are free: run it on a larger machine, or without this source."
-            )
-        if not self._cells:
-            index = exact_index(dimension)
-        else:
-            index = faiss.index_factory(dimension, f"IVF{self._cells},SQ8", faiss.METRIC_INNER_PRODUCT)
-            sample = np.random.default_rng(0).choice(rows, min(rows, self._cells * TRAINING_PER_CELL), replace=False)
-            index.train(self._vectors[np.sort(sample)].astype(np.float32))
-        for start in until_stopped(range(0, rows, ADD_ROWS), should_stop):
-            index.add(self._vectors[start : start + ADD_ROWS].astype(np.float32))
-        return index
 
     def find(self, rows: Rows) -> list[Found]:
         """The nearest other rows that may be compared with ``rows``; rows without a vector find none."""
@@ -91,12 +72,7 @@ class VectorIndex:
         """Rows asked for, rows found, and their cosine, of one root category."""
         selector, count = self._allowed(root)
         wanted = min((self._options.neighbours + 1) * self._per_item, count)
-        chosen = {} if selector is None else {"sel": selector}
-        if self._cells:
-            probes = min(self._cells, -(-PROBED_CELLS * len(self._owners) // max(1, count)))
-            parameters = faiss.SearchParametersIVF(nprobe=probes, **chosen)
-        else:
-            parameters = faiss.SearchParameters(**chosen)
+        parameters = scan_parameters(self._cells, share=max(1, count) / len(self._owners), selector=selector)
         scores, hits = self._index.search(self._vectors[places].astype(np.float32), wanted, params=parameters)
         near = (hits >= 0) & (scores >= self._options.min_similarity)
         query = np.repeat(self._owners[places], near.sum(1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shopvision.index.faiss_library import faiss
+from shopvision.index.scanning import scan_parameters, scanned_index
 
 if TYPE_CHECKING:
     from shopvision.matching.fitting.known_products import KnownProducts
@@ -21,18 +21,23 @@ MOST_OFFERS = 6  # of a product in a step
 def hard_products(known: KnownProducts, vectors: Vectors) -> list[list[int]]:
     """Of each product the others that it is told from, the most alike first.
 
-    They are found among the nearest neighbours of its offers, and among those that labels call different.
+    They are found among the nearest neighbours of its offers, and among those that labels call different. Of more than
+    20,000 offers neighbours are approximate (see ``shopvision.index.scanning``).
 
     Args:
         known: m offers.
         vectors: (m, d) of unit length.
+
+    Raises:
+        JobError: their index would not fit in memory.
     """
-    index = faiss.IndexFlatIP(vectors.shape[1])
+    index, cells = scanned_index(vectors)
     index.add(vectors)
-    likeness, found = index.search(vectors, min(NEIGHBOURS, len(vectors)))
+    likeness, found = index.search(vectors, min(NEIGHBOURS, len(vectors)), params=scan_parameters(cells))
     rows = np.repeat(np.arange(len(vectors)), found.shape[1])
     near = found.ravel()
-    kept = known.repel(rows, near)
+    kept = near >= 0
+    kept[kept] = known.repel(rows[kept], near[kept])
     best: list[dict[int, float]] = [{} for _ in range(known.count)]
     p, q, alike = known.product[rows[kept]], known.product[near[kept]], likeness.ravel()[kept]
     for own, other, value in zip(p.tolist(), q.tolist(), alike.tolist(), strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from shopvision.errors import ItemError, UserError
+from shopvision.index import scanning
 from shopvision.items.item import Item
 from shopvision.matching.blocking import (
     CandidatePair,
@@ -18,7 +19,6 @@ from shopvision.matching.blocking import (
     inverted,
     merging,
     pairs_of_items,
-    vectors,
 )
 from shopvision.matching.options import BlockingOptions
 
@@ -209,7 +209,7 @@ def test_vectors_give_the_nearest_items(monkeypatch: pytest.MonkeyPatch, exact: 
     given += 0.2 * generator.normal(size=given.shape).astype(np.float32)
     given[7], given[8, 3] = 0, np.nan
     if not exact:
-        monkeypatch.setattr(vectors, "EXACT_UP_TO", 100)
+        monkeypatch.setattr(scanning, "EXACT_UP_TO", 100)
     # The second root category holds one item in a hundred: few of the cells that are looked at first have any.
     items = [Item(f"{n:04d}", category="B" if n % 100 == 0 else "A") for n in range(3000)]
     units = given / np.maximum(np.linalg.norm(given, axis=1, keepdims=True), 1e-9)
@@ -251,8 +251,8 @@ def test_items_are_near_by_any_of_their_pictures() -> None:
 
 
 def test_vectors_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "available_memory", lambda: 2**20)
-    with pytest.raises(Exception, match=r"20 vectors of dimension 8 needs .* larger machine, or without this source"):
+    monkeypatch.setattr(scanning, "available_memory", lambda: 2**20)
+    with pytest.raises(Exception, match=r"20 vectors of dimension 8 needs .* larger machine, or do without them"):
         pairs_of(random_items(20), BlockingOptions(), text_vectors=np.ones((20, 8), np.float32))
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from scipy.sparse import csr_array
 
+from shopvision.index import scanning
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.fitting.contrastive_config import Negatives
-from shopvision.matching.fitting.contrastive_steps import MOST_OFFERS, hard_products, shown_offers, steps_of_epoch
+from shopvision.matching.fitting.contrastive_steps import (
+    MOST_OFFERS,
+    NEIGHBOURS,
+    hard_products,
+    shown_offers,
+    steps_of_epoch,
+)
 from shopvision.matching.fitting.known_products import KnownProducts
 
 # Offer 0 is in no pair, so row r of what is known is item r + 1. Products: {1, 2, 3}, {4, 5}, {6}, {7}.
@@ -82,6 +91,26 @@ def test_hard_products_are_the_nearest_that_may_be_told_apart() -> None:
     labelled = hard_products(known("labelled"), vectors)
     assert labelled[first] == [third, fourth]
     assert labelled[second] == []
+
+
+def test_of_many_offers_nearly_the_same_are_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1_000
+    alone = csr_array((count, count), dtype=np.int32)
+    nowhere = np.zeros((count, 0), np.bool_)
+    offers = KnownProducts(np.arange(count), np.full(count, -1), alone, nowhere, "all")
+    vectors = np.random.default_rng(7).normal(size=(count, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    exact = hard_products(offers, vectors)
+    likeness = vectors.astype(np.float64) @ vectors.T
+    assert [likeness[own, others].min() for own, others in enumerate(exact)] == pytest.approx(
+        np.sort(likeness, axis=1)[:, -NEIGHBOURS], abs=2e-3
+    )
+    monkeypatch.setattr(scanning, "EXACT_UP_TO", 100)
+    scanned = hard_products(offers, vectors)
+    assert scanned != exact
+    found = [len({*a} & {*b}) / len(a) for a, b in zip(exact, scanned, strict=True)]
+    assert np.mean(found) > 0.9
+    assert all(own not in others for own, others in enumerate(scanned))
 
 
 def test_every_product_comes_once_with_what_it_is_taken_for() -> None:
