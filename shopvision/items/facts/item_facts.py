@@ -11,7 +11,7 @@ from shopvision.items.code_agreement import ItemCodes, item_codes
 from shopvision.items.facts.colours import colours
 from shopvision.items.facts.counts_and_sizes import audience, pack_counts, sizes
 from shopvision.items.facts.folding import folded
-from shopvision.items.facts.measures import Measure, measures, number_of
+from shopvision.items.facts.measures import Measure, measures
 from shopvision.items.identifiers import identifiers
 from shopvision.items.item import Item
 from shopvision.items.text_normalisation import attribute_key
@@ -20,9 +20,21 @@ from shopvision.items.word_overlap import distinct_words
 LONGEST_VALUE = 200  # characters of an attribute's value: longer ones are descriptions
 
 _BARE_NUMBER = re.compile(r"(?<![\w.,])\d{1,5}(?:[.,]\d+)?(?![\w.,]?\w)")
-_PRICE = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d{1,2})?")
-_CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "cny", "￥": "cny", "元": "cny", "₩": "krw", "원": "krw"}
-_CURRENCY = re.compile(rf"[{''.join(_CURRENCIES)}]|[a-z]{{3}}")
+# Thousands apart by commas, points, blanks or apostrophes, or not at all.
+_PRICE = re.compile(
+    r"(?<!\d)(?P<number>(?:\d{1,3}(?:[., '\u2019]\d{3}){1,4}|\d{1,15})(?!\d)(?:[.,]\d+)?)"
+    r"(?:[ ]?(?P<myriad>[万만]))?"
+)
+_BETWEEN = re.compile("[ '\u2019]")
+_CODE = re.compile(
+    "(?<![a-z])(?:usd|eur|gbp|cny|rmb|krw|jpy|hkd|twd|sgd|aud|cad|nzd|chf|pln|czk|huf|ron|sek|nok|dkk|inr|brl|mxn|try"
+    "|rub|uah|thb|vnd|idr|myr|php|ils|aed|sar|zar)(?![a-z])"
+)
+_SAME_CODE = {"rmb": "cny"}
+_SIGNS = {"$": "usd", "hk$": "hkd", "nt$": "twd", "a$": "aud", "c$": "cad", "s$": "sgd", "us$": "usd", "r$": "brl",
+          "€": "eur", "£": "gbp", "¥": "cny", "元": "cny", "₩": "krw", "원": "krw", "₹": "inr",
+          "zł": "pln"}  # fmt: skip
+_SIGN = re.compile("|".join(map(re.escape, sorted(_SIGNS, key=len, reverse=True))))
 
 Found = TypeVar("Found")
 
@@ -73,10 +85,10 @@ class ItemFacts:
 def item_facts(item: Item) -> ItemFacts:
     """What an item states."""
     title, description = folded(item.title), folded(item.description)
-    attributes = {
-        attribute_key(name): frozenset(folded(value) for value in values if len(value) <= LONGEST_VALUE)
-        for name, values in item.attributes.items()
-    }
+    attributes: dict[str, frozenset[str]] = {}
+    for name, values in item.attributes.items():
+        key, short = attribute_key(name), {folded(value) for value in values if len(value) <= LONGEST_VALUE}
+        attributes[key] = attributes.get(key, frozenset()) | short  # "Size" and "size:" are one
     stated = " ; ".join((title, *(f"{key} {value}" for key, values in attributes.items() for value in sorted(values))))
     whole = f"{stated} ; {description}"
 
@@ -95,19 +107,45 @@ def item_facts(item: Item) -> ItemFacts:
         first(audience),
         first(pack_counts),
         folded(item.brand).strip(" .,"),
-        price_of(item.price),
+        price_of(item.price, " ".join(item.attributes.get("currency", ()))),
         {key: values for key, values in attributes.items() if values},
     )
 
 
-def price_of(written: str) -> tuple[float, str] | None:
-    """A price as a number with its currency, which is empty where none is told; None where it is no price."""
+def price_of(written: str, currency: str = "") -> tuple[float, str] | None:
+    """A price as a number with its currency, which is empty where none is told; None where it is no price.
+
+    Args:
+        written: ``$1,288.99``, ``1.288,99 €``, ``1 288 zł``, ``1.5만원``.
+        currency: what the item says of it elsewhere; it counts more than a sign that several currencies have.
+    """
     text = folded(written)
-    found = _PRICE.search(text)
-    if found is None or not (number := number_of(found[0])):
+    found, named = _PRICE.search(text), _currency(text)
+    if found is None or not (number := _amount(_BETWEEN.sub("", found["number"]), euros=named == "eur")):
         return None
-    currency = _CURRENCY.search(text)
-    return number, "" if currency is None else _CURRENCIES.get(currency[0], currency[0])
+    return number * (10_000 if found["myriad"] else 1), _currency(folded(currency)) or named
+
+
+def _currency(text: str) -> str:
+    if code := _CODE.search(text):
+        return _SAME_CODE.get(code[0], code[0])
+    sign = _SIGN.search(text)
+    return _SIGNS[sign[0]] if sign else ""
+
+
+def _amount(written: str, *, euros: bool) -> float:
+    """Digits with points and commas as a number: the last of these separates thousands, or begins a part of one.
+
+    One point before three digits separates thousands where a price is written in ``euros``.
+    """
+    last = max(written.rfind("."), written.rfind(","))
+    whole, mark, part = written[: max(last, 0)], written[last], written[last + 1 :]
+    if last < 0:
+        return float(written)
+    mixed = len({".", ","} & set(written)) == 2
+    if len(part) == 3 and whole != "0" and not mixed and (mark == "," or mark in whole or euros):
+        whole, part = whole + part, ""
+    return float(f"{whole.replace('.', '').replace(',', '')}.{part or 0}")
 
 
 def _by_dimension(text: str) -> dict[str, tuple[Measure, ...]]:
