@@ -19,7 +19,8 @@ class AgreementBranch(nn.Module):
     """Log-odds from agreement features: two hidden layers, because statements count by what else is stated.
 
     Features are divided by their root mean square over the training pairs and never shifted, so that what is unknown
-    stays 0.
+    stays 0. What no training pair states counts for nothing: else the random weights that nothing had changed would
+    speak of every other item's price once offers without prices were learnt from.
 
     Attributes:
         scale: (k,) what they are divided by.
@@ -56,7 +57,10 @@ class AgreementBranch(nn.Module):
         self.to(device)
 
     def _learn(self, agreement: Tensor, labels: Tensor) -> None:
-        self.scale.copy_(agreement.square().mean(0).sqrt().clamp(min=_RAREST))
+        typical = agreement.square().mean(0).sqrt()
+        self.scale.copy_(typical.clamp(min=_RAREST))
+        with torch.no_grad():
+            self.get_parameter("layers.0.weight")[:, typical == 0] = 0.0
         optimizer = torch.optim.AdamW(self.layers.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
         training = self.training
         self.train()

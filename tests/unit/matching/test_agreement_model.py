@@ -113,6 +113,16 @@ def test_what_is_learnt_before_the_first_step() -> None:
         assert tensor.equal(again.state_dict()[name])
 
 
+def test_what_no_training_pair_states_counts_for_nothing() -> None:
+    rng = np.random.default_rng(4)
+    agreement = (rng.random((200, 3)) < [0.5, 0.5, 0.0]).astype(np.float32)
+    branch = AgreementBranch(3, dropout=0.0).eval()
+    branch.learn(torch.from_numpy(agreement), torch.from_numpy(agreement[:, 0].astype(np.int8)))
+    seen = torch.from_numpy(agreement)
+    stated = seen.index_fill(1, torch.tensor([2]), 1.0)
+    assert branch(stated).equal(branch(seen))
+
+
 def test_pairs_without_a_label_are_left_to_the_teacher() -> None:
     model = informed()
     labels = np.array([1, -1, 0], np.int8)
