@@ -5,7 +5,7 @@ written: ``30.5 cm`` may be anything from 30.45 to 30.55, and nothing is more th
 powers of 1000 to one writer and of 1024 to another, so either reading will do, in both alike; ``500 GB`` and
 ``512 GB`` stay apart in both.
 
-What is written like a unit and is none is left out: ``5G``, ``802.11g``, ``3 in 1``.
+What is written like a unit and is none is left out: ``5G``, ``802.11g``, ``3 in 1``, ``3 to 5 years``, ``2023升级版``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from shopvision.items.facts.folding import BEGINS, ENDS
+
 # dimension -> factor to its base -> how the unit is written, folded
 _UNITS: dict[str, dict[float, str]] = {
     "length": {  # metre
@@ -22,7 +24,7 @@ _UNITS: dict[str, dict[float, str]] = {
         1e-3: "mm millimeter millimeters millimetre millimetres 毫米 밀리미터",
         1e-2: "cm centimeter centimeters centimetre centimetres 厘米 公分 센티미터 센티",
         1.0: "m meter meters metre metres mtr 米 미터",
-        0.0254: "in inch inches zoll pouces ″ 英寸 寸 吋 인치",
+        0.0254: "in inch inches zoll pouces 英寸 寸 吋 인치",
         0.3048: "ft foot feet 英尺 피트",
         0.9144: "yd yard yards 码长 야드",
     },
@@ -38,14 +40,14 @@ _UNITS: dict[str, dict[float, str]] = {
         1e-3: "ml cc milliliter milliliters millilitre millilitres 毫升 밀리리터",
         1e-2: "cl",
         1.0: "l ltr liter liters litre litres 升 리터",
-        0.0295735295625: "floz fl.oz fluidounce",
+        0.0295735295625: "floz",
         3.785411784: "gal gallon gallons 加仑 갤런",
     },
     "frequency": {1e3: "khz", 1e6: "mhz", 1e9: "ghz"},
     "power": {1.0: "w watt watts 瓦 와트", 1e3: "kw kilowatt 千瓦"},
     "voltage": {1.0: "v volt volts 伏 볼트"},
     "charge": {1e-3: "mah 毫安 毫安时", 1.0: "ah"},
-    "pixels": {1.0: "mp mpx mpix megapixel megapixels 万像素 화소 만화소"},
+    "pixels": {1.0: "mp mpx mpix megapixel megapixels", 1e-2: "万像素 만화소", 1e-6: "像素 화소"},
     "rotation": {1.0: "rpm 转 u/min"},
     "rate": {1e6: "mbps mbit mbit/s", 1e9: "gbps gbit gbit/s"},
     "duration": {1 / 60: "min mins minute minutes 分钟 분", 1.0: "hr hrs hour hours 小时 시간"},
@@ -66,17 +68,20 @@ _KNOWN = {
 _MOST_SLACK = 0.015
 _EQUAL = 1e-6
 
-# "12 in black" has no inches: behind a blank the word needs a sign that it ends there.
-_WORDS = {unit for unit in (*_KNOWN, *_STORAGE) if unit not in {"in", "x"}}
+# "12 in black" has no inches, nor "3 to 5" terabytes: behind a blank the word needs a sign that it ends there.
+_WORDS = {unit for unit in (*_KNOWN, *_STORAGE) if unit not in {"in", "to", "x"}}
 _ASCII = "|".join(sorted((re.escape(unit) for unit in _WORDS if unit.isascii()), key=len, reverse=True))
 _OTHER = "|".join(sorted((re.escape(unit) for unit in _WORDS if not unit.isascii()), key=len, reverse=True))
-_NUMBER = r"(?<![\w.,/])(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?)"
+_NUMBER = rf"{BEGINS}(?<![.,/])(?P<number>\d{{1,3}}(?:,\d{{3}}){{1,4}}(?:\.\d+)?|\d{{1,15}}(?:[.,]\d+)?)"
+_END = rf"(?:{ENDS}|(?=x\d))"  # also of 250mlx24
+_NO_UNIT = "级|降|拉|色|粉|接|换|(?<=转)\\d"  # 升级 upgrade, 克拉 carat, 米色 beige, 转接 adapter
 _MEASURE = re.compile(
-    rf"{_NUMBER}(?:[ \-]?(?P<ascii>{_ASCII})(?!\w)|[ ]?(?P<other>{_OTHER})"
-    r"|(?P<inch>-?in)(?!\w)|[ ](?P<apart>in)(?=[.,;)]|$|[ ]?[x*][ ]?\d)|(?P<quotes>\"|'')(?![\w@])"
-    r"|(?P<times>x)(?!\w))"
+    rf"{_NUMBER}(?:[ \-]?(?P<ascii>{_ASCII}){_END}|[ ]?(?P<other>{_OTHER})(?!{_NO_UNIT})"
+    rf"|-?(?P<bare>in|to){_END}(?!-\d)|[ ](?P<apart>in|to)(?=[.,;)]|$|[ ]?[x*][ ]?\d)"
+    r"|(?P<inch>\"|''|\u2032\u2032|\u201d)(?![\w@])|(?P<times>x)(?!\w))"
 )
 _MULTIPLE = re.compile(r"(?<![\w.])(\d{1,3})[ ]?[x*][ ]?(?=\d)")
+_FLUID_OUNCES = re.compile(rf"(?<=\d)[ \-]?(?:fl\.?|fluid)[ ]?(?:oz|ounces?){ENDS}")
 _MOST_INCHES = 150  # a larger number before a quotation mark ends what is quoted
 _GENERATIONS = range(2, 7)  # of mobile networks: 5G
 _SEPARATED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -115,22 +120,21 @@ class Measure:
 
 def measures(text: str) -> frozenset[Measure]:
     """The measures in a text that is folded, see ``folding``."""
-    return frozenset(measure for measure, _ in found_measures(text))
+    return frozenset(_found_measures(text))
 
 
-def found_measures(text: str) -> Iterator[tuple[Measure, tuple[int, int]]]:
-    """Measures and where their numbers stand."""
+def _found_measures(text: str) -> Iterator[Measure]:
     if not any(map(str.isdigit, text)):
         return
     # "2x8gb" and "10 x 15 cm": the number behind is one of its own.
     text = _MULTIPLE.sub(lambda found: found[0].replace("x", " ").replace("*", " "), text)
+    text = _FLUID_OUNCES.sub("floz", text).replace("만 화소", "만화소")
     for found in _MEASURE.finditer(text):
-        unit = found["ascii"] or found["other"] or ("x" if found["times"] else "in")
-        if found["quotes"] and number_of(found["number"]) > _MOST_INCHES:
-            continue
-        measure = _measure(found["number"], unit)
-        if measure is not None:
-            yield measure, found.span("number")
+        unit = found["ascii"] or found["other"] or found["bare"] or found["apart"] or ("x" if found["times"] else "in")
+        if found["inch"] and (number_of(found["number"]) > _MOST_INCHES or "\u201c" in text[: found.start()]):
+            continue  # it ends what is quoted
+        if measure := _measure(found["number"], unit):
+            yield measure
 
 
 @lru_cache(maxsize=2**14)

@@ -27,7 +27,19 @@ def found(text: str) -> set[tuple[str, float]]:
         ("3x optical zoom, 7.2 Megapixel", {("factor", 3.0), ("pixels", 7.2)}),
         ("27英寸显示器 10000毫安时 1.5升", {("length", 27.0), ("charge", 10000.0), ("volume", 1.5)}),
         ("55인치 TV 1.5리터", {("length", 55.0), ("volume", 1.5)}),
+        ("牛奶250ml\u00d724盒, milk 330mlx6", {("volume", 250.0), ("volume", 330.0)}),
+        ("TV 27\u2033, tablet 10.1\u201d", {("length", 27.0), ("length", 10.1)}),
+        ("小米20000毫安时充电宝65w", {("charge", 20000.0), ("power", 65.0)}),
+        ("联想16gb内存 65w快充", {("storage", 16.0), ("power", 65.0)}),
+        ("삼성55인치", {("length", 55.0)}),
+        ("disque dur 1To, 2 To", {("storage", 1.0), ("storage", 2.0)}),
         # written like a unit, and none
+        ("toys from 3 to 5 years", set()),
+        ("USB 3 to VGA", set()),
+        ("3-in-1 cable", set()),
+        ("2023升级版 2克拉 3米色 3.5转3.5 2转接头", set()),
+        ("\u201cRetro 13\u201d", set()),
+        ("1" * 400 + " gb", set()),
         ("5G phone", set()),
         ("router 802.11g", set()),
         ("3 in 1 printer", set()),
@@ -66,6 +78,11 @@ def test_what_is_a_measure(text: str, expected: set[tuple[str, float]]) -> None:
         ("1m", "3 ft", False),  # 0.914 m
         ("2.4GHz", "2400 MHz", True),
         ("60 min", "1小时", True),
+        ("4800万像素", "48MP", True),
+        ("4800만 화소", "48 megapixels", True),
+        ("1200万像素", "13MP", False),
+        ("16 fl. oz.", "473 ml", True),
+        ("12 fl oz", "16-fluid ounces", False),
     ],
 )
 def test_when_two_measures_say_the_same(left: str, right: str, equal: bool) -> None:
