@@ -55,7 +55,7 @@ def agreement_features(left: ItemFacts, right: ItemFacts, weights: Weights) -> N
         *_words(left.words, right.words, weights),
         *_brands(left, right),
         *_sets(left.colours, right.colours),
-        *_sets(left.sizes, right.sizes),
+        *_sizes(left.sizes, right.sizes),
         *_sets(left.audience, right.audience),
         *_sets(left.pack_counts, right.pack_counts),
         *_prices(left, right),
@@ -77,6 +77,27 @@ def _sets(left: Set[Any], right: Set[Any]) -> tuple[float, float]:
         return 0.0, 0.0
     both = len(left & right)
     return both / len(left | right), float(both < min(len(left), len(right)))
+
+
+def _sizes(left: Set[str], right: Set[str]) -> tuple[float, float]:
+    """As ``_sets``, but ``42`` is ``eu 42``, and ``us 9`` is not against ``eu 42``, which is another system."""
+    if not left or not right:
+        return 0.0, 0.0
+    alone, alone_right = _unmatched(left, right), _unmatched(right, left)
+    both = min(len(left) - len(alone), len(right) - len(alone_right))
+    told, told_right = _systems(left), _systems(right)
+    against = _systems(alone) & told_right and _systems(alone_right) & told
+    return both / (len(left) + len(right) - both), float(bool(against))
+
+
+def _unmatched(sizes: Set[str], others: Set[str]) -> set[str]:
+    """Those that the others do not have in the same system, or on one of the sides in none."""
+    numbers = {size.rpartition(" ")[2] for size in others}
+    return {size for size in sizes if not ({size, size.rpartition(" ")[2]} & others or size in numbers)}
+
+
+def _systems(sizes: Set[str]) -> set[str]:
+    return {size.rpartition(" ")[0] for size in sizes}
 
 
 def _terms(

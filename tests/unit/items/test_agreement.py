@@ -66,6 +66,11 @@ def said(left: Item, right: Item, weights: TermWeights | None = None) -> dict[st
         # sizes, audience, packs
         (item("Shirt, size L"), item("衬衫 L码"), {"size agrees": 1}),
         (item("Shirt, size L"), item("Shirt XL"), {"size disagrees": 1}),
+        (item("shoe EU 42"), item("女鞋42码黑色"), {"size agrees": 1, "size disagrees": 0}),
+        (item("shoe US 9"), item("shoe EU 42"), {"size agrees": 0, "size disagrees": 0}),
+        (item("shoe US 9"), item("shoe US 10"), {"size agrees": 0, "size disagrees": 1}),
+        (item("shoe US 9, EU 42"), item("shoe EU 42"), {"size agrees": 0.5, "size disagrees": 0}),
+        (item("shoe US 9, EU 42"), item("shoe US 10, EU 42"), {"size agrees": 1 / 3, "size disagrees": 1}),
         (item("Men's shoe"), item("女鞋"), {"audience disagrees": 1}),
         (item("Cola 6 x 330ml"), item("Cola 330 ml, pack of 6"), {"pack agrees": 1, "measures agree": 0.5}),
         (item("Cola 6 x 330ml"), item("콜라 330ml 24개입"), {"pack disagrees": 1, "measures agree": 0.5}),
