@@ -73,7 +73,7 @@ _WORDS = {unit for unit in (*_KNOWN, *_STORAGE) if unit not in {"in", "to", "x"}
 _ASCII = "|".join(sorted((re.escape(unit) for unit in _WORDS if unit.isascii()), key=len, reverse=True))
 _OTHER = "|".join(sorted((re.escape(unit) for unit in _WORDS if not unit.isascii()), key=len, reverse=True))
 _NUMBER = rf"{BEGINS}(?<![.,/])(?P<number>\d{{1,3}}(?:,\d{{3}}){{1,4}}(?:\.\d+)?|\d{{1,15}}(?:[.,]\d+)?)"
-_END = rf"(?:{ENDS}|(?=x\d))"  # also of 250mlx24
+_END = rf"(?:{ENDS}|(?=x\d{{1,3}}{ENDS}))"  # also of 250mlx24, not of 42px80u
 _NO_UNIT = "级|降|拉|色|粉|接|换|(?<=转)\\d"  # 升级 upgrade, 克拉 carat, 米色 beige, 转接 adapter
 _MEASURE = re.compile(
     rf"{_NUMBER}(?:[ \-]?(?P<ascii>{_ASCII}){_END}|[ ]?(?P<other>{_OTHER})(?!{_NO_UNIT})"

@@ -56,6 +56,8 @@ def test_colours(text: str, expected: set[str]) -> None:
         ("Water 500ml x 2", {2}),
         ("牛奶250ml\u00d724", {24}),
         ("Water 500ml*6", {6}),
+        ("RAM 4GBx2", {2}),
+        ("notebook 4gb x 64 windows", set()),
         ("block 10g x 15 x 3", set()),
         ("1920x1080", set()),
         ("4 packets", set()),

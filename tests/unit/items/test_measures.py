@@ -37,6 +37,7 @@ def found(text: str) -> set[tuple[str, float]]:
         ("toys from 3 to 5 years", set()),
         ("USB 3 to VGA", set()),
         ("3-in-1 cable", set()),
+        ("viera th-42px80u", set()),
         ("2023升级版 2克拉 3米色 3.5转3.5 2转接头", set()),
         ("\u201cRetro 13\u201d", set()),
         ("1" * 400 + " gb", set()),
