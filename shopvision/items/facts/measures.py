@@ -77,7 +77,8 @@ _END = rf"(?:{ENDS}|(?=x\d{{1,3}}{ENDS}))"  # also of 250mlx24, not of 42px80u
 _NO_UNIT = "级|降|拉|色|粉|接|换|(?<=转)\\d"  # 升级 upgrade, 克拉 carat, 米色 beige, 转接 adapter
 _MEASURE = re.compile(
     rf"{_NUMBER}(?:[ \-]?(?P<ascii>{_ASCII}){_END}|[ ]?(?P<other>{_OTHER})(?!{_NO_UNIT})"
-    rf"|-?(?P<bare>in|to){_END}(?!-\d)|[ ](?P<apart>in|to)(?=[.,;)]|$|[ ]?[x*][ ]?\d)"
+    rf"|-?(?P<bare>in|to){_END}(?!-\d)"
+    r"|[ ](?P<apart>in(?=[.,;)]|$|[ ]?[x*][ ]?\d)|to(?=[ ](?:ssd|hdd|sata|nvme|de)(?!\w)|[ ]?[^\w ]|$))"
     r"|(?P<inch>\"|''|\u2032\u2032|\u201d)(?![\w@])|(?P<times>x)(?!\w))"
 )
 _MULTIPLE = re.compile(r"(?<![\w.])(\d{1,3})[ ]?[x*][ ]?(?=\d)")

@@ -58,6 +58,7 @@ def test_colours(text: str, expected: set[str]) -> None:
         ("Water 500ml*6", {6}),
         ("RAM 4GBx2", {2}),
         ("notebook 4gb x 64 windows", set()),
+        ("Windows Vista x64", set()),
         ("block 10g x 15 x 3", set()),
         ("1920x1080", set()),
         ("4 packets", set()),

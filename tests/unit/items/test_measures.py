@@ -33,6 +33,7 @@ def found(text: str) -> set[tuple[str, float]]:
         ("联想16gb内存 65w快充", {("storage", 16.0), ("power", 65.0)}),
         ("삼성55인치", {("length", 55.0)}),
         ("disque dur 1To, 2 To", {("storage", 1.0), ("storage", 2.0)}),
+        ("IronWolf 10 To (NAS), 4 To SSD", {("storage", 10.0), ("storage", 4.0)}),
         # written like a unit, and none
         ("toys from 3 to 5 years", set()),
         ("USB 3 to VGA", set()),
