@@ -32,9 +32,13 @@ _UNIT = (
 _SPECIFICATION = re.compile(
     rf"\d+{_UNIT}|\d+X\d+(?:X\d+)?{_UNIT}"  # also 1920X1080, 2X8GB, 10X15CM
     r"|(?:LP|G)?DDR\d[A-Z0-9]{0,5}|PC[234]\d{4,5}[A-Z]?"  # memory: DDR4, DDR42400, PC4-19200
-    r"|USB\d+[A-Z]?|IP\d\d[A-Z]?|H26[45]|80211[A-Z]{0,3}|WIN\d+[A-Z]*"
+    r"|\d+[KMGT]B(?:SSD|HDD|RAM|ROM)|\d+(?:ML|CL|L|G|KG|OZ|[KMGT]B)X\d+"  # 256GBSSD, 250MLX24
+    r"|(?:EU|UK|US)\d{1,3}|SPF\d\d"  # sizes of shoes: EU42; sunscreen
+    r"|USB\d+[A-Z]?|IP\d\d[A-Z]?|IPX\d|H26[45]|80211[A-Z]{0,3}|WIN\d+[A-Z]*"
     r"|(?:SATA|SAS|PCIE|HDMI|DVI|CAT|WIFI|RAID|RJ|LGA)\d{1,4}(?:X\d+)?"
 )
+_MEASURE = r"\d+(?:\.\d+)?(?:[KMGT]B|[KMG]?HZ|MAH|MP|MM|CM|ML|KG|[VAWMLGKDP])"
+_SEVERAL = re.compile(rf"{_MEASURE}(?:[/\-]{_MEASURE})+")  # 8GB/256GB, 110V-240V
 _ARTICLE_NUMBER = re.compile(r"\d{6,}")
 _LENGTHS = range(4, 25)
 # Offers of one product, of which a catalogue has some, share its code; chosen on validation pairs of computers.
@@ -82,7 +86,8 @@ def _codes(text: str) -> frozenset[str]:
 
     Blocking has a wider notion of codes: a key too many costs it a look, while here it would be a wrong statement.
     """
-    chunks = (_PUNCTUATION.sub("", found) for found in _CHUNK.findall(normalise(text).upper()))
+    found = (chunk for chunk in _CHUNK.findall(normalise(text).upper()) if not _SEVERAL.fullmatch(chunk))
+    chunks = (_PUNCTUATION.sub("", chunk) for chunk in found)
     return frozenset(chunk for chunk in chunks if len(chunk) in _LENGTHS and _is_code(chunk))
 
 

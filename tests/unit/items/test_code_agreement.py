@@ -50,6 +50,14 @@ def item(title: str, description: str = "", **attributes: str) -> Item:
                 ("LGA1151", "LGA-1151"),
                 ("24-port", "24port"),
                 ("HDMI2.1", "HDMI2.1"),
+                ("8GB/256GB", "8GB/256GB"),
+                ("110V-240V", "110V-240V"),
+                ("256GBSSD", "256GBSSD"),
+                ("250mlx24", "250mlx24"),
+                ("EU42", "EU42"),
+                ("UK 8.5 UK8.5", "UK8.5"),
+                ("SPF50", "SPF50+"),
+                ("IPX7", "IPX7"),
             )
         ),
         # What looks like one and names a product.
@@ -58,6 +66,8 @@ def item(title: str, description: str = "", **attributes: str) -> Item:
         (item("WD 2TB WD20EZRX"), item("2TB drive wd20ezrx"), "same model;"),
         (item("USB hub UH-400"), item("UH400 hub, USB3.0"), "same model;"),
         (item("RAM KVR24N17S8 DDR4"), item("DDR4 RAM KVR24N17S6"), "other model;"),
+        (item("Canon iPF510"), item("plotter IPF510"), "same model;"),
+        (item("adapter 5V-AB12"), item("5VAB12 adapter"), "same model;"),
         (item("Varta CR2032"), item("battery CR2032"), "same model;"),
     ],
 )
