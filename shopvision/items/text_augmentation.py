@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 Augmentation = Literal["drop_word", "swap_words", "delete_span", "mask_code"]
 
 LONGEST_SPAN = 4  # words
-# A word that letters and digits make up together, or digits alone, five of them and more.
-_CODE = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_]|\S*\d{5})\S{4,}")
+# What letters and digits make up together, or digits alone, five of them and more. No code goes on into Chinese or
+# Korean, where no blank stands behind it.
+_PART = "[^\\s\u2e80-\u9fff\uac00-\ud7af]"
+_CODE = re.compile(
+    rf"(?<!{_PART})(?={_PART}*\d)(?={_PART}*[^\W\d_\u2e80-\u9fff\uac00-\ud7af]|{_PART}*\d{{5}}){_PART}{{4,}}"
+)
 
 
 def drop_word(text: str, generator: np.random.Generator) -> str:
@@ -51,12 +55,12 @@ def delete_span(text: str, generator: np.random.Generator) -> str:
 
 
 def mask_code(text: str, generator: np.random.Generator) -> str:
-    """Without one of the words that look like a model code, so that the others have to tell the product."""
-    words = text.split()
-    codes = [place for place, word in enumerate(words) if _CODE.fullmatch(word)]
-    if codes and len(words) > 1:
-        del words[codes[int(generator.integers(len(codes)))]]
-    return " ".join(words)
+    """Without one of the model codes as they look, so that the rest has to tell the product."""
+    codes = [found.span() for found in _CODE.finditer(text)]
+    if not codes:
+        return " ".join(text.split())
+    start, end = codes[int(generator.integers(len(codes)))]
+    return " ".join(f"{text[:start]} {text[end:]}".split()) or text
 
 
 AUGMENTATIONS: Mapping[Augmentation, Callable[[str, np.random.Generator], str]] = {

@@ -38,6 +38,12 @@ def test_what_each_may_make_of_a_title() -> None:
     assert several("mask_code", TITLE) == {without(range(2, 3)), without(range(7, 8))}
 
 
+def test_a_code_ends_where_chinese_or_korean_begins() -> None:
+    assert several("mask_code", "索尼DSC-W300数码相机 银色") == {"索尼 数码相机 银色"}
+    assert several("mask_code", "소니DSC-W300카메라") == {"소니 카메라"}
+    assert several("mask_code", "2023新款运动鞋 男") == {"2023新款运动鞋 男"}
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_no_text_of_words_becomes_empty(name: str) -> None:
     assert several(name, "", 5) == {""}
