@@ -56,7 +56,7 @@ class ItemFacts:
         codes: of its model.
         measures: of its title by dimension.
         all_measures: of title, attributes and description by dimension.
-        numbers: without a unit, as written.
+        numbers: as written, of those that no unit stands on without a blank.
         words: of the title.
         colours: of title and attributes, or of the description where these name none; so are the next three.
         sizes: of clothes.

@@ -81,7 +81,7 @@ class ContrastiveLearner(NetworkLearner):
         """Learn from what ``train`` says of offers; ``config`` has its precision settled.
 
         Raises:
-            UserError: no two offers are one product.
+            UserError: no two offers are one product, or sources are to tell offers apart and none is known.
         """
         model = beginning.model
         if not isinstance(model.family, Contrasts):
@@ -89,6 +89,11 @@ class ContrastiveLearner(NetworkLearner):
         self.known = KnownProducts.of(train, config.negatives)
         if self.known.count == len(self.known.product):
             raise UserError("[contrastive] learns from offers of one product, and no pair is labelled 1: leave it out.")
+        if config.negatives == "sources" and (self.known.source < 0).all():
+            raise UserError(
+                'contrastive.negatives = "sources" goes by what each source lists, and no item has a source: fill the '
+                'field source, or take "labelled" or "all".'
+            )
         super().__init__(model.network, config, process, frozen=model.family.freeze(model.network, options))
         self.config, self._family = config, model.family
         self._reader = model.family.item_reader(model.arguments, model.parts)

@@ -207,3 +207,5 @@ def test_what_cannot_be_learnt_from(world: World, tmp_path: Path) -> None:
             valid=splits["valid"],
             process=Process(),  # type: ignore[arg-type] # there is one
         )
+    with pytest.raises(UserError, match=r"goes by what each source lists, and no item has a source: fill the field"):
+        learner_of(config(world, contrastive={"negatives": "sources"}))
