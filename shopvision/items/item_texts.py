@@ -17,13 +17,13 @@ The key is spelled as the shop does; capitals make no other key of it where keys
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
+from shopvision.items.chinese_words import with_blanks
 from shopvision.items.code_agreement import ItemCodes, item_codes
 from shopvision.items.item import Item
 from shopvision.items.text_normalisation import MAX_TEXT_CHARACTERS, attribute_key, normalise
@@ -36,11 +36,6 @@ FIRST = "brand"
 LAST = ("price", "description")
 # All pieces of an item together. The first 512 tokens decide, and attribute lists are at most a few hundred characters.
 MAX_PIECES_CHARACTERS = 16_000
-
-_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-# What jieba takes as one stretch. All else it would take apart, Korean into single syllables.
-_STRETCH = re.compile(f"[0-9A-Za-z+#&._%{_CHINESE}-]+")
-_HAS_CHINESE = re.compile(f"[{_CHINESE}]")
 
 
 @dataclass(frozen=True)
@@ -149,17 +144,7 @@ class TextBuilder:
         return 0 if key in self._first else 2 + LAST.index(key) if key in LAST else 1
 
     def _words(self, text: str) -> str:
-        if self.segmenter == "none" or text.isascii():
-            return text
-        return " ".join(_STRETCH.sub(_cut, text).split())
-
-
-def _cut(found: re.Match[str]) -> str:
-    if not _HAS_CHINESE.search(found[0]):
-        return found[0]
-    from rjieba import cut
-
-    return f" {' '.join(cut(found[0]))} "
+        return text if self.segmenter == "none" else with_blanks(text)
 
 
 def _place_name(place: Place) -> str:

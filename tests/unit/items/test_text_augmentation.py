@@ -38,6 +38,15 @@ def test_what_each_may_make_of_a_title() -> None:
     assert several("mask_code", TITLE) == {without(range(2, 3)), without(range(7, 8))}
 
 
+def test_chinese_words_are_words() -> None:
+    title = "索尼DSC-W300数码相机 银色"
+    dropped = {"DSC-W300数码相机 银色", "索尼数码相机 银色", "索尼DSC-W300 银色", "索尼DSC-W300数码相机"}
+    assert several("drop_word", title) == dropped
+    assert "数码相机DSC-W300索尼 银色" in several("swap_words", title)
+    assert several("drop_word", "sony的camera") >= {"sony camera"}
+    assert several("delete_span", "운동화 검정 250") == {"검정 250", "운동화 250", "운동화 검정"}
+
+
 def test_a_code_ends_where_chinese_or_korean_begins() -> None:
     assert several("mask_code", "索尼DSC-W300数码相机 银色") == {"索尼 数码相机 银色"}
     assert several("mask_code", "소니DSC-W300카메라") == {"소니 카메라"}
