@@ -1,7 +1,7 @@
 """Candidates by words and by vectors, at as many candidates, in a catalogue of 200,000 items.
 
 Real offers, of which labelled pairs tell which are the same product, stand in a crowd that is made of them: titles of
-real offers in which words are exchanged. The vectors are those of a two-tower that learnt, contrastively, from the
+real offers in which words are exchanged. The vectors are those of two-towers that learnt, contrastively, from the
 training pairs of the same sets, and those of the same encoder as it was.
 """
 
@@ -31,6 +31,11 @@ QUICK_PAIRS, QUICK_OFFERS = 48, 300
 CANDIDATES = (5, 20)
 EXCHANGED = 3  # words of a title
 ENCODER = "wheel:minilm"
+PAIRS = {"epochs": 5, "batch_size": 64, "select_by": "average_precision"}
+LEARNT: dict[str, dict[str, Any]] = {
+    "mnr": {"train": PAIRS},
+    "stage": {"contrastive": {"epochs": 5}, "train": PAIRS | {"epochs": 1}},
+}
 
 
 def run(*, quick: bool) -> list[Table]:
@@ -40,9 +45,10 @@ def run(*, quick: bool) -> list[Table]:
         f"{QUICK_ITEMS if quick else ITEMS:,} titles: offers of the test pairs of {', '.join(OFFERS)}, and "
         f"titles made of these with {EXCHANGED} words exchanged. *at most*: partners that an item looks up; "
         "*candidates*: mean partners of an item, counted from both sides. Then the share of the same pairs of each set "
-        "that is among them. *MiniLM*: vectors of the encoder as it is; *contrastive*: of a text_two_tower that learnt "
-        "from the training pairs of the sets (loss mnr). *seconds*: of blocking, without the vectors, which are made "
-        "once; *peak MiB*: of the process until then.",
+        "that is among them. *MiniLM*: vectors of the encoder as it is; *mnr*: of a text_two_tower that learnt from "
+        "the training pairs of the sets in five epochs with that loss; *stage*: from which offers are one product in "
+        "five epochs ([contrastive]), then in one as before. *seconds*: of blocking, without the vectors, which are "
+        "made once; *peak MiB*: of the process until then.",
     )
     with tempfile.TemporaryDirectory() as name:
         table.rows = _found(Path(name), quick=quick)
@@ -54,15 +60,14 @@ def _found(folder: Path, *, quick: bool) -> list[dict[str, Any]]:
 
     items, positives = catalogue(QUICK_ITEMS if quick else ITEMS, QUICK_OFFERS if quick else None)
     make_item_encoder(ENCODER, folder / "as_it_is")
-    vectors = {
-        "MiniLM": _vectors(folder / "as_it_is", items),
-        "contrastive": _vectors(_learn(folder, quick=quick), items),
-    }
+    _write_pairs(folder, quick=quick)
+    vectors = {"MiniLM": _vectors(folder / "as_it_is", items)}
+    vectors |= {name: _vectors(_learn(folder, name, quick=quick), items) for name in LEARNT}
     ways: list[tuple[str, tuple[Source, ...], str | None]] = [("words", ("words",), None)]
     ways += [(f"vectors: {name}", ("text_vector",), name) for name in vectors]
     ways += [(f"words and vectors: {name}", ("words", "text_vector"), name) for name in vectors]
     ways += [("codes, attributes, words", ("code", "attribute", "words"), None)]
-    ways += [("all of it, contrastive", ("code", "attribute", "words", "text_vector"), "contrastive")]
+    ways += [(f"all of it, {name}", ("code", "attribute", "words", "text_vector"), name) for name in LEARNT]
     rows = []
     for most in CANDIDATES:
         for way, sources, name in ways:
@@ -97,11 +102,8 @@ def catalogue(count: int, most_offers: int | None) -> tuple[list[Item], dict[str
     return items, positives
 
 
-def _learn(folder: Path, *, quick: bool) -> Path:
-    """The two-tower, from the training pairs of all sets as one file."""
-    from shopvision.matching.fitting.config import MatcherConfig
-    from shopvision.matching.fitting.train import train_matcher
-    from shopvision.training.run import TrainingRun
+def _write_pairs(folder: Path, *, quick: bool) -> None:
+    """The labelled pairs of all sets as one file of each split, by titles alone, as the crowd has them."""
     from tests.conftest import DATA
 
     for split in ("train", "valid"):
@@ -112,22 +114,30 @@ def _learn(folder: Path, *, quick: bool) -> Path:
                     rows = [json.loads(line) for line in lines]
                 some = np.random.default_rng(0).permutation(len(rows))[: QUICK_PAIRS if quick else None]
                 for row in (rows[place] for place in some):
-                    # Titles alone, as the crowd has them.
                     sides = {side: {"title": row[side]["title"]} for side in ("left", "right")}
                     output.write(json.dumps(sides | {"label": row["label"]}) + "\n")
+
+
+def _learn(folder: Path, name: str, *, quick: bool) -> Path:
+    """The two-tower of that name in ``LEARNT``."""
+    from shopvision.matching.fitting.config import MatcherConfig
+    from shopvision.matching.fitting.train import train_matcher
+    from shopvision.training.run import TrainingRun
+
+    once = {"epochs": 1} if quick else {}
     config = MatcherConfig.model_validate(
         {
             "data": {"pairs": folder / "train.jsonl", "valid": folder / "valid.jsonl"},
             "text": {"builder": "title", "max_length": 48},
             "model": {"family": "text_two_tower", "text": ENCODER, "loss": "mnr"},
-            "train": {"epochs": 1 if quick else 5, "batch_size": 64, "select_by": "average_precision"},
             "thresholds": {"cross_fit": 0},
         }
+        | {section: fields | once for section, fields in LEARNT[name].items()}
     )
-    report = train_matcher(config, TrainingRun(output=folder / "tower"))
+    report = train_matcher(config, TrainingRun(output=folder / name))
     if report is None:
         raise AssertionError("one process gives a report")
-    progress(f"two-tower: {report.metrics}")
+    progress(f"two-tower {name}: {report.metrics}")
     return report.folder
 
 
