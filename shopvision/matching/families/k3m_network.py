@@ -193,7 +193,9 @@ class K3MNetwork(TwoTower):
         states, most = fused["attributes"], int(batch.triples.max()) if batch.triples.numel() else 0
         keys, there = mean_of_triples(states, batch.triples * ~batch.is_value, most)
         values, _ = mean_of_triples(states, batch.triples * batch.is_value, most)
-        return self.structure(items, keys, values, there) if most else items
+        # Where no item has an attribute as well: processes of one training add up gradients of the same weights.
+        joined: Tensor = self.structure(items, keys, values, there)
+        return joined
 
     def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:
         """See ``ItemNetwork``; the text encoder alone is cast."""

@@ -200,6 +200,17 @@ def test_a_detectors_regions_stand_in_place_of_the_grid() -> None:
     assert (together[0] - together[1]).abs().max() > 1e-4
 
 
+def test_every_process_has_gradients_of_the_same_weights() -> None:
+    # Whatever items a process is given: gradients are added up in the order of the weights.
+    reached = []
+    for items in (ITEMS, [Item("a", "shoe"), Item("b", "red watch")]):
+        made = model()
+        made.network.encode(batch_of(made, items, pixels(len(items)))).square().sum().backward()
+        reached.append({name for name, weight in made.network.named_parameters() if weight.grad is not None})
+    assert reached[0] == reached[1]
+    assert "structure.triple.weight" in reached[0]
+
+
 # -- its four questions -----------------------------------------------------------------------------------------------
 
 
