@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from shopvision.encoders.text_sources import fetch_text
-from shopvision.encoders.token_limit import require_room
+from shopvision.encoders.token_limit import token_limit
 from shopvision.encoders.tokens import TokenBatch
 from shopvision.errors import UserError
 from shopvision.graph.card import find_graph, names_file, read_names
@@ -271,6 +271,11 @@ class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
         """See ``Family``."""
         graph, source = find_graph(options.graph), fetch_text(options.text)
         tables, entities = ServiceVectors.tensors_of(graph, items=options.item_vectors == "graph")
+        if not entities:
+            raise UserError(
+                f"The graph {graph.card.spec} names no value (/value/...), and items' vectors come from these: train "
+                'one on items with attributes, or set item_vectors = "graph".'
+            )
         arguments = PkgmArguments(
             **self.settled(options),
             **text_fields(options, source, texts, items),
@@ -311,7 +316,7 @@ class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
         if not isinstance(parts, PkgmParts) or parts.tokenizer is None:
             raise UserError("A model of the family pkgm needs a tokenizer, and the names of its graph.")
         packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
-        require_room(arguments.texts.max_length + 4 * arguments.keys, arguments.text_config, parts.tokenizer)
+        _require_room(arguments, token_limit(arguments.text_config, parts.tokenizer))
         names = ServiceNames.of(parts.relations, parts.entities)
         types = arguments.text_config.get("type_vocab_size", 1)
         return build_reader(KnownPairReader(packer, names, arguments.keys, token_types=types), arguments)
@@ -328,3 +333,13 @@ class Pkgm(TextOneTowerFamily[PkgmArguments, PkgmOptions]):
         names = read_names(folder, entities=arguments.entities, relations=arguments.relations)
         tokenizer = super().load_parts(folder, card, arguments).tokenizer
         return PkgmParts(tokenizer=tokenizer, entities=names["entities"], relations=names["relations"])
+
+
+def _require_room(arguments: PkgmArguments, limit: int) -> None:
+    """Refuse texts that leave too little of ``limit`` tokens for the service vectors of two items, two a key."""
+    places = 4 * arguments.keys
+    if (length := arguments.texts.max_length) + places > limit:
+        raise UserError(
+            f"max_length {length} and {places} places for service vectors, four for each of keys = {arguments.keys}, "
+            f"are more than the encoder's {limit} tokens: lower text.max_length or model.keys."
+        )

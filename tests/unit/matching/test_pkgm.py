@@ -164,8 +164,13 @@ def test_what_items_state_is_told_beside_the_graph(folder: Path) -> None:
 def test_a_graph_that_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The family pkgm reads a graph: name .* as model\.graph"):
         begin(folder, graph="")
-    with pytest.raises(UserError, match="max_length 104 is more than the encoder's 64 tokens"):
+    with pytest.raises(UserError, match=r"max_length 24 and 80 places .* = 20, are more than the encoder's 64 tokens"):
         begin(folder, keys=20)
+    begin(folder, keys=10)  # 24 and 40 tokens are all there are
+    save_graph(tmp_path / "items", GraphVectors(2, 1, WIDTH), ["/item/a", "/item/b"], ["like"], name="g", source="test")
+    with pytest.raises(UserError, match=r"The graph g:.* names no value .* or set item_vectors = \"graph\""):
+        begin(folder, graph=str(tmp_path / "items"))
+    begin(folder, graph=str(tmp_path / "items"), item_vectors="graph")
     save_model(tmp_path / "model", begin(folder).model)
     with pytest.raises(UserError, match="is of the kind pair_scorer"):
         begin(folder, graph=str(tmp_path / "model"))
