@@ -26,6 +26,7 @@ from shopvision.encoders._fast import accelerate_text_encoder
 from shopvision.encoders.text_networks import pool
 from shopvision.encoders.text_sources import TextSource, fetch_text
 from shopvision.encoders.tokens import TokenBatch
+from shopvision.errors import UserError
 from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
@@ -189,7 +190,10 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
 
     name = "text_fields_one_tower"
     reads_text = True
-    unread_text_options: ClassVar = {"max_length": "give each of model.fields its length"}
+    unread_text_options: ClassVar = {
+        "max_length": "give each of model.fields its length",
+        "places": "name category, category_path and industry among model.fields",
+    }
     arguments = TextFieldsOneTowerArguments
     options = TextFieldsOneTowerOptions
 
@@ -222,8 +226,13 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
 
     def reader(self, arguments: TextFieldsOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
-        readings = {name: _reading(arguments.texts, name, length) for name, length in arguments.fields.items()}
-        packers = {name: reading.packer(parts.tokenizer, arguments.text_config) for name, reading in readings.items()}
+        packers: dict[FieldName, Packer] = {}
+        for name, length in arguments.fields.items():
+            reading = _reading(arguments.texts, name, length)
+            try:
+                packers[name] = reading.packer(parts.tokenizer, arguments.text_config)
+            except UserError as error:
+                raise UserError(f"model.fields.{name}: {error}") from None
         return build_reader(FieldReader(packers), arguments)
 
     def freeze(self, network: FieldTower, options: TextFieldsOneTowerOptions) -> Sequence[nn.Module]:

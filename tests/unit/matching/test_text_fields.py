@@ -71,8 +71,10 @@ def test_fields_have_their_own_lengths() -> None:
     batch = reader.batch(kept, np.array([1]), np.array([1]), None)
     assert [tokens.input_ids.shape[1] for tokens in batch.passes] == [8, 5]
     assert reader.lengths(kept, np.array([1, 2]), np.array([1, 2])).tolist() == [13, 6]
-    with pytest.raises(UserError, match="max_length 65 is more than the encoder's 64"):
-        tower(fields={"title": 65})
+    with pytest.raises(UserError, match=r"model\.fields\.category: max_length 65 is more than the encoder's 64"):
+        tower(fields={"title": 64, "category": 65})
+    with pytest.raises(UserError, match=r"model\.fields\.title: max_length 4 leaves no room for words"):
+        tower(fields={"title": 4})
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -141,9 +143,14 @@ def test_an_encoders_own_pooler_is_the_heads_first_layer(with_pooler: str) -> No
     assert set(mean.start.weights) == {"text"}
 
 
-def test_a_length_of_one_sequence_is_refused() -> None:
-    sections = {
-        "data": {"pairs": "pairs.csv"}, "model": {"family": "text_fields_one_tower"}, "text": {"max_length": 64},
-    }  # fmt: skip
-    with pytest.raises(UserError, match=r"text\.max_length means nothing .* remove it; give each of model\.fields its"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"max_length": 64}, r"text\.max_length means nothing .* remove it; give each of model\.fields its length"),
+        ({"places": ["category"]}, r"text\.places means nothing .*; name category, .* among model\.fields"),
+    ],
+)
+def test_what_fields_say_better_is_refused(text: dict[str, Any], message: str) -> None:
+    sections = {"data": {"pairs": "pairs.csv"}, "model": {"family": "text_fields_one_tower"}, "text": text}
+    with pytest.raises(UserError, match=message):
         MatcherConfig.model_validate(sections)
