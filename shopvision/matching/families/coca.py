@@ -28,7 +28,7 @@ from shopvision.matching.families.coca_pretraining import CoCaPretraining
 from shopvision.matching.families.heads import vector_head
 from shopvision.matching.families.illustrated_items import IllustratedReader
 from shopvision.matching.families.image_encoders import (
-    PictureOptions,
+    LearnablePictureOptions,
     begin_inside,
     cells_and_text,
     fetch_pictures,
@@ -52,13 +52,12 @@ from shopvision.models.card import Architecture
 Fusion = Literal["sum", "cross_attn"]
 
 
-class CoCaOptions(TwoTowerOptions, PictureOptions):
+class CoCaOptions(TwoTowerOptions, LearnablePictureOptions):
     """Options.
 
     Attributes:
         text: text encoder, see ``shopvision.encoders.text_sources.fetch_text``.
         frozen_layers: how many of the text encoder's first layers, with the embeddings below, are kept as they are.
-        frozen_image: keep the image encoder as it is; its outputs are computed once.
         fusion: how text and picture become one vector.
         grid: so many cells along each edge of a picture are looked at, beside the whole.
         multimodal_layers: in which texts look at pictures; of ``sum`` in pretraining alone.
@@ -69,7 +68,6 @@ class CoCaOptions(TwoTowerOptions, PictureOptions):
     family: str = "coca"
     text: str = "wheel:minilm"
     frozen_layers: int = Field(0, ge=0)
-    frozen_image: bool = True
     fusion: Fusion = "sum"
     grid: int = Field(3, ge=1, le=16)
     multimodal_layers: int = Field(2, ge=1)
@@ -197,6 +195,10 @@ class CoCa(TwoTowerFamily[CoCaArguments, CoCaOptions], Pretrains):
         """See ``Family``."""
         pictures = network.pictures
         return FrozenFeatures(pictures.flat, pictures.count * pictures.width) if options.frozen_image else None
+
+    def flips(self, options: CoCaOptions) -> float:
+        """See ``Family``."""
+        return options.flips
 
     def pretraining(
         self, network: CoCaTowers, arguments: CoCaArguments, parts: Parts, kept: ItemTokens

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shopvision.encoders.image_networks import build_image
 from shopvision.errors import UserError
@@ -40,6 +40,27 @@ class PictureOptions(FamilyOptions):
     image_size: int | None = Field(None, ge=32, le=2048)
     crop: Literal["whole", "region"] = "whole"
     detector: str | None = None
+
+
+class LearnablePictureOptions(PictureOptions):
+    """Options of families whose image encoder may learn.
+
+    Attributes:
+        frozen_image: keep the image encoder as it is; its outputs are computed once.
+        flips: share of the pictures that are mirrored in a step of training, where the encoder learns.
+    """
+
+    frozen_image: bool = True
+    flips: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _flips_are_seen(self) -> Self:
+        if self.flips and self.frozen_image:
+            raise UserError(
+                "model.flips mirrors nothing where the image encoder stays as it is and looks at each picture once: "
+                "set frozen_image = false, or leave it out."
+            )
+        return self
 
 
 class FrozenPictureOptions(PictureOptions):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from shopvision.encoders._fast import accelerate_image_network
@@ -21,24 +20,17 @@ from shopvision.matching.families._family import TwoTowerFamily
 from shopvision.matching.families._network import ItemNetwork, ItemReader, Rows
 from shopvision.matching.families._parts import FrozenFeatures, Origin, Parts, Start
 from shopvision.matching.families.heads import vector_head
-from shopvision.matching.families.image_encoders import PictureOptions, fetch_pictures
+from shopvision.matching.families.image_encoders import LearnablePictureOptions, fetch_pictures
 from shopvision.matching.families.registry import register
 from shopvision.matching.families.text_reading import TextOptions
 from shopvision.matching.families.towers import TwoTower, TwoTowerArguments, TwoTowerOptions
 from shopvision.models.card import Architecture
 
 
-class ImageTwoTowerOptions(TwoTowerOptions, PictureOptions):
-    """Options.
-
-    Attributes:
-        frozen_image: keep the image encoder as it is; its outputs are computed once.
-        flips: share of the pictures that are mirrored in a step of training, where the encoder learns.
-    """
+class ImageTwoTowerOptions(TwoTowerOptions, LearnablePictureOptions):
+    """Options."""
 
     family: str = "image_two_tower"
-    frozen_image: bool = True
-    flips: float = Field(0.0, ge=0, le=1)
 
 
 class ImageTwoTowerArguments(TwoTowerArguments):

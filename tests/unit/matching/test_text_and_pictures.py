@@ -231,5 +231,9 @@ def test_mirrored_pictures(tmp_path: Path) -> None:
         left, right = (int(learnt[row, 16, column].max()) > 100 for column in (2, 29))
         assert (left, right) == ((False, False) if row == 3 else (not mirrored[row], mirrored[row]))
         assert int(whole[row, 16, 2].max()) == (0 if row == 3 else 200)
-    assert find_family("image_two_tower").flips(find_family("image_two_tower").options(flips=0.25)) == 0.25
+    for family in map(find_family, ("image_two_tower", "coca")):
+        assert family.flips(family.options(frozen_image=False, flips=0.25)) == 0.25
+        assert family.flips(family.options(frozen_image=False)) == 0
+        with pytest.raises(UserError, match=r"model\.flips mirrors nothing where .* set frozen_image = false"):
+            family.options(flips=0.25)
     assert find_family("text_image_two_tower").flips(find_family("text_image_two_tower").options()) == 0
