@@ -120,7 +120,7 @@ def hold_out(triples: NDArray[np.int64], share: float, seed: int) -> NDArray[np.
 
     Args:
         triples: (n, 3).
-        share: of all; fewer where the graph is so thin that no more can be spared.
+        share: of all, one at least; fewer where the graph is so thin that no more can be spared.
         seed: of the draw.
     """
     order = np.random.default_rng(seed).permutation(len(triples))
@@ -129,7 +129,7 @@ def hold_out(triples: NDArray[np.int64], share: float, seed: int) -> NDArray[np.
     for names in (drawn[:, [0, 2]].ravel(), np.repeat(drawn[:, 1], 2)):
         spared[np.unique(names, return_index=True)[1] // 2] = False
     held = np.zeros(len(triples), np.bool_)
-    held[order[np.flatnonzero(spared)[: round(share * len(triples))]]] = True
+    held[order[np.flatnonzero(spared)[: max(1, round(share * len(triples)))]]] = True
     return held
 
 

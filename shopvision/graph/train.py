@@ -109,8 +109,8 @@ def make_learner(graph: KnowledgeGraph, config: GraphConfig, run: TrainingRun) -
     rows = np.flatnonzero(held)
     if not len(rows):
         raise UserError(
-            f"Of {len(graph):,} triples none can be held out: no two of them share a value, so nothing can be learnt. "
-            "Give items with attributes, or lower data.fewest."
+            f"Of {len(graph):,} triples none can be held out: each is all that is said of an item, a value or an "
+            "attribute. Give items with several attributes, of values that others have too, or lower data.fewest."
         )
     asked = np.sort(np.random.default_rng([seed, 1]).permutation(rows)[: settings.asked])
     sizes = len(graph.entities), len(graph.relations)

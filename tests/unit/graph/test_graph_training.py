@@ -142,7 +142,7 @@ def test_what_is_refused_before_anything_is_learnt(triples: Path, tmp_path: Path
         train_graph(bare, TrainingRun(output=tmp_path / "a"))
     lonely = tmp_path / "lonely.csv"
     lonely.write_text("head,relation,tail\n" + "".join(f"{row},colour,c{row}\n" for row in range(20)))
-    with pytest.raises(UserError, match="Of 20 triples none can be held out"):
+    with pytest.raises(UserError, match="Of 20 triples none can be held out: each is all that is said of an item"):
         train_graph(config(lonely), TrainingRun(output=tmp_path / "b"))
     two = TrainingRun(output=tmp_path / "c", process=Process(0, 2))
     with pytest.raises(UserError, match="start it without torchrun"):

@@ -68,6 +68,7 @@ def test_what_is_held_out_is_known_of_otherwise() -> None:
     assert set(graph.triples[:, 1]) == set(kept[:, 1])
     assert set(graph.triples[:, [0, 2]].ravel()) == set(kept[:, [0, 2]].ravel())
     assert (held == hold_out(graph.triples, 0.1, seed=3)).all()
+    assert hold_out(graph.triples, 1e-6, seed=3).sum() == 1  # of a small graph a small share is one, not none
     alone = np.array([[2 * row, 0, 2 * row + 1] for row in range(12)])
     assert not hold_out(alone, 0.5, seed=3).any()
 
