@@ -81,6 +81,16 @@ def test_a_step_by_hand(triples: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(gradient.values()[3].numpy(), counts * 2 / 3 * (e[0] + r[0] - e[3]), rtol=1e-9)
 
 
+def test_what_is_drawn_as_wrong_knows_nothing_of_what_is_held_out(triples: Path, tmp_path: Path) -> None:
+    settled = config(triples, relation_negatives=0.4, negatives=1)
+    learner = make_learner(read_graph(settled.data), settled, TrainingRun(output=tmp_path))
+    step = learner.step_of(learner._triples, np.random.default_rng(1))
+    right, wrong = step.relations.chunk(2)
+    assert float((right != wrong).double().mean()) == pytest.approx(0.4, abs=0.03)
+    assert learner._corruption.are_known(learner._triples).all()
+    assert not learner._corruption.are_known(learner.task.asked).any()
+
+
 def test_what_follows_is_learnt_and_what_does_not_is_not(run: Path, triples: Path) -> None:
     graph = load_graph(run / "model")
     metrics = graph.card.metrics

@@ -103,6 +103,26 @@ def test_what_is_read_of_an_item(folder: Path) -> None:
     assert batch.levels[1].degrees.tolist() == [4.0, 2.0]
 
 
+@torch.no_grad()
+def test_the_options_of_the_layers_reach_them(folder: Path) -> None:
+    same_words = [ITEMS[0], Item("x", "red watch", brand="nike")]
+
+    def vectors(**changes: Any) -> torch.Tensor:
+        model = begin(folder, **changes).model
+        found: torch.Tensor = model.network.eval().encode(
+            model.reader.batch(model.reader.read(same_words), np.arange(2), None)
+        )
+        return found
+
+    usual = vectors()
+    assert (usual[0] - usual[1]).abs().max() > 1e-3
+    own = vectors(alpha=1.0)
+    torch.testing.assert_close(own[0], own[1])  # each node's own text is all that counts
+    assert (vectors(theta=5.0) - usual).abs().max() > 1e-3
+    assert begin(folder).model.network.gcn.gates is None
+    assert begin(folder, edge_types=True).model.network.gcn.gates.shape == (1 + 2, 8)  # brand, colour
+
+
 def test_a_gradient_reaches_every_pair_of_a_batch(folder: Path) -> None:
     model = begin(folder, head="interaction").model
     kept = model.reader.read([*ITEMS, NEW])

@@ -174,6 +174,27 @@ def test_an_items_vector_is_its_own_whatever_else_is_in_the_batch(fusion: str) -
     assert torch.isfinite(nothing).all()
 
 
+@torch.no_grad()
+def test_what_an_item_lacks_is_no_part_of_its_mean() -> None:
+    network: Any = model().network
+    shown, none = pixels(1), np.zeros((1, 32, 32, 3), np.uint8)
+
+    def title(batch: K3MBatch) -> Tensor:
+        found: Tensor = network.text_states(batch.titles)[0].mean(0)
+        return found
+
+    alone = batch_of(model(), [Item("b", "shoe")], none)
+    torch.testing.assert_close(network.features(alone)[0], title(alone))
+    picture = batch_of(model(), [Item("c")], shown)
+    states = network.modalities(picture, network.regions_of(picture))["picture"].states
+    torch.testing.assert_close(network.features(picture)[0], states[0].mean(0))
+    both = batch_of(model(), [Item("b", "shoe")], shown)
+    modalities = network.modalities(both, network.regions_of(both))
+    fused = network.fused(modalities)
+    expected = (fused["title"][0].mean(0) + fused["picture"][0].mean(0)) / 2
+    torch.testing.assert_close(network.features(both)[0], expected)
+
+
 def test_regions_are_means_of_the_cells_that_they_lie_in() -> None:
     tokens = torch.tensor([[[9.0], [0], [1], [2], [3]]], dtype=torch.float64)  # the whole, then two rows of two cells
     boxes = torch.tensor([[

@@ -212,6 +212,16 @@ def save_and_load(folder: Path, model: Any) -> Any:
     return load_matcher(folder).model.network
 
 
+def test_training_mirrors_as_many_as_the_options_say(world: World, tmp_path: Path) -> None:
+    items = [Item("a", picture=min(world.images.iterdir()).as_uri())]
+    chosen = options(world, "image_two_tower", frozen_image=False, flips=0.25)
+    beginning = begin_training(chosen, TextOptions(), items, seed=1)
+    with PictureDoor(get_settings().with_image_roots((world.images,))) as door:
+        pictures = PicturePreparation(beginning, chosen, TrainingRun(output=tmp_path), door).pictures(items)
+    assert isinstance(pictures, PixelPictures)
+    assert pictures.flips == 0.25
+
+
 def test_mirrored_pictures(tmp_path: Path) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, :16] = 200
