@@ -41,6 +41,10 @@ def graph_of(count: int = 400, seed: int = 0) -> KnowledgeGraph:
 def test_every_value_of_every_key_is_a_triple() -> None:
     facts = [("brand", "acme"), ("category", "men/shoes"), ("colour", "blue"), ("colour", "red")]
     assert item_facts(SHOE) == facts
+    assert item_facts(Item("2", industry="Sports ", category="Shoes")) == [
+        ("category", "shoes"),
+        ("industry", "sports"),
+    ]
     others = [Item(str(number), brand="acme", attributes={"colour": ("red",)}) for number in range(2, 8)]
     said = item_statements([SHOE, *others], fewest=2)  # what one item alone says is left out
     assert said[:2] == [("/item/1", "brand", "/value/acme"), ("/item/1", "colour", "/value/red")]

@@ -21,6 +21,7 @@ from shopvision.matching.families.k3m_network import Regions
 from shopvision.matching.families.k3m_reading import K3MBatch
 from shopvision.matching.families.pair_model import PairModel
 from shopvision.matching.families.picture_tokens import of_regions
+from shopvision.matching.families.text_reading import TextReading
 from shopvision.matching.families.word_prediction import WordPrediction
 from shopvision.matching.scoring.predict import PairScorer
 from tests.unit.matching.tiny_matcher import BERT, COSINE, RESNET, save_model, tiny_model, tiny_tokenizer
@@ -92,6 +93,13 @@ def test_each_token_of_the_attributes_knows_its_triple() -> None:
     assert made.reader.lengths(made.reader.read(ITEMS)).tolist() == [22, 5, 12, 7]  # type: ignore[call-arg, misc] # of items
     rows = batch.rows(slice(1, 3))
     assert rows.triples.shape == rows.attributes.input_ids.shape == (2, 10)
+
+
+def test_a_long_value_pushes_out_no_other_attribute() -> None:
+    made = tiny_model(model().arguments.model_copy(update={"texts": TextReading(max_length=48)}))
+    item = Item("a", "shoe", attributes={"color": (" ".join("abc" * 20),), "size": ("1",)})
+    batch = batch_of(made, [item], pixels(1))
+    assert [int((batch.triples == triple).sum()) for triple in (1, 2)] == [2 + 24, 2 + 2]  # color: ..., size: 1;
 
 
 def test_attention_is_that_of_torch() -> None:

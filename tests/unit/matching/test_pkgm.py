@@ -97,6 +97,10 @@ def test_known_items_may_have_their_own_rows(folder: Path) -> None:
     vectors = GraphVectors(len(ENTITIES), len(RELATIONS), WIDTH)
     found = model.network.graph.items(batch.rows_of_items[0], batch.told[0])
     torch.testing.assert_close(found[0], vectors.entities[2])
+    told = model.reader.batch(model.reader.read([A, NEW]), np.array([0]), np.array([1]), None)
+    assert told.told[0, 0].any()  # what it says of itself as well
+    own = model.network.graph.items(told.rows_of_items[0], told.told[0])
+    torch.testing.assert_close(own[0], vectors.entities[0])
     np.testing.assert_allclose(
         found[1].numpy() if not found.requires_grad else found[1].detach().numpy(),
         by_hand([("brand", "/value/nike"), ("Colour", "/value/Red"), ("Colour", "/value/blue")], ["brand"])[0][0]
@@ -134,6 +138,15 @@ def test_sequences_end_with_what_is_there_and_nothing_else_is_attended(folder: P
             alone = reader.batch(kept, left[row : row + 1], right[row : row + 1], None)
             torch.testing.assert_close(network(alone)[0], together[row], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(network(batch.rows(slice(row, row + 1)))[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_an_item_has_service_vectors_of_so_many_attributes_and_no_more(folder: Path) -> None:
+    reader: Any = begin(folder, keys=1).model.reader
+    kept = reader.read([A, B])
+    batch = reader.batch(kept, np.array([0]), np.array([1]), None)
+    assert batch.attributes.tolist() == [[[1], [1]]]  # colour, of the smallest number
+    assert batch.told[0, 0].tolist() == [[2, 3], [1, 1], [1, 2]]  # its vector comes from all that it says
+    assert reader.lengths(kept, np.array([0]), np.array([1])).tolist() == [7 + 4]
 
 
 def test_what_a_graph_knows_makes_a_difference_and_is_enough_to_read(folder: Path, tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def test_what_the_passes_say_is_summed(pooling: str) -> None:
     np.testing.assert_allclose(network(one), network(batch)[1:], rtol=1e-9)
 
 
+def test_attributes_are_read_whatever_the_builder_of_one_text_leaves_out() -> None:
+    model = tower(fields={"attributes": 32}, texts={"builder": "title"})
+    assert passes(model, [2], [2]) == [["[CLS] [SEP] size : 3 ; [SEP] [SEP] size : 3 ; [SEP]"]]
+
+
 def test_codes_are_told_before_titles_wherever_they_stand() -> None:
     model = tower(fields={"title": 24, "attributes": 40}, texts={"compare_codes": True})
     reader = model.reader
