@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -127,7 +128,9 @@ def _member(row: Any, pictures: dict[str, list[Picture]]) -> Member:
 
 
 def _number(value: str | None) -> float | None:
+    """How often that is; None of what is no finite number, such as the ``nan`` that tables write of a gap."""
     try:
-        return None if value is None else float(value)
+        number = math.nan if value is None else float(value)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -390,6 +390,17 @@ def test_the_item_to_keep_follows_groups_items_and_rules(catalogue: Catalogue) -
     assert kept() == {"b": ("complete", [])}
 
 
+@pytest.mark.parametrize("unknown", ["nan", "inf", "many", None])
+def test_what_is_no_number_of_sales_counts_as_unknown(catalogue: Catalogue, unknown: str | None) -> None:
+    """NaN is neither more nor less than any number, so a comparison with it would keep one item or another."""
+    sold = {"a": "3", "b": unknown, "c": "7"}
+    with connect() as connection:
+        upsert_items(connection, [{"item_id": one, "title": "T", "sold": many} for one, many in sold.items()])
+    catalogue.score(("ab", "same", 0.9), ("bc", "same", 0.9))
+    group_update.update_groups(1, JOB)
+    assert kept() == {"c": ("sold", [])}
+
+
 def test_larger_pictures_and_other_bytes_count_as_the_refresh_saw_them(catalogue: Catalogue) -> None:
     pictures = {"a": [("1", b"1", 100), ("2", b"2", 100)], "b": [("3", b"3", 400), ("4", b"1", 400)]}
     with connect() as connection:
