@@ -10,6 +10,7 @@ from shopvision.errors import UserError
 from shopvision.evaluation.promises import Promise
 from shopvision.matching.families.registry import find_family
 from shopvision.matching.fitting.config import DEFAULT_FAMILY, DataConfig, MatcherConfig
+from shopvision.matching.fitting.ensemble_fit import NO_GROUPS
 from shopvision.models.card import FolderName
 
 Section = dict[str, Any]
@@ -29,6 +30,12 @@ class EnsembleSection(BaseModel):
     name: FolderName = "ensemble"
     method: Literal["stacking", "threshold_margin", "f1_vote"] = "stacking"
     unseen_apart: bool = False
+
+    @model_validator(mode="after")
+    def _thresholds_to_fit_apart(self) -> Self:
+        if self.unseen_apart and self.method == "stacking":
+            raise UserError(NO_GROUPS)
+        return self
 
 
 class MemberSection(BaseModel):

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from shopvision.models.card import ModelCard
 
 METHODS = ("stacking", "threshold_margin", "f1_vote")
+NO_GROUPS = (
+    "Stacking has no thresholds that categories unseen in training could have apart: take the method threshold_margin "
+    "or f1_vote, or do without --train (unseen_apart in a file)."
+)
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,20 @@ def fit_ensemble(
         method: one of ``METHODS``, see ``EnsembleArguments``.
         name: of the ensemble.
         promise: what is asked of verdicts; by default ``Promise()``.
-        seen: categories of training; thresholds of pairs of other categories are then fitted apart.
+        seen: categories of training; thresholds of pairs of other categories are then fitted apart. Not for stacking.
         door: that pictures come through, where a member reads them.
         device: where members run.
         on_progress: called with (members done, members).
 
     Raises:
-        UserError: no such method, fewer than two members, a name or folder that cannot be used, pairs without labels,
-            or one that no member can read.
+        UserError: no such method, one that has no thresholds for ``seen``, fewer than two members, a name or folder
+            that cannot be used, pairs without labels, or one that no member can read; or a member that can read no
+            pair, or none of the same item where it needs a threshold, which is named.
     """
     if method not in METHODS:
         raise UserError(f"There is no method '{method}' of ensembles: choose {', '.join(METHODS)}.")
+    if method == "stacking" and seen is not None:
+        raise UserError(NO_GROUPS)
     if len(members) < 2:
         raise UserError(f"{len(members)} member is no ensemble: name two or more.")
     require_folder_names(name=name)
@@ -90,7 +97,14 @@ def fit_ensemble(
     reads_text, reads_pictures, decisions = [], [], []
     for number, member in enumerate(members):
         scorer = PairScorer(member, device=device)
-        kept, column = score_readable(scorer, table, door)
+        try:
+            kept, column = score_readable(scorer, table, door)
+            if method != "stacking":
+                best_f1_threshold(column, table.labels[kept])
+        except UserError as error:
+            raise UserError(
+                f"Member {scorer.card.spec}: {error} Leave it out, or give pairs that it can read."
+            ) from None
         probabilities[kept, number] = column
         reads_text.append(scorer.needs_text)
         reads_pictures.append(scorer.needs_picture)

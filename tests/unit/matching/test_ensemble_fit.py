@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 
 from shopvision.errors import UserError
 from shopvision.evaluation.promises import Promise
+from shopvision.images import PictureDoor
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
 from shopvision.matching.families.card import read_card
@@ -21,6 +22,7 @@ from shopvision.matching.fitting.evidence_file import read_evidence
 from shopvision.matching.fitting.member_effects import measure_members
 from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.matching.scoring.predict import PairScorer
+from shopvision.settings import get_settings
 from tests.unit.matching.tiny_matcher import COSINE, ONE, THRESHOLDS, WORDS, arguments, save_tiny
 
 COUNT = 30
@@ -51,9 +53,8 @@ def _table(members: list[Path]) -> PairTable:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_scores_as_it_was_fitted(method: str, members: list[Path], table: PairTable, tmp_path: Path) -> None:
-    card = fit_ensemble(
-        tmp_path / "e", members, table, method=method, seen=frozenset({"seen"}), promise=Promise(precision=0.9)
-    ).card
+    seen = None if method == "stacking" else frozenset({"seen"})
+    card = fit_ensemble(tmp_path / "e", members, table, method=method, seen=seen, promise=Promise(precision=0.9)).card
     scorer = load_scorer(tmp_path / "e")
     probabilities = scorer.score(table.items, table.left, table.right)
     decided = probabilities >= card.thresholds["decision"]
@@ -119,6 +120,8 @@ def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None
         fit_ensemble(tmp_path / "e", members, table, method="mean")
     with pytest.raises(UserError, match="1 member is no ensemble"):
         fit_ensemble(tmp_path / "e", members[:1], table, method="stacking")
+    with pytest.raises(UserError, match="Stacking has no thresholds that categories unseen in training could have"):
+        fit_ensemble(tmp_path / "e", members, table, method="stacking", seen=frozenset({"seen"}))
     unlabelled = PairTable(table.items, table.left, table.right, np.full(len(table), -1, np.int8))
     with pytest.raises(UserError, match="have no label"):
         fit_ensemble(tmp_path / "e", members, unlabelled, method="stacking")
@@ -129,6 +132,15 @@ def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None
             fit_ensemble(used, members, table, method="stacking")
     with pytest.raises(UserError, match="name 'our best': use letters, digits"):
         fit_ensemble(tmp_path / "e", members, table, method="stacking", name="our best")
+    save_tiny(tmp_path / "pictures", arguments("image_two_tower", COSINE), tag="blind")
+    with (
+        PictureDoor(get_settings()) as door,
+        pytest.raises(UserError, match="Member tiny:blind: Not one of .* Leave it"),
+    ):
+        fit_ensemble(tmp_path / "e", [*members, tmp_path / "pictures"], table, method="stacking", door=door)
+    alone = PairTable(table.items, table.left, table.right, np.zeros(len(table), np.int8))
+    with pytest.raises(UserError, match=r"Member tiny:.*: None of 435 pairs is the same item"):
+        fit_ensemble(tmp_path / "e", members, alone, method="f1_vote")
     blank = (Item("blank"), *table.items[1:])
     with pytest.raises(UserError, match=r"No member can read both .*'blank'"):
         fit_ensemble(

@@ -106,6 +106,14 @@ def test_members_that_cannot_be(world: World, member: dict[str, Any], message: s
         EnsembleConfig.model_validate(sections(world, member))
 
 
+def test_thresholds_that_stacking_does_not_have_are_refused_before_anything_is_trained(world: World) -> None:
+    """It is the usual method, so who asks for unseen categories alone would get nothing of it."""
+    apart = sections(world) | {"ensemble": {"unseen_apart": True}}
+    with pytest.raises(UserError, match="take the method threshold_margin or f1_vote, or do without"):
+        EnsembleConfig.model_validate(apart)
+    EnsembleConfig.model_validate(apart | {"ensemble": {"unseen_apart": True, "method": "f1_vote"}})
+
+
 def test_a_member_that_cannot_begin_is_told_before_another_is_trained(world: World, tmp_path: Path) -> None:
     third = {"name": "third", "model": {"family": "text_cnn", "text": str(tmp_path / "nowhere")}}
     config = EnsembleConfig.model_validate(sections(world, third))
