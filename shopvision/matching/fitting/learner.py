@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shopvision.errors import JobError
 from shopvision.evaluation.pair_metrics import average_precision, best_f1_threshold, log_loss, roc_auc
 from shopvision.matching.families.losses import distillation_loss
 from shopvision.matching.fitting.config import TrainConfig
@@ -24,6 +25,8 @@ from shopvision.training.precision import MixedPrecision
 from shopvision.training.prefetch import prefetch
 
 EVALUATED_AT_ONCE = 64
+# Log-odds nearer than this are one answer: half precision moves them by some hundredths.
+ONE_ANSWER = 0.05
 
 InputsT = TypeVar("InputsT", bound=Inputs)
 Share = TypeVar("Share")
@@ -127,15 +130,12 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
     # -- validation ---------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the validation pairs: F1 at its best threshold, and what needs no threshold."""
-        logits, labels = self.validation_logits(), self.valid.labels
-        probabilities = 1.0 / (1.0 + np.exp(-logits))
-        return {
-            "f1": best_f1_threshold(logits, labels)[1],
-            "average_precision": average_precision(logits, labels),
-            "roc_auc": roc_auc(logits, labels),
-            "loss": log_loss(probabilities, labels),
-        }
+        """Metrics of the validation pairs: F1 at its best threshold, and what needs no threshold.
+
+        Raises:
+            JobError: the network gives no finite scores.
+        """
+        return validation_metrics(self.validation_logits(), self.valid.labels)
 
     def validation_logits(self) -> NDArray[np.float64]:
         """(n,) log-odds of the validation pairs, as scoring gives them; the same in every process."""
@@ -144,6 +144,30 @@ class MatcherLearner(NetworkLearner, ABC, Generic[InputsT, Share]):
     @abstractmethod
     def logits_of(self, inputs: InputsT) -> NDArray[np.float64]:
         """(n,) log-odds of pairs, as scoring gives them; every process does a part, all get all."""
+
+
+def validation_metrics(logits: NDArray[np.float64], labels: NDArray[np.int8]) -> dict[str, float]:
+    """What ``MatcherLearner.evaluate`` gives, of (n,) log-odds and labels.
+
+    Log-odds that are nearly one count as one: the order of what rounding left of it may be good on some dozens of pairs
+    by luck, and is none on others.
+
+    Raises:
+        JobError: log-odds are not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise JobError(
+            'The model gives validation pairs no finite scores: lower the learning rates, or set precision = "float32".'
+        )
+    if np.ptp(logits) < ONE_ANSWER:
+        logits = np.full_like(logits, logits.mean())
+    probabilities = 1.0 / (1.0 + np.exp(-logits))
+    return {
+        "f1": best_f1_threshold(logits, labels)[1],
+        "average_precision": average_precision(logits, labels),
+        "roc_auc": roc_auc(logits, labels),
+        "loss": log_loss(probabilities, labels),
+    }
 
 
 class TermSums:

@@ -1,7 +1,8 @@
 """Several seeds of one recipe: the best model is kept, and how far they are apart is told.
 
 Of few pairs fine-tuning sometimes learns nothing at all and gives every pair the same answer (Mosbach et al. 2021).
-Such a model is recognised by its validation pairs, which it puts in no better order than chance does.
+Such a model is recognised by its validation pairs, which it puts in no better order than chance may. However good its
+other numbers are, it is kept only where no other is better than that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from shopvision.matching.fitting.config import MatcherConfig
 from shopvision.matching.fitting.inputs import Pictures
 from shopvision.matching.fitting.stages import as_stage
 from shopvision.matching.fitting.teaching import Taught, teach
-from shopvision.matching.kinds import LEAST_ROC_AUC
+from shopvision.matching.kinds import least_roc_auc
 from shopvision.training.loop import LOWER_IS_BETTER
 from shopvision.training.run import TrainingRun
 
@@ -38,6 +39,7 @@ class BestOfSeeds:
         metric: by which it was chosen.
         values: (seeds,) that metric of each, in order.
         collapsed: how many of them learnt nothing.
+        least: ROC-AUC that may be chance below.
     """
 
     beginning: Beginning
@@ -46,15 +48,17 @@ class BestOfSeeds:
     metric: str
     values: tuple[float, ...]
     collapsed: int
+    least: float
 
     def notes(self, pairs: int) -> list[str]:
         """What is to be told, of a training on so many pairs."""
         notes: list[str] = []
         seeds, roc_auc = len(self.values), self.taught.metrics["roc_auc"]
-        if roc_auc < LEAST_ROC_AUC:
+        if roc_auc < self.least:
+            luck = f"less than {self.least:.2f} may be luck" if self.least <= 1 else "of so few, all may be luck"
             notes.append(
-                "The model collapsed: it puts validation pairs in no better order than chance "
-                f"(ROC-AUC {roc_auc:.2f}). Give more pairs, or set seeds = {max(USUAL, 2 * seeds)}."
+                "The model collapsed: it puts validation pairs in no better order than chance may "
+                f"(ROC-AUC {roc_auc:.2f}; {luck}). Give more pairs, or set seeds = {max(USUAL, 2 * seeds)}."
             )
         if seeds > 1:
             low, high, middle = min(self.values), max(self.values), median(self.values)
@@ -89,6 +93,12 @@ def teach_from_seeds(
     train = config.train
     metric = "f1" if train.select_by == "last" else train.select_by
     sign = -1 if metric in LOWER_IS_BETTER else 1
+    positives = int((splits["valid"].labels == 1).sum())
+    least = least_roc_auc(positives, len(splits["valid"]) - positives)
+
+    def worth(taught: Taught) -> tuple[bool, float]:
+        return taught.metrics["roc_auc"] >= least, sign * taught.metrics[metric]
+
     data: dict[str, Any] = {"splits": splits, "pictures": pictures}
     best = beginning, teach(beginning, config, run, **data, identity=identity), train.seed
     tried = [best[1].metrics]
@@ -101,10 +111,10 @@ def teach_from_seeds(
         part = replace(run, output=run.output / FOLDER / str(seed), on_progress=stage)
         taught = teach(other, recipe, part, **data, identity={**identity, "seed": seed})
         tried.append(taught.metrics)
-        if sign * taught.metrics[metric] > sign * best[1].metrics[metric]:
+        if worth(taught) > worth(best[1]):
             best = other, taught, seed
-    collapsed = sum(metrics["roc_auc"] < LEAST_ROC_AUC for metrics in tried)
-    return BestOfSeeds(*best, metric, tuple(metrics[metric] for metrics in tried), collapsed)
+    collapsed = sum(metrics["roc_auc"] < least for metrics in tried)
+    return BestOfSeeds(*best, metric, tuple(metrics[metric] for metrics in tried), collapsed, least)
 
 
 def with_seed(config: MatcherConfig, seed: int) -> MatcherConfig:

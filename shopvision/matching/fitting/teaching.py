@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from shopvision.evaluation.calibration import fit_isotonic, fit_temperature
 from shopvision.evaluation.thresholds import Floats
@@ -12,7 +15,7 @@ from shopvision.items.pair_table import PairTable
 from shopvision.matching.families.pair_model import Beginning
 from shopvision.matching.fitting.config import MatcherConfig, TrainConfig
 from shopvision.matching.fitting.inputs import Pictures
-from shopvision.matching.fitting.learner import MatcherLearner
+from shopvision.matching.fitting.learner import MatcherLearner, validation_metrics
 from shopvision.matching.fitting.learners import make_learner
 from shopvision.matching.fitting.soups import greedy_soup, uniform_soup
 from shopvision.models.weights import read_tensors
@@ -91,7 +94,10 @@ def _cook(learner: MatcherLearner[Any, Any], config: TrainConfig, checkpoints: C
 
     def score(tensors: dict[str, Any]) -> float:
         learner.load(tensors)
-        return sign * learner.evaluate()[metric]
+        logits = learner.validation_logits()
+        # A mixture may compute nothing although its ingredients do; it loses, and the others are not lost with it.
+        finite = bool(np.isfinite(logits).all())
+        return sign * validation_metrics(logits, learner.valid.labels)[metric] if finite else math.nan
 
     soup, chosen = greedy_soup(epochs, score)
     learner.load(soup)
