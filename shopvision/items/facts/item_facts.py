@@ -81,6 +81,13 @@ class ItemFacts:
     price: tuple[float, str] | None
     attributes: Mapping[str, frozenset[str]]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the item states nothing at all; a word of the description alone is no statement."""
+        stated = (self.identifiers, self.codes.everywhere, self.all_measures, self.numbers.everywhere, self.words)
+        further = (self.colours, self.sizes, self.audience, self.pack_counts, self.brand, self.price, self.attributes)
+        return not any(map(bool, (*stated, *further)))
+
 
 def item_facts(item: Item) -> ItemFacts:
     """What an item states."""
@@ -108,7 +115,7 @@ def item_facts(item: Item) -> ItemFacts:
         first(pack_counts),
         folded(item.brand).strip(" .,"),
         price_of(item.price, " ".join(item.attributes.get("currency", ()))),
-        {key: values for key, values in attributes.items() if values},
+        {key: told for key, values in attributes.items() if (told := values - {""})},
     )
 
 

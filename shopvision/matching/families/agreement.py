@@ -72,6 +72,10 @@ class AgreementReader(PairReader[list[ItemFacts]]):
         """See ``PairReader``."""
         return [item_facts(item) for item in items]
 
+    def has_text(self, item: Item) -> bool:
+        """See ``PairReader``: whether it states anything."""
+        return not item_facts(item).is_empty
+
     def lengths(
         self,
         kept: list[ItemFacts],  # noqa: ARG002 - all pairs are alike

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import erf
 
-from shopvision.errors import UserError
+from shopvision.errors import ItemError, UserError
 from shopvision.items.facts.agreement import FEATURES
 from shopvision.items.item import Item
 from shopvision.items.pair_table import PairTable
@@ -37,6 +37,30 @@ LEFT, RIGHT = np.array([0, 0, 1]), np.array([1, 2, 2])
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"), pairs=48)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item("1", title="\u200b\u200d\ufeff", attributes={"colour": ("\u200b",)}), Item("1", title="\U0001f45f ?!"),
+        Item("1", category="shoe"), Item("1", description="Soft, and made to last."),
+    ],
+    ids=["zero width", "no word", "category alone", "description without statement"],
+)  # fmt: skip
+def test_an_item_that_states_nothing_is_a_failure(tmp_path: Path, item: Item) -> None:
+    """All features of its pairs would be 0, and every pair would get the same answer."""
+    axes = Axes(interaction="one_tower", head="pair", loss="bce")
+    save_model(tmp_path, tiny_model(arguments("agreement", axes, agreement=AgreementReading.of_items(ITEMS))))
+    scorer = PairScorer(tmp_path)
+    with pytest.raises(ItemError, match="Item '1' has no words that the model reads: give it a title") as error:
+        scorer([(item, ITEMS[0])])
+    assert error.value.code == "no_text"
+    for told in (
+        Item("1", brand="Nike"),
+        Item("1", description="Weighs 2 kg."),
+        Item("1", attributes={"fit": ("slim",)}),
+    ):
+        scorer.check(told)
 
 
 def informed(**changes: Any) -> Any:
