@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from worker.stack.processes import MALLOC_TUNABLES
 
 VARIABLE = "GLIBC_TUNABLES"
+# What begins with this command. A test runner that calls it does not, whatever its arguments.
+PROGRAMS = ("shopvision", "-c")
 
 
 def use_workers_malloc() -> None:
@@ -22,7 +25,9 @@ def use_workers_malloc() -> None:
         del os.environ[VARIABLE]  # they hold already; servers that this command starts have their own
         return
     arguments = sys.argv[1:]
-    if given is not None or sys.platform != "linux" or not arguments or sys.orig_argv[-len(arguments) :] != arguments:
+    if given is not None or sys.platform != "linux" or Path(sys.argv[0]).name not in PROGRAMS:
+        return
+    if not arguments or sys.orig_argv[-len(arguments) :] != arguments:
         return
     sys.stdout.flush()
     sys.stderr.flush()

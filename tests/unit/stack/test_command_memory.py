@@ -42,3 +42,7 @@ def test_what_another_program_calls_goes_on(monkeypatch: pytest.MonkeyPatch) -> 
     for arguments in (["train", "clik"], []):
         monkeypatch.setattr(sys, "argv", ["shopvision", *arguments])
         memory.use_workers_malloc()
+    # A test runner would begin all its tests anew, at each such command, without end.
+    monkeypatch.setattr(sys, "argv", ["/site-packages/pytest/__main__.py", "-q", "tests"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "pytest", "-q", "tests"])
+    memory.use_workers_malloc()
