@@ -13,6 +13,7 @@ from typing import Any
 from shopvision.catalogue.record_texts import RecordError
 from shopvision.catalogue.source_files import open_source
 from shopvision.errors import ItemError, UserError
+from shopvision.items.record_parsing import record_id
 
 Key = tuple[str, str]
 
@@ -122,11 +123,12 @@ def _read(
     """What is decided and how; None where nothing is."""
     if isinstance(record, RecordError):
         raise ItemError("broken_record", str(record))
-    first, second, verdict, name, note = (_text(record.get(key)) for key in form.columns[:5])
+    verdict, name, note = (_text(record.get(key)) for key in form.columns[2:5])
     if not verdict:
         return None
     if verdict.lower() not in form.verdicts:
         raise ItemError("unknown_verdict", f"verdict is {verdict[:40]!r}; write {' or '.join(form.verdicts)}")
+    first, second = (record_id(record, (key,)) for key in form.keys)
     if not first or not second:
         raise ItemError("broken_record", f"{form.keys[0 if not first else 1]} is empty; name both")
     if "\0" in first + second + name + note:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from shopvision.catalogue import delete_items
+from shopvision.catalogue import delete_items, upsert_items
 from shopvision.database import connect
 from shopvision.errors import UserError
 from shopvision.matching.fitting.config import MatcherConfig
@@ -129,6 +129,19 @@ def test_bad_rows_are_named_and_the_others_go_in(version: int, tmp_path: Path, r
     assert stored() == {("a1", "a2", "same", None, None)}
     status, out, _ = run("import", str(path), "--json")
     assert (status, json.loads(out)["refused"], json.loads(out)["unchanged"]) == (1, 6, 1)
+
+
+def test_1_and_1_0_are_two_items_and_the_number_1_0_is_neither(version: int, tmp_path: Path) -> None:
+    with connect() as connection:
+        upsert_items(connection, [{"item_id": one, "title": "T"} for one in ("1", "1.0")])
+    path = tmp_path / "reviews.jsonl"
+    rows = [{"left_item_id": one, "right_item_id": "a1", "verdict": "same"} for one in (1, "1.0", 1.0)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_reviews(path)
+    assert [(line, reason.partition(";")[0]) for line, reason in report.refused] == [
+        (3, "left_item_id is the number 1.0"),
+    ]  # fmt: skip
+    assert {review[:3] for review in stored()} == {("1", "a1", "same"), ("1.0", "a1", "same")}
 
 
 def test_decisions_outlive_their_items(version: int, tmp_path: Path) -> None:
