@@ -11,6 +11,8 @@ from shopvision.errors import UserError
 from shopvision.matching.scoring.predict import BaseScorer, Floats, Rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shopvision.encoders.tuning.part import TunablePart
     from shopvision.images.preprocessing import Preprocessing
     from shopvision.items.item import Item
@@ -46,6 +48,11 @@ class CombinedScorer(BaseScorer):
         """See ``BaseScorer``; what one member needs, all need."""
         for member in self.members:
             member.check(item)
+
+    def readable_pairs(self, items: Sequence[Item], left: Rows, right: Rows) -> NDArray[np.bool_]:
+        """See ``BaseScorer``; what one member needs, all need."""
+        every = [member.readable_pairs(items, left, right) for member in self.members]
+        return np.asarray(np.all(every, axis=0))
 
     def item_vectors(self, items: Sequence[Item], pictures: Sequence[Picture | None] | None) -> Floats:
         """See ``BaseScorer``."""

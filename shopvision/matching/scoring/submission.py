@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 
 MAX_NUMBERS = 1024
+ROUNDING = 1e-6  # of a similarity in float32, as a share of the largest one or of 1
 RESULT_FILE, SIMILARITY_FILE = "result.jsonl", "similarity.py"
 KEYS = ("src_item_id", "src_item_emb", "tgt_item_id", "tgt_item_emb", "threshold")
 
@@ -108,17 +109,21 @@ def require_submission_name(path: Path) -> None:
 def threshold_between(values: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     """The similarity that tells pairs as a model told them: above all that are different, below all that are the same.
 
+    A model computes in float32, so pairs that are nearer to each other than that tells may be told the other way round.
+
     Args:
         values: (n,) similarities, at least one.
         same: (n,) what the model says.
 
     Raises:
-        UserError: some pair that is the same is not more alike than one that is not.
+        UserError: some pair that is the same is less alike than one that is not.
     """
     lowest = float(values[same].min()) if same.any() else np.inf
     highest = float(values[~same].max()) if not same.all() else -np.inf
     if highest >= lowest:
-        raise UserError("The model does not decide by this similarity alone: submit its probabilities (second).")
+        if highest - lowest > ROUNDING * max(1.0, float(np.abs(values).max())):
+            raise UserError("The model does not decide by this similarity alone: use another version of it.")
+        return lowest
     if highest == -np.inf:
         return lowest
     if lowest == np.inf:

@@ -135,7 +135,7 @@ def test_mistakes(members: list[Path], table: PairTable, tmp_path: Path) -> None
     save_tiny(tmp_path / "pictures", arguments("image_two_tower", COSINE), tag="blind")
     with (
         PictureDoor(get_settings()) as door,
-        pytest.raises(UserError, match="Member tiny:blind: Not one of .* Leave it"),
+        pytest.raises(UserError, match=r"Member tiny:blind: Not one of .* Leave it out"),
     ):
         fit_ensemble(tmp_path / "e", [*members, tmp_path / "pictures"], table, method="stacking", door=door)
     alone = PairTable(table.items, table.left, table.right, np.zeros(len(table), np.int8))

@@ -129,6 +129,16 @@ def test_vectors_of_both_models_lie_side_by_side(folders: dict[str, Path]) -> No
     )
 
 
+def test_a_pair_that_one_of_both_cannot_read_as_a_whole_is_not_asked_about(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an ensemble, of which no member reads a text beside a picture."""
+    first, second = PairScorer(folders["two"]), PairScorer(folders["one"])
+    monkeypatch.setattr(second, "readable_pairs", lambda items, left, right: left + right > 1)
+    pairs = np.array([0, 0]), np.array([1, 2])
+    assert Cascade(first, second, 0.45, 0.55).readable_pairs(items(), *pairs).tolist() == [False, True]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [(0.9, 0.1, "0 <= low <= high"), (0.47, 0.9, "for review"), (0.3, 0.5, "for review"), (-1, 1, "0 <= low")],
