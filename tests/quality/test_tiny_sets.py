@@ -9,6 +9,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,13 +39,18 @@ def some_pairs(data: Path, output: Path, count: int) -> Path:
     return output
 
 
-@pytest.mark.parametrize("count", [30, 100, 300])
-def test_the_best_of_five_seeds_is_a_matcher_or_says_that_it_is_none(count: int, data: Path, tmp_path: Path) -> None:
+TOO_HIGH = {"lr": 2e-3, "lr_head": 2e-2, "epochs": 3, "precision": "float32"}  # rates at which seeds collapse
+
+
+@pytest.mark.parametrize(("count", "rates"), [(30, {}), (100, {}), (300, {}), (30, TOO_HIGH), (60, TOO_HIGH)])
+def test_the_best_of_five_seeds_is_a_matcher_or_says_that_it_is_none(
+    count: int, rates: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
     config = MatcherConfig.model_validate(
         {
             "data": {"pairs": some_pairs(data, tmp_path / "pairs.jsonl", count), "fractions": [0.6, 0.4, 0]},
             "text": {"max_length": 96},
-            "train": {"epochs": 10, "batch_size": 16, "seeds": 5},
+            "train": {"epochs": 10, "batch_size": 16, "seeds": 5, **rates},
             "thresholds": {"cross_fit": 0},
         }
     )
