@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from shopvision.database import copy_rows
+from shopvision.items.text_normalisation import normalise
 from shopvision.matching.groups.keeping import TEXT_FIELDS, Kept, Member, Picture, choose
 from shopvision.matching.options import KeepOptions
 
@@ -117,7 +118,7 @@ def _member(row: Any, pictures: dict[str, list[Picture]]) -> Member:
     return Member(
         row.item_id,
         row.created_at,
-        texts={name: getattr(row, name) or "" for name in TEXT_FIELDS},
+        texts={name: text for name in TEXT_FIELDS if normalise(text := getattr(row, name) or "")},
         attributes=[(one["key"], one["value"]) for one in row.attributes],
         variant_keys=[one["key"] for one in row.sku_attributes],
         has_price=row.has_price,

@@ -390,6 +390,20 @@ def test_the_item_to_keep_follows_groups_items_and_rules(catalogue: Catalogue) -
     assert kept() == {"b": ("complete", [])}
 
 
+def test_a_text_that_nobody_can_see_is_lent_none_and_lacking(catalogue: Catalogue) -> None:
+    with connect() as connection:
+        upsert_items(
+            connection,
+            [
+                {"item_id": "a", "title": "\u200b\u200d", "brand": "X", "description": "Soft."},
+                {"item_id": "b", "title": "T", "description": "\u200b"},
+            ],
+        )
+    catalogue.score(("ab", "same", 0.9))
+    group_update.update_groups(1, JOB)
+    assert kept() == {"a": ("complete", [("b", "title", "T")])}
+
+
 @pytest.mark.parametrize("unknown", ["nan", "inf", "many", None])
 def test_what_is_no_number_of_sales_counts_as_unknown(catalogue: Catalogue, unknown: str | None) -> None:
     """NaN is neither more nor less than any number, so a comparison with it would keep one item or another."""
