@@ -27,7 +27,8 @@ _SEEN = """
         SELECT model_version_id FROM model_roles WHERE role = 'catalogue_encoder')
     LEFT JOIN LATERAL (
         SELECT image_sha256, ((box[3] - box[1]) * (box[4] - box[2]))::int AS pixels FROM picture_regions AS region
-        WHERE region.image_id = image.image_id AND region.region = 0 LIMIT 1) AS whole ON true
+        WHERE region.image_id = image.image_id AND region.region = 0
+        ORDER BY region.found_at DESC, region.detector_version_id DESC LIMIT 1) AS whole ON true
     WHERE image.item_id IN (SELECT item_id FROM item_group_members)
     """
 # All that the choice depends on: rules, members, their records, and what their pictures were seen to be.

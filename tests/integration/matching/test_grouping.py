@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
@@ -15,6 +16,7 @@ from shopvision.catalogue import delete_items, upsert_items
 from shopvision.catalogue.tables import Item, ItemImage
 from shopvision.database import connect, get_engine
 from shopvision.embeddings.store import write_outcomes
+from shopvision.fashion.tables import PictureRegion
 from shopvision.images.outcome import Embedded
 from shopvision.matching.groups import group_update
 from shopvision.matching.groups.components import DifferentEdges, group_items
@@ -437,3 +439,27 @@ def test_larger_pictures_and_other_bytes_count_as_the_refresh_saw_them(catalogue
     catalogue.score(("ab", "same", 0.9))
     group_update.update_groups(1, JOB)
     assert kept() == {"b": ("resolution", [("a", "images", "s3://shop/2.jpg")])}  # 1.jpg is 4.jpg
+
+
+@pytest.mark.parametrize("later", [1, 2])
+def test_of_two_detectors_the_one_that_looked_last_tells_the_size(catalogue: Catalogue, later: int) -> None:
+    """A picture may have been replaced between them."""
+    sides = {"a": (10, 30), "b": (20, 20)}  # of its picture at the first and at the second look
+    with connect() as connection:
+        rows = [{"item_id": item, "title": "T", "images": [f"s3://shop/{item}.jpg"]} for item in sides]
+        upsert_items(connection, rows)
+        ids = dict(connection.execute(select(ItemImage.item_id, ItemImage.image_id)).all())
+        for detector in (1, 2):
+            look = int(detector == later)
+            regions = [
+                {
+                    "detector_version_id": detector, "image_id": ids[item], "region": 0, "image_sha256": item.encode(),
+                    "box": [0, 0, size[look], size[look]], "found_at": datetime(2026, 1, 1 + look, tzinfo=UTC),
+                }
+                for item, size in sides.items()
+            ]  # fmt: skip
+            connection.execute(insert(PictureRegion), regions)
+    catalogue.score(("ab", "same", 0.9))
+    group_update.update_groups(1, JOB)
+    assert list(kept()) == ["a"]
+    assert kept()["a"][0] == "resolution"
