@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -67,6 +68,22 @@ def test_the_published_weights_add_up_to_the_published_totals() -> None:
     # The largest margin that is possible is that of certainty everywhere: 8 - 3.1 seen, 7 - 3.2 unseen.
     certain = threshold_margin(np.ones((200, 8)), thresholds)
     assert (certain[~unseen].max(), certain[unseen].max()) == (pytest.approx(4.9), pytest.approx(3.8))
+
+
+@pytest.mark.parametrize(
+    ("voters", "different", "same"),
+    [
+        ((), 6.649, 0.0), (range(8), 0.0, 6.649), ((4,), 5.8713, 0.7777), ((6,), 5.798, 0.851), ((4, 7), 5.101, 1.548),
+        ((4, 5), 5.0617, 1.5873), ((5, 7), 5.0691, 1.5799), ((0, 1, 2, 3, 4, 6, 7), 0.8096, 5.8394),
+        ((2, 3, 5, 6, 7), 2.4987, 4.1503),
+    ],
+)  # fmt: skip
+def test_tallies_are_those_of_the_published_result(voters: Sequence[int], different: float, same: float) -> None:
+    """Pairs of seen categories of the published ``deepAI_result.jsonl``; whose votes they are follows from the sums."""
+    thresholds = PUBLISHED[:, 1]
+    voted = np.isin(np.arange(8), [*voters])
+    found = f1_vote([thresholds + np.where(voted, 0.0, -1e-6)], thresholds, PUBLISHED[:, 0])
+    assert [found[0].item(), found[1].item()] == pytest.approx([different, same])
 
 
 def scored(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
