@@ -40,8 +40,6 @@ class Axes(BaseModel):
     interaction head         similarity     losses
     ==========  ===========  =============  =======================================
     one_tower   pair         none           ce, bce
-    one_tower   metric       cosine         bce (of a family that has it: see SidesHead)
-    one_tower   metric       inner_product  bce
     two_tower   interaction  none           ce, bce
     two_tower   additive     none           ce, bce (parity only: see AdditiveHead)
     two_tower   metric       cosine         cosine, hinge, bce, contrastive, mnr

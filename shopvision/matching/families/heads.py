@@ -52,26 +52,6 @@ class SummedPairHead(PairHead):
         return log_odds(self.out(self.dropout(torch.tanh(self.dense(self.dropout(states))).sum(1))))
 
 
-class SidesHead(nn.Module):
-    """The similarity of what one layer makes of both items' states, which have seen each other: published as vec_sim.
-
-    Dropout, Linear(d, h), tanh, dropout on each, and a ``MetricHead`` with a learned scale on both.
-    """
-
-    def __init__(self, features: int, hidden: int, *, similarity: Similarity, dropout: float) -> None:
-        """``features`` as of ``PairHead``."""
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(features, hidden)
-        self.metric = MetricHead(similarity, learned=True)
-
-    def forward(self, u: Tensor, v: Tensor) -> Tensor:
-        """(n, d), (n, d) -> log-odds (n,) float32."""
-        u, v = (self.dropout(torch.tanh(self.dense(self.dropout(states)))) for states in (u, v))
-        logits: Tensor = self.metric(u, v)
-        return logits
-
-
 class PictureComparingHead(nn.Module):
     """A pair head on the state of a pair's sequence beside one on both pictures, ``[|u - v|; u * v]``.
 

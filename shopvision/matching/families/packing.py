@@ -47,12 +47,10 @@ class PackedBatch:
     Attributes:
         tokens: padded to the longest.
         slots: (n, 2) int64 positions of the picture tokens, (n, 1) of items; None without.
-        second: (n,) int64, where the second item of each pair begins; None of items.
     """
 
     tokens: TokenBatch
     slots: Tensor | None = None
-    second: Tensor | None = None
 
 
 class Packer:
@@ -163,8 +161,7 @@ class Packer:
                 start = start + 2
             self._put_item(ids, items, rows, start=start + before, room=room, orders=order)
         second = attention & (np.arange(ids.shape[1]) >= slots[:, 1:]) & (self._types > 1)
-        places = torch.from_numpy(slots)
-        return PackedBatch(_batch(ids, attention, second), places if self.image_token else None, places[:, 1])
+        return PackedBatch(_batch(ids, attention, second), torch.from_numpy(slots) if self.image_token else None)
 
     def singles(self, items: ItemTokens, rows: Rows) -> PackedBatch:
         """The sequences of n items; all token types are 0."""

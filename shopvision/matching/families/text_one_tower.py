@@ -14,8 +14,7 @@ from shopvision.items.item import Item
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader
 from shopvision.matching.families._parts import Origin, Parts, Start
-from shopvision.matching.families.axes import ONE_TOWER_AXES, LegalAxes
-from shopvision.matching.families.heads import PairHead, SidesHead, outputs_of
+from shopvision.matching.families.heads import PairHead, outputs_of
 from shopvision.matching.families.informed import (
     Informed,
     InformedArguments,
@@ -25,7 +24,6 @@ from shopvision.matching.families.informed import (
     informed_fields,
 )
 from shopvision.matching.families.registry import register
-from shopvision.matching.families.sides import SidedPairReader, SidesTower
 from shopvision.matching.families.text_reading import TextOptions, TextPairReader, TextReading
 from shopvision.matching.families.text_stages import TextStages
 from shopvision.matching.families.towers import (
@@ -36,8 +34,6 @@ from shopvision.matching.families.towers import (
     read_weights,
     text_width,
 )
-
-_AXES: LegalAxes = {**ONE_TOWER_AXES, ("metric", "cosine"): ("bce",), ("metric", "inner_product"): ("bce",)}
 
 
 class TextPairOptions(InformedOptions):
@@ -110,7 +106,6 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
     """Reads both texts; each pair costs a pass of the encoder."""
 
     name = "text_one_tower"
-    legal = _AXES
     arguments = TextOneTowerArguments
     options = TextOneTowerOptions
 
@@ -133,23 +128,14 @@ class TextOneTower(TextOneTowerFamily[TextOneTowerArguments, TextOneTowerOptions
     def build(self, arguments: TextOneTowerArguments, parts: Parts) -> PairNetwork:  # noqa: ARG002 - see OneTowerFamily
         """See ``OneTowerFamily``."""
         text = build_text_encoder(arguments.text_config, arguments.pooling)
-        axes, sizes = arguments.axes, (states_width(arguments, text_width(text)), text_width(text))
-        if axes.head == "metric":
-            if arguments.agreement:
-                raise UserError(
-                    "agreement = true goes with the head pair: the head metric compares the encoder's states alone."
-                )
-            sides = SidesHead(*sizes, similarity=axes.similarity, dropout=arguments.dropout)
-            return SidesTower(text, sides, **states_options(arguments))
-        head = PairHead(*sizes, outputs=outputs_of(axes), dropout=arguments.dropout)
+        width = text_width(text)
+        outputs = outputs_of(arguments.axes)
+        head = PairHead(states_width(arguments, width), width, outputs=outputs, dropout=arguments.dropout)
         return build_network(OneTower, InformedOneTower, arguments, text, head, **states_options(arguments))
 
     def reader(self, arguments: TextOneTowerArguments, parts: Parts) -> PairReader[Any]:
         """See ``OneTowerFamily``."""
-        packer = arguments.texts.packer(parts.tokenizer, arguments.text_config)
-        if arguments.axes.head == "metric":
-            return SidedPairReader(packer)
-        return build_reader(TextPairReader(packer), arguments)
+        return build_reader(TextPairReader(arguments.texts.packer(parts.tokenizer, arguments.text_config)), arguments)
 
 
 def text_fields(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shopvision.encoders._fast import accelerate_text_encoder
-from shopvision.encoders.text_networks import Pooling, StatePooling, build_text, pool_states
+from shopvision.encoders.text_networks import Pooling, StatePooling, build_text, pool, pool_states
 from shopvision.errors import UserError
 from shopvision.matching.families._network import ItemNetwork, PairNetwork
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions
@@ -72,23 +72,13 @@ class OneTower(PairNetwork):
             tokens: of the pairs.
             embeddings: (n, L, H) in place of those of the tokens' words.
         """
-        states = [
-            pool_states(layer, tokens.attention_mask, self.pooling) for layer in self.layer_states(tokens, embeddings)
-        ]
-        return self.put_together(states)
-
-    def layer_states(self, tokens: TokenBatch, embeddings: Tensor | None = None) -> list[Tensor]:
-        """(n, L, H) of each of the layers that the head sees; arguments as of ``states``."""
         inputs = text_inputs(self.text, tokens, embeddings)
         if self.layers == (1,):
-            return [self.text(**inputs).last_hidden_state]
+            return pool(self.text(**inputs), tokens.attention_mask, self.pooling)
         outputs = self.text(**inputs, output_hidden_states=True)
-        return [outputs.hidden_states[-layer] for layer in self.layers]
-
-    def put_together(self, states: list[Tensor]) -> Tensor:
-        """(n, H) of each layer -> (n, H), or (n, H times the layers)."""
-        if len(states) == 1:
-            return states[0]
+        states = [
+            pool_states(outputs.hidden_states[-layer], tokens.attention_mask, self.pooling) for layer in self.layers
+        ]
         return torch.cat(states, 1) if self.layer_pooling == "cat" else torch.stack(states).mean(0)
 
     def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -185,6 +185,3 @@ def test_a_model_that_knows_fewer_features_reads_these_alone(tmp_path: Path) -> 
     assert load_matcher(tmp_path).model.arguments.agreement == reading
     with pytest.raises(UserError, match=r"reads .'tastes alike'., which items are not compared by: train it again"):
         AgreementReading(features=("tastes alike",), terms={"items": 1, "counts": {}})
-    sides = Axes(interaction="one_tower", head="metric", similarity="cosine", loss="bce")
-    with pytest.raises(UserError, match="agreement = true goes with the head pair"):
-        tiny_model(arguments("text_one_tower", sides, agreement=reading))

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import expit
 
 from shopvision.items.item import Item
-from shopvision.matching.families.axes import Axes
 from shopvision.matching.families.registry import find_family
 from shopvision.matching.scoring.ensemble import load_scorer
 from shopvision.matching.scoring.ensemble_card import ensemble_arguments, save_ensemble
@@ -28,7 +27,6 @@ from tests.unit.matching.tiny_matcher import (
 
 ITEMS = [Item(str(n), title, category="shoe") for n, title in enumerate(["red shoe", "nike shoe", "blue band", "1 2"])]
 LEFT, RIGHT = np.triu_indices(4, 1)
-SIDES = Axes(interaction="one_tower", head="metric", similarity="cosine", loss="bce")
 MADE: dict[str, dict[str, Any]] = {
     "text_cnn": {"axes": COSINE, "vocabulary": len(tiny_tokenizer()), "width": 8, "texts": {"max_length": 32}},
     "text_fields_one_tower": {"axes": ONE, "text_config": BERT, "fields": {"title": 16, "category": 8}},
@@ -46,7 +44,6 @@ def test_families_are_loaded_from_their_cards_and_vote_together(tmp_path: Path) 
             ("text_image_two_tower", COSINE, {"fusion": "begin"}),
             ("text_image_two_tower", COSINE, {"fusion": "end", "unit_features": False}),
             ("text_image_one_tower", ONE, {"picture_tokens": False, "compare_pictures": True}),
-            ("text_one_tower", SIDES, {}),
         ]
     ):
         save_tiny(tmp_path / str(number), arguments(family, axes, **changes))

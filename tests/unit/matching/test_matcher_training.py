@@ -441,6 +441,11 @@ def test_pictures_of_items_that_the_pairs_hold(world: World, tmp_path: Path) -> 
             {"model": {"head": "interaction"}},
             "do not go together in text_one_tower. Legal are pair",
         ),
+        (
+            "text_one_tower",
+            {"model": {"head": "metric"}},
+            r"^metric / cosine / bce \(.*\) do not go together in text_one_tower\. Legal are pair / none / ce\|bce\.$",
+        ),
         ("text_three_tower", {}, "There is no family 'text_three_tower'"),
         ("text_one_tower", {"model": {"frozen_layers": 3}}, "frozen_layers = 3: the text encoder has 2 layers"),
         ("text_one_tower", {"text": {"max_length": 80}}, "max_length 80 is more than the encoder's 64"),
