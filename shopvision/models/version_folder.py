@@ -112,7 +112,10 @@ def read_arguments(folder: Path, card: ModelCard, model: type[Arguments]) -> Arg
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, ("architecture", "arguments", *first["loc"])))
-        raise UserError(f"{folder / CARD_FILE}: {place}: {first['msg']}.") from None
+        # Mostly of a model that was made when there was such a field.
+        mend = " This version of shopvision has no such field: train or import the model anew."
+        unknown = first["type"] == "extra_forbidden"
+        raise UserError(f"{folder / CARD_FILE}: {place}: {first['msg']}.{mend if unknown else ''}") from None
 
 
 def load_weights(network: nn.Module, folder: Path, card: ModelCard) -> None:

@@ -111,7 +111,10 @@ def load_matcher(folder: Path) -> LoadedMatcher:
         raise UserError(f"{folder / CARD_FILE}: the architecture is {name}, its arguments are those of {stated}.")
     arguments: FamilyArguments = read_arguments(folder, card, family.arguments)
     parts = family.load_parts(folder, card, arguments)
-    model = build_model(arguments, parts)
+    try:
+        model = build_model(arguments, parts)
+    except UserError as error:
+        raise UserError(f"{folder / CARD_FILE}: {error} Train the model anew.") from None
     tensors = read_tensors(folder / WEIGHTS_FILE)
     where = f"{card.spec}, {WEIGHTS_FILE}"
     if parts.image_encoder is not None:

@@ -123,6 +123,30 @@ def test_wrong_kinds_and_families_are_named_with_what_was_wanted(tmp_path: Path)
         load_matcher(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"axes": {"interaction": "one_tower", "head": "metric", "similarity": "cosine", "loss": "bce"}},
+            r"card\.json: metric / cosine / bce .* Legal are pair / none / ce\|bce\. Train the model anew\.$",
+        ),
+        (
+            {"texts": {"suffix": "!"}},
+            r"card\.json: .*\.texts\.suffix: .* has no such field: train or import the model anew\.$",
+        ),
+    ],
+)
+def test_a_card_that_says_what_there_is_not_asks_for_a_new_training(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    save_tiny(tmp_path, arguments("text_one_tower", ONE))
+    architecture = json.loads((tmp_path / CARD_FILE).read_text())["architecture"]
+    change_card(tmp_path, architecture=architecture | {"arguments": architecture["arguments"] | changed})
+    with pytest.raises(UserError, match=message) as refused:
+        load_matcher(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("spoiled", ["head.out.bias", "frozen_image.conv1.weight", "extra"])
 def test_weights_must_fit_exactly(tmp_path: Path, spoiled: str) -> None:
     from safetensors.torch import save_file
