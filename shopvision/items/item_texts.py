@@ -10,14 +10,13 @@ builder                pieces
                        both (equal frequencies are ordered by key, so that the two sides do line up)
 =====================  ===============================================================================================
 
-Category, category path and industry can stand behind the brand, as if they were attributes (``places``).
 A piece is ``key:value1,value2;``. Its values are sorted, so that an item has one text whatever its source's order.
 The key is spelled as the shop does; capitals make no other key of it where keys are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,7 +29,6 @@ from shopvision.items.text_normalisation import MAX_TEXT_CHARACTERS, attribute_k
 
 BuilderName = Literal["title", "title_attributes", "frequency", "aligned"]
 Segmenter = Literal["none", "jieba"]
-Place = Literal["category", "category_path", "industry"]
 
 FIRST = "brand"
 LAST = ("price", "description")
@@ -65,7 +63,6 @@ class TextBuilder:
         segmenter: Segmenter = "none",
         compare_codes: bool = False,
         common_codes: Iterable[str] = (),
-        places: Sequence[Place] = (),
     ) -> None:
         """Build as ``name`` says.
 
@@ -74,22 +71,16 @@ class TextBuilder:
             segmenter: ``jieba`` puts blanks between Chinese words, for models that were trained so.
             compare_codes: let pairs begin with what the items' model codes say, see ``code_agreement``.
             common_codes: of the training items; they say nothing.
-            places: where an item stands in the shop, as pieces behind its brand.
 
         Raises:
-            UserError: there is no such builder or segmenter, the builder has no statistics, or makes no pieces of
-                places.
+            UserError: there is no such builder or segmenter, or the builder has no statistics.
         """
         for kind, value, known in (("builder", name, BuilderName), ("segmenter", segmenter, Segmenter)):
             if value not in get_args(known):
                 raise UserError(f"There is no text {kind} {value!r}. Take one of {', '.join(get_args(known))}.")
         if name in {"frequency", "aligned"} and statistics is None:
             raise UserError(f"The text builder {name!r} orders by frequency: give it the training items' statistics.")
-        if places and name == "title":
-            raise UserError("The text builder 'title' reads titles alone: leave text.places out, or take another.")
         self.name = name
-        self.places = tuple(places)
-        self._first = frozenset((FIRST, *map(_place_name, places)))
         self.segmenter = segmenter
         self.compare_codes, self._common_codes = compare_codes, frozenset(common_codes)
         self.statistics = statistics or CategoryStatistics()
@@ -100,10 +91,10 @@ class TextBuilder:
         codes = item_codes(item, self._common_codes) if self.compare_codes else None
         if self.name == "title":
             return ItemText(title, (), (), codes)
-        contents = _pieces(item, self.places)
+        contents = _pieces(item)
         keys = list(contents)
         if self.name != "title_attributes":
-            keys.sort(key=lambda key: (self._rank(key), -self.statistics.count(item.category, key), key))
+            keys.sort(key=lambda key: (_rank(key), -self.statistics.count(item.category, key), key))
         kept, pieces, room = [], [], MAX_PIECES_CHARACTERS
         for key in keys:
             name, values = contents[key]
@@ -132,30 +123,26 @@ class TextBuilder:
                 else:
                     frequency = count(category, key)
                 # Price and description stay last, so that a long description pushes out no attribute.
-                last = max(self._rank(key), 1)
-                return last, key not in common, self._rank(key), -frequency, key
+                last = max(_rank(key), 1)
+                return last, key not in common, _rank(key), -frequency, key
 
             return tuple(sorted(range(len(side.keys)), key=rank))
 
         return ordered(left, left_category), ordered(right, right_category)
 
-    def _rank(self, key: str) -> int:
-        """0 for brand and places, 1 for attributes, then price and description."""
-        return 0 if key in self._first else 2 + LAST.index(key) if key in LAST else 1
-
     def _words(self, text: str) -> str:
         return text if self.segmenter == "none" else with_blanks(text)
 
 
-def _place_name(place: Place) -> str:
-    return place.replace("_", " ")
+def _rank(key: str) -> int:
+    """0 for the brand, 1 for attributes, then price and description."""
+    return 0 if key == FIRST else 2 + LAST.index(key) if key in LAST else 1
 
 
-def _pieces(item: Item, places: Sequence[Place]) -> dict[str, tuple[str, list[str]]]:
-    """Key -> its spelling and its sorted normalised values; brand and places first, price and description last."""
-    fields: dict[str, str] = {FIRST: item.brand} | {_place_name(place): getattr(item, place) for place in places}
-    names = {name: name for name in fields}
-    merged = {name: {normalise(value)} for name, value in fields.items()}
+def _pieces(item: Item) -> dict[str, tuple[str, list[str]]]:
+    """Key -> its spelling and its sorted normalised values; brand first, price and description last."""
+    names = {FIRST: FIRST}
+    merged = {FIRST: {normalise(item.brand)}}
     for name, values in item.attributes.items():
         key = attribute_key(name)
         names.setdefault(key, normalise(name))

@@ -190,10 +190,7 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
 
     name = "text_fields_one_tower"
     reads_text = True
-    unread_text_options: ClassVar = {
-        "max_length": "give each of model.fields its length",
-        "places": "name category, category_path and industry among model.fields",
-    }
+    unread_text_options: ClassVar = {"max_length": "give each of model.fields its length"}
     arguments = TextFieldsOneTowerArguments
     options = TextFieldsOneTowerOptions
 
@@ -243,7 +240,7 @@ class TextFieldsOneTower(OneTowerFamily[TextFieldsOneTowerArguments, TextFieldsO
 
 def _reading(texts: TextReading, field: FieldName, length: int) -> TextReading:
     """How one field becomes text: as a title, or as the configured builder orders attributes."""
-    changes: dict[str, Any] = {"max_length": length, "places": ()}
+    changes: dict[str, Any] = {"max_length": length}
     if field != "attributes":
         changes |= {"builder": "title", "statistics": None}
     elif texts.builder == "title":

@@ -16,7 +16,7 @@ from shopvision.errors import UserError
 from shopvision.items.category_statistics import CategoryStatistics
 from shopvision.items.code_agreement import common_codes
 from shopvision.items.item import Item
-from shopvision.items.item_texts import BuilderName, Place, Segmenter, TextBuilder
+from shopvision.items.item_texts import BuilderName, Segmenter, TextBuilder
 from shopvision.matching.families._network import ItemReader, PairReader, Rows
 from shopvision.matching.families.item_tokens import ItemTokens
 from shopvision.matching.families.packing import Packer
@@ -31,7 +31,6 @@ class TextOptions(BaseModel):
     Attributes:
         builder: see ``shopvision.items.item_texts``.
         segmenter: ``jieba`` puts blanks between Chinese words, and lets a Chinese BERT's tokenizer keep them whole.
-        places: where an item stands in the shop, as further attributes: its category, category path and industry.
         compare_codes: let a pair begin with what the items' model codes say: same, similar or other model. For one
             tower; a shop whose titles name no codes loses nothing by it.
         prefix: what the encoder wants before a single item (two towers): ``query:`` for E5.
@@ -42,7 +41,6 @@ class TextOptions(BaseModel):
 
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
-    places: tuple[Place, ...] = ()
     compare_codes: bool = True
     prefix: str = ""
     max_length: int = Field(128, ge=8)
@@ -53,8 +51,7 @@ class TextReading(BaseModel):
 
     Attributes:
         builder: see ``TextOptions``.
-        segmenter: see there, as the next.
-        places: see there.
+        segmenter: see there.
         compare_codes: of models with one tower, as the next.
         common_codes: that say nothing, see ``code_agreement.common_codes``.
         prefix: of models with two.
@@ -66,7 +63,6 @@ class TextReading(BaseModel):
 
     builder: BuilderName = "title_attributes"
     segmenter: Segmenter = "none"
-    places: tuple[Place, ...] = ()
     compare_codes: bool = False
     common_codes: tuple[str, ...] = ()
     prefix: str = ""
@@ -88,7 +84,7 @@ class TextReading(BaseModel):
         """What makes the texts.
 
         Raises:
-            UserError: the builder lacks statistics, or reads no places.
+            UserError: the builder lacks statistics.
         """
         statistics = None if self.statistics is None else CategoryStatistics.from_json(self.statistics)
         return TextBuilder(
@@ -97,7 +93,6 @@ class TextReading(BaseModel):
             segmenter=self.segmenter,
             compare_codes=self.compare_codes,
             common_codes=self.common_codes,
-            places=self.places,
         )
 
     def packer(
@@ -136,7 +131,6 @@ def _common(options: TextOptions, items: Sequence[Item]) -> dict[str, Any]:
     return {
         "builder": options.builder,
         "segmenter": options.segmenter,
-        "places": options.places,
         "max_length": options.max_length,
         "statistics": CategoryStatistics.fit(items).to_json() if ordered else None,
     }

@@ -197,34 +197,11 @@ def test_texts_without_end_are_cut_before_anything_is_done_with_them(monkeypatch
         ({"name": "bag_of_words"}, "title, title_attributes, frequency, aligned"),
         ({"name": "title", "segmenter": "mecab"}, "none, jieba"),
         ({"name": "aligned"}, "give it the training items' statistics"),
-        ({"name": "title", "places": ("category",)}, "reads titles alone: leave text.places out"),
     ],
 )
 def test_refused_builders(arguments: dict[str, str], part: str) -> None:
     with pytest.raises(UserError, match=part):
         TextBuilder(**arguments)  # type: ignore[arg-type]  # wrong on purpose
-
-
-@pytest.mark.parametrize("name", ["title_attributes", "frequency", "aligned"])
-def test_places_stand_behind_the_brand_as_attributes(name: BuilderName) -> None:
-    item = Item("1", brand="Nike", price="9", attributes={"size": ("1",)}, category="Shoes", category_path="A > Shoes")
-    other = Item("2", attributes={"zip": ("1",), "size": ("1",)}, category="Shoes")
-    builder = TextBuilder(
-        name,
-        statistics=CategoryStatistics.fit([item, other, other]),
-        places=("category_path", "industry", "category"),
-    )
-    texts = [builder.item(one) for one in (item, other)]
-    orders = builder.order(texts[0], "Shoes", texts[1], "Shoes")
-    found = [[text.pieces[place] for place in order] for text, order in zip(texts, orders, strict=True)]
-    if name == "title_attributes":  # in the order that was asked for, and an empty industry is none
-        assert found[0] == ["brand:Nike;", "category path:A > Shoes;", "category:Shoes;", "size:1;", "price:9;"]
-    elif name == "frequency":
-        assert found[0] == ["brand:Nike;", "category:Shoes;", "category path:A > Shoes;", "size:1;", "price:9;"]
-        assert found[1] == ["category:Shoes;", "size:1;", "zip:1;"]
-    else:  # what both have comes first
-        assert found[0] == ["category:Shoes;", "size:1;", "brand:Nike;", "category path:A > Shoes;", "price:9;"]
-        assert found[1] == ["category:Shoes;", "size:1;", "zip:1;"]
 
 
 PRINT_TEXTS = """

@@ -17,8 +17,8 @@ from shopvision.matching.families.registry import find_family
 from shopvision.matching.families.text_reading import TextOptions
 from tests.unit.matching.tiny_matcher import BERT, SPECIAL, save_model
 
-WORDS = ("无", "线", "##线", "鼠", "标", "##标", "办", "公", "##公", ":", ";", "category", "path")
-ITEMS = [Item("a", "无线鼠标", category="办公", category_path="无线"), Item("b", "鼠标")]
+WORDS = ("无", "线", "##线", "鼠", "标", "##标")
+ITEMS = [Item("a", "无线鼠标"), Item("b", "鼠标")]
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,3 @@ def test_the_segmenter_changes_the_tokenizer_with_it(encoder: str, family: str, 
     assert words[:6] == ["[CLS]", "无", "##线", "鼠", "##标", "[SEP]"]
     save_model(tmp_path / "model", model)
     assert tokens_of(load_matcher(tmp_path / "model").model) == words
-
-
-def test_places_are_read_as_attributes(encoder: str, tmp_path: Path) -> None:
-    assert "category" not in tokens_of(begin(encoder, "text_two_tower"))
-    model = begin(encoder, "text_two_tower", places=["category_path", "category"])
-    read = ["category", "path", ":", "无", "线", ";", "category", ":", "办", "公", ";"]
-    assert tokens_of(model) == ["[CLS]", "无", "线", "鼠", "标", "[SEP]", *read, "[SEP]"]
-    save_model(tmp_path / "model", model)
-    assert tokens_of(load_matcher(tmp_path / "model").model) == tokens_of(model)
