@@ -98,6 +98,13 @@ OFFERS = {
         tuple(stage for stage in STAGES if stage != "agreement beside"),
         taught=True,
     ),
+    "wdc_lspc_computers": Offers(
+        "train_small",
+        "valid_small",
+        {"test": "test"},
+        {"text": {"max_length": 80}, "train": {"epochs": 8}},
+        tuple(stage for stage in STAGES if stage != "words and attributes first"),
+    ),
     "wdc_products_80cc": Offers(
         "train_small_titles",
         None,
