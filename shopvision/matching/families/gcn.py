@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from shopvision.encoders._fast import accelerate_text_encoder
 from shopvision.encoders.text_networks import Pooling
 from shopvision.encoders.text_sources import fetch_text
 from shopvision.errors import UserError
@@ -131,15 +133,22 @@ class GraphTowers(TwoTower):
         gcn: the network.
     """
 
-    def __init__(self, head: nn.Module, gcn: GCNII, arguments: GcnArguments) -> None:
-        """Put together."""
+    def __init__(self, head: nn.Module, gcn: GCNII, arguments: GcnArguments, text: nn.Module) -> None:
+        """Put together; ``text`` makes what its batches hold, and is no part of it."""
         super().__init__(head, features=arguments.hidden, projection=arguments.projection)
         self.gcn = gcn
+        self._text, self._pooling = (text,), arguments.pooling  # in a tuple, which hides it
 
     def features(self, batch: Any) -> Tensor:
         """See ``TwoTower``; of ``Trees``."""
         states: Tensor = self.gcn(batch)
         return states
+
+    def prepare_for_scoring(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See ``ItemNetwork``; the encoder of the texts alone is cast."""
+        super().prepare_for_scoring(device, dtype)
+        (text,) = self._text
+        accelerate_text_encoder(text.to(device, dtype), pooling=self._pooling)
 
 
 @register
@@ -200,7 +209,8 @@ class Gcn(TwoTowerFamily[GcnArguments, GcnOptions]):
             relations=arguments.relations if arguments.edge_types else None,
         )
         dimension = arguments.projection or arguments.hidden
-        return GraphTowers(vector_head(arguments.axes, dimension, dropout=arguments.dropout), gcn, arguments)
+        head = vector_head(arguments.axes, dimension, dropout=arguments.dropout)
+        return GraphTowers(head, gcn, arguments, parts.text)
 
     def reader(self, arguments: GcnArguments, parts: Parts) -> ItemReader[Any]:
         """See ``TwoTowerFamily``."""

@@ -98,8 +98,9 @@ class TextVectors:
 
     @torch.inference_mode()
     def _encode(self, tokens: TokenBatch, keys: Sequence[bytes]) -> None:
+        tokens = tokens.to(next(self._text.parameters()).device)  # where scoring has put it by now
         states = self._text(**text_inputs(self._text, tokens))
-        vectors = pool(states, tokens.attention_mask, self._pooling).float().numpy()
+        vectors = pool(states, tokens.attention_mask, self._pooling).float().cpu().numpy()
         self._memory.update(zip(keys, vectors, strict=True))
 
     def of_values(self, texts: Sequence[str]) -> NDArray[np.float32]:

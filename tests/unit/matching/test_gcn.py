@@ -69,6 +69,20 @@ def test_vectors_of_known_and_new_items(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(parts.nodes[[0, 6]], said, rtol=1e-3, atol=1e-3)
 
 
+def test_texts_are_encoded_as_fast_as_the_device_allows(folder: Path) -> None:
+    model = begin(folder).model
+    item = Item("newer", "shoe of nike")
+    before = model.reader.read([item]).features
+    names = model.network.state_dict().keys()
+    model.network.prepare_for_scoring(torch.device("cpu"), torch.bfloat16)
+    text = model.parts.text  # type: ignore[attr-defined] # of GcnParts
+    assert {weight.dtype for weight in text.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in model.network.parameters()} == {torch.float32}
+    assert model.network.state_dict().keys() == names  # it is no part of the network, which is saved without it
+    kept = TextVectors(text, model.reader._packer, "mean").of_items([item])[0]
+    np.testing.assert_allclose(kept, before[:1], rtol=0.05, atol=0.05)
+
+
 def test_texts_are_encoded_once_for_all_seeds(folder: Path) -> None:
     first = begin(folder)
     text = first.model.parts.text
