@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shopvision.items.facts.folding import folded
 from shopvision.items.facts.item_facts import ItemFacts, item_facts
 from shopvision.items.item import Item
+from shopvision.items.word_overlap import distinct_words
 from shopvision.matching.families._family import OneTowerFamily
 from shopvision.matching.families._network import PairNetwork, PairReader, Rows
 from shopvision.matching.families._parts import FamilyArguments, FamilyOptions, Parts, Start
@@ -74,7 +76,8 @@ class AgreementReader(PairReader[list[ItemFacts]]):
 
     def has_text(self, item: Item) -> bool:
         """See ``PairReader``: whether it states anything."""
-        return not item_facts(item).is_empty
+        # Nearly all titles have a word, and items are looked at once more to be read.
+        return bool(distinct_words(folded(item.title))) or not item_facts(item).is_empty
 
     def lengths(
         self,
