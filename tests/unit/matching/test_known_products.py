@@ -111,6 +111,11 @@ def test_of_many_offers_nearly_the_same_are_hard(monkeypatch: pytest.MonkeyPatch
     found = [len({*a} & {*b}) / len(a) for a, b in zip(exact, scanned, strict=True)]
     assert np.mean(found) > 0.9
     assert all(own not in others for own, others in enumerate(scanned))
+    # One cell holds fewer than are asked for; what FAISS fills the rest with is no offer.
+    monkeypatch.setattr(scanning, "PROBED_CELLS", 1)
+    few = hard_products(offers, vectors)
+    assert max(map(len, few)) < NEIGHBOURS - 1
+    assert sum(count - 1 in others for others in few) < NEIGHBOURS
 
 
 def test_every_product_comes_once_with_what_it_is_taken_for() -> None:
